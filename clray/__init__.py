@@ -1,0 +1,6 @@
+"""clray reproduces the tables of continual-learning papers, with a verdict for every cell.
+
+Importing this package loads nothing heavy: torch, ray, transformers and wandb are loaded where they are used.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,34 @@
+"""What can be wrong with what clray is given: each error is one message that names the place and what is allowed.
+
+The command line prints the message alone and exits with ``exit_code``; a traceback means a bug in clray.
+"""
+
+from __future__ import annotations
+
+
+class ClrayError(Exception):
+    """The base of every error that is not clray's own fault."""
+
+    exit_code = 1
+
+
+class DeclarationError(ClrayError):
+    """A sweep file, a reproduction file, a flag or a hyper-parameter is wrong."""
+
+    exit_code = 2
+
+
+class DataError(ClrayError):
+    """A data file is missing, foreign or torn."""
+
+
+class StoreError(ClrayError):
+    """The results store cannot be read or written, or holds something that does not belong there."""
+
+
+class CheckpointError(StoreError):
+    """A checkpoint is torn, or belongs to another trial."""
+
+
+class ClusterError(ClrayError):
+    """Ray cannot be reached, or has no room for a trial."""

@@ -1,0 +1,132 @@
+"""The published metrics, computed from the accuracies that were measured: pure functions.
+
+``R[i, j]`` is the accuracy on task ``j`` after training on task ``i`` (both from 0, a fraction), ``T`` the number of
+tasks, ``b[j]`` the accuracy on task ``j`` before any training. A matrix entry that was not measured is NaN.
+
+Two papers may give one name to two things: so the name here carries the definition, and a reproduction file says
+which it compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+class Measurement(NamedTuple):
+    """One number measured during a trial.
+
+    Attributes:
+        step: training examples seen by the learner so far.
+        trained_tasks: tasks whose training has begun: 0 before any training, ``t + 1`` during and after task ``t``.
+        eval_task: the task it was measured on, from 0.
+        metric: its name, such as ``accuracy``.
+        value: a fraction where the metric is a rate.
+    """
+
+    step: int
+    trained_tasks: int
+    eval_task: int
+    metric: str
+    value: float
+
+
+def accuracy_matrix(measurements: Iterable[Measurement], metric: str = "accuracy") -> tuple[Matrix, Matrix]:
+    """The matrix ``R`` [T, T] and the baseline ``b`` [T] from a record's measurements.
+
+    Where a task was measured more than once while the same task was trained, the last measurement counts, as in the
+    official MER code's ``metrics.py`` (the row taken just before the next task's first example).
+    """
+    latest: dict[tuple[int, int], tuple[int, float]] = {}
+    for m in measurements:
+        if m.metric == metric:
+            key = (m.trained_tasks, m.eval_task)
+            if key not in latest or latest[key][0] <= m.step:
+                latest[key] = (m.step, m.value)
+    tasks = max((max(trained, evaluated + 1) for trained, evaluated in latest), default=0)
+    matrix = np.full((tasks, tasks), np.nan)
+    baseline = np.full(tasks, np.nan)
+    for (trained, evaluated), (_, value) in latest.items():
+        if trained == 0:
+            baseline[evaluated] = value
+        else:
+            matrix[trained - 1, evaluated] = value
+    return matrix, baseline
+
+
+def retained_accuracy(R: Matrix, b: Matrix) -> float:
+    """RA of MER (Riemer 2019), ACC of GEM (Lopez-Paz 2017): mean of the last row."""
+    return float(np.mean(R[-1]))
+
+
+def learning_accuracy(R: Matrix, b: Matrix) -> float:
+    """LA of MER: mean of the diagonal, each task's accuracy right after it was learned."""
+    return float(np.mean(np.diag(R)))
+
+
+def backward_transfer_interference(R: Matrix, b: Matrix) -> float:
+    """BTI of MER: mean over all T tasks of R[T-1, j] - R[j, j]; the last term is zero. RA - LA exactly."""
+    return float(np.mean(R[-1] - np.diag(R)))
+
+
+def backward_transfer(R: Matrix, b: Matrix) -> float:
+    """BWT as GEM's paper has it (eq. 4): the sum of the same differences over T - 1."""
+    tasks = len(R)
+    return float(np.sum(R[-1] - np.diag(R)) / (tasks - 1)) if tasks > 1 else float("nan")
+
+
+def forward_transfer(R: Matrix, b: Matrix) -> float:
+    """FWT as GEM's paper has it (eq. 5): mean over tasks 1 … T-1 of R[t-1, t] - b[t]."""
+    tasks = len(R)
+    return float(np.sum(np.diag(R, 1) - b[1:]) / (tasks - 1)) if tasks > 1 else float("nan")
+
+
+def forward_transfer_over_all(R: Matrix, b: Matrix) -> float:
+    """FWT as GEM's and MER's code have it: the same sum over T."""
+    return float(np.sum(np.diag(R, 1) - b[1:]) / len(R))
+
+
+def forgetting(R: Matrix, b: Matrix) -> float:
+    """Average forgetting (Chaudhry 2018): over the first T - 1 tasks, the best earlier accuracy less the last one."""
+    tasks = len(R)
+    if tasks < 2:
+        return float("nan")
+    return float(np.mean([np.max(R[j : tasks - 1, j]) - R[-1, j] for j in range(tasks - 1)]))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A published metric: how it is computed, what it is called in full, and which way is better."""
+
+    compute: Callable[[Matrix, Matrix], float]
+    title: str
+    definition: str
+
+
+METRICS: dict[str, Metric] = {
+    "RA": Metric(retained_accuracy, "retained accuracy", "mean of the last row of the accuracy matrix"),
+    "LA": Metric(learning_accuracy, "learning accuracy", "mean of its diagonal"),
+    "BTI": Metric(
+        backward_transfer_interference, "backward transfer and interference", "RA - LA: the mean over all T tasks"
+    ),
+    "ACC": Metric(retained_accuracy, "average accuracy", "mean of the last row of the accuracy matrix"),
+    "BWT": Metric(backward_transfer, "backward transfer", "sum of R[T-1,j] - R[j,j], over T - 1"),
+    "FWT": Metric(forward_transfer, "forward transfer", "sum of R[t-1,t] - b[t], over T - 1"),
+    "FWT_T": Metric(forward_transfer_over_all, "forward transfer, as coded", "sum of R[t-1,t] - b[t], over T"),
+    "forgetting": Metric(forgetting, "average forgetting", "best earlier accuracy less the last, over T - 1 tasks"),
+}
+
+
+def summarize(measurements: Iterable[Measurement]) -> dict[str, float]:
+    """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty without an accuracy matrix."""
+    R, b = accuracy_matrix(measurements)
+    if not len(R):
+        return {}
+    values = {name: metric.compute(R, b) for name, metric in METRICS.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}

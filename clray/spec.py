@@ -1,0 +1,697 @@
+"""What is declared: a sweep, the trials it stands for, and a reproduction with the numbers a paper published.
+
+A declaration is a YAML file. Reading one gives a checked object or one error that names the file, the line, the key
+and the allowed values. A trial's id is a hash of what determines its numbers, so that a trial is the same trial
+whichever sweep, machine or launch it comes from.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from clray.errors import DeclarationError
+from clray.metrics import METRICS
+from clray.training import TRACKS, track
+
+# --------------------------------------------------------------------------------------------------------------
+# Where declarations live
+
+
+def declared_root() -> Path:
+    """The folder that holds ``sweeps/`` and ``reproduce/``: the checkout's own, or the copy inside the package."""
+    package = Path(__file__).resolve().parent
+    for root in (package.parent, package / "declared"):
+        if (root / "sweeps").is_dir() and (root / "reproduce").is_dir():
+            return root
+    raise DeclarationError(f"{package}: this installation holds no sweeps/ and reproduce/: install clray again")
+
+
+def sweep_names() -> list[str]:
+    """The sweeps that ship with clray, as ``paper/name``."""
+    root = declared_root() / "sweeps"
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+
+
+def reproduction_names() -> list[str]:
+    """The reproductions that ship with clray."""
+    return sorted(path.stem for path in (declared_root() / "reproduce").glob("*.yaml") if path.stem != "papers")
+
+
+def one_of(word: str, allowed: Iterable[str]) -> str:
+    """The end of an error message: the nearest allowed word, and all of them."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "allowed: " + ", ".join(allowed)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Reading YAML with places
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """safe_load, except that a key written twice is an error: YAML would silently drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3 as a string; every user means the number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+class Document:
+    """A YAML file's content, and the line on which each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeclarationError(f"{path}: cannot be read: {error}") from None
+        try:
+            self.data: Any = yaml.load(text, _UniqueKeyLoader)
+            self._root = yaml.compose(text, yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{path}:{mark.line + 1}" if mark else str(path)
+            problem = getattr(error, "problem", None) or str(error)
+            raise DeclarationError(f"{place}: not valid YAML: {problem}") from None
+        if not isinstance(self.data, dict):
+            raise DeclarationError(f"{path}: expected a mapping of keys to values at the top")
+
+    def place(self, keys: Sequence[Any]) -> str:
+        """``file:line: a.b.c`` for a path of keys, as near as the file has it."""
+        node, line = self._root, None
+        for key in keys:
+            if isinstance(node, yaml.MappingNode):
+                found = [(k, v) for k, v in node.value if k.value == str(key)]
+                if not found:
+                    break
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                node = node.value[key]
+                line = node.start_mark.line + 1
+            else:
+                break
+        where = f"{self.path}:{line}" if line else str(self.path)
+        return f"{where}: {'.'.join(map(str, keys))}" if keys else where
+
+
+def explain(error: ValidationError, place: Any) -> DeclarationError:
+    """A pydantic error as clray's: one line a mistake, each with its place and what would be right.
+
+    Args:
+        error: what pydantic raised.
+        place: a function from a path of keys to the text that names where it stands.
+    """
+    lines = []
+    for item in error.errors():
+        keys = [part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("function")))]
+        message, context = item["msg"].removeprefix("Value error, "), item.get("ctx", {})
+        if item["type"] == "extra_forbidden":
+            message = "not a known key"
+            if allowed := context.get("allowed"):
+                message += f"; {allowed}"
+        elif item["type"] == "missing":
+            message = "this key is missing"
+        elif item["type"] not in ("value_error",):
+            message += f" (it is {item['input']!r})"
+        lines.append(f"{place(keys)}: {message}")
+    return DeclarationError("\n".join(dict.fromkeys(lines)))
+
+
+class Declared(BaseModel):
+    """A part of a declaration: unknown keys are errors that list the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            known = [f.alias or n for n, f in cls.model_fields.items()]
+            for key in values:
+                if key not in known:
+                    raise ValueError(f"{key!r} is not a known key; {one_of(str(key), known)}")
+        return values
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Sweeps and trials
+
+
+class Resources(Declared):
+    """What one trial asks of the machine. It never changes a number."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1
+    gpu: Annotated[float, Field(ge=0)] = 0
+    """Share of one GPU (1/k packs k trials), or a whole number of them. Asked for only where there is a GPU."""
+    pack: Annotated[int, Field(ge=1)] = 1
+    """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
+
+    @model_validator(mode="after")
+    def _gpu_is_a_share_or_whole(self) -> Resources:
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"gpu: above 1 it must be a whole number of GPUs (it is {self.gpu})")
+        return self
+
+
+class RandomOrders(Declared):
+    """Task orders drawn at random, as ``{random: 5, seed: 0}``."""
+
+    random: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Trial(BaseModel):
+    """One variant × seed × task order: everything that determines its numbers but the data itself, all of it resolved.
+
+    ``benchmark``, ``model`` and ``hyperparameters`` hold every setting, defaults included.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    track: str
+    benchmark: dict[str, Any]
+    model: dict[str, Any]
+    method: str
+    hyperparameters: dict[str, Any]
+    evaluate: Literal["after_task"] | int
+    randomness: Literal["clray", "official"]
+    engine: Literal["auto", "eager", "fused"]
+    precision: Literal["float32"]
+    seed: int
+    task_order: list[int] | None
+    """None where the tasks come in the benchmark's own order."""
+
+    @cached_property
+    def declaration(self) -> str:
+        """A hash of this declaration: the trial's name before it is known which data it will read."""
+        return _digest(self.model_dump(mode="json"))
+
+    def id(self, fingerprint: str) -> str:
+        """The trial's id: a hash of its declaration and of the data it reads.
+
+        Args:
+            fingerprint: identifies the data set's content, as the track's ``data()`` tells it.
+        """
+        return _digest([self.declaration, fingerprint])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trial at its place in a sweep: the variant it belongs to, and the share of a machine it asks for."""
+
+    variant: str
+    trial: Trial
+    resources: Resources
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a sweep that a command asked for, and what it changed: ``--quick --only --seeds --set``."""
+
+    quick: bool = False
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    set: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What makes the numbers another experiment than the declared one."""
+        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in self.set)
+
+    @property
+    def suffix(self) -> str:
+        """Distinguishes the files made from this selection from those of the whole: empty for the whole."""
+        name = "-quick" if self.quick else ""
+        if self.only or self.seeds or self.set:
+            name += "-" + _digest([self.only, self.seeds, self.set])[:6]
+        return name
+
+
+class Sweep(Declared):
+    """All trials declared in one file."""
+
+    version: Annotated[int, Field(ge=1)]
+    """Bumped when the numbers of a finished sweep would change."""
+    paper: str
+    """A key of reproduce/papers.yaml."""
+    title: str = ""
+    track: str
+    benchmark: dict[str, Any]
+    model: dict[str, Any] = {}
+    evaluate: Literal["after_task"] | Annotated[int, Field(ge=1)] = "after_task"
+    """After each task, or also every N examples."""
+    randomness: Literal["clray", "official"] = "clray"
+    """``official`` draws every random number as the paper's own code does, seed by seed."""
+    engine: Literal["auto", "eager", "fused"] = "auto"
+    precision: Literal["float32"] = "float32"
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    task_orders: RandomOrders | list[Literal["identity"] | list[int]] = ["identity"]
+    resources: Resources = Resources()
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    quick: dict[str, Any] = {}
+    """What ``--quick`` changes: keys of this file, and ``only`` with a list of variants."""
+
+    _name: str = PrivateAttr("")
+    _selection: Selection = PrivateAttr(Selection())
+    _document: Any = PrivateAttr(None)
+
+    @property
+    def name(self) -> str:
+        """``paper/name`` for a sweep that ships with clray, else the file's stem."""
+        return self._name
+
+    @property
+    def selection(self) -> Selection:
+        return self._selection
+
+    @property
+    def comparable(self) -> bool:
+        """False where a flag made this another experiment than the declared one."""
+        return not self._selection.changes
+
+    def place(self, *keys: Any) -> str:
+        return self._document.place(keys) if self._document else ".".join(map(str, keys))
+
+    @model_validator(mode="after")
+    def _check(self) -> Sweep:
+        if self.track not in TRACKS:
+            raise ValueError(f"track: {self.track!r} is not a track; {one_of(self.track, TRACKS)}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: a seed stands twice in {self.seeds}")
+        return self
+
+    def keep(self, variants: dict[str, dict[str, Any]], selection: Selection | None = None) -> Sweep:
+        """This sweep with these variants alone, as ``variant_settings`` gives them."""
+        kept = self.model_copy(update={"variants": variants, "grid": {}})
+        kept.__dict__.pop("cells", None)  # a copy takes what was computed for the original along
+        if selection is not None:
+            kept._selection = selection
+        return kept
+
+    def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each variant with its settings, the axes of ``grid`` crossed in, named ``variant@axis=value``."""
+        axes = list(self.grid.items())
+        for name, settings in self.variants.items():
+            for values in itertools.product(*(choices for _, choices in axes)):
+                point = dict(zip((axis for axis, _ in axes), values, strict=True))
+                suffix = "".join(f"@{axis}={value}" for axis, value in point.items())
+                yield name + suffix, {**settings, **point}
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every trial, in the order in which a table is read: variant, then task order, then seed.
+
+        Raises:
+            DeclarationError: a setting is unknown to the track, or has a value it does not take.
+        """
+        resolve = track(self.track).resolve
+        cells = []
+        for name, settings in self.variant_settings():
+            key = ("variants", name.split("@")[0])
+            settings = dict(settings)
+            method = settings.pop("method", None)
+            if method is None:
+                raise DeclarationError(f"{self.place(*key)}: a variant needs a method")
+            resources = _merged(self.resources.model_dump(), settings.pop("resources", {}))
+            declared = {
+                "benchmark": _merged(self.benchmark, settings.pop("benchmark", {})),
+                "model": _merged(self.model, settings.pop("model", {})),
+                "method": method,
+                "hyperparameters": settings,
+            }
+            try:
+                resolved = resolve(declared)
+                share = Resources(**resources)
+            except SettingError as error:
+                at = (*key, *error.keys) if error.section == "hyperparameters" else (error.section, *error.keys)
+                raise DeclarationError(f"{self.place(*at)}: {error}") from None
+            except ValidationError as error:
+                raise explain(error, lambda keys, key=key: self.place(*key, "resources", *keys)) from None
+            for order in self._orders(resolved["benchmark"].get("tasks")):
+                for seed in self.seeds:
+                    trial = Trial(
+                        version=self.version,
+                        track=self.track,
+                        evaluate=self.evaluate,
+                        randomness=self.randomness,
+                        engine=self.engine,
+                        precision=self.precision,
+                        seed=seed,
+                        task_order=order,
+                        **resolved,
+                    )
+                    cells.append(Cell(name, trial, share))
+        return cells
+
+    def _orders(self, tasks: int | None) -> list[list[int] | None]:
+        if isinstance(self.task_orders, RandomOrders):
+            rng = np.random.default_rng(np.random.SeedSequence(self.task_orders.seed))
+            return [rng.permutation(tasks or 0).tolist() for _ in range(self.task_orders.random)]
+        orders: list[list[int] | None] = []
+        for i, order in enumerate(self.task_orders):
+            if order == "identity":
+                orders.append(None)
+            elif tasks is not None and sorted(order) != list(range(tasks)):
+                raise DeclarationError(
+                    f"{self.place('task_orders', i)}: must be 'identity' or hold each of 0 … {tasks - 1} once"
+                )
+            else:
+                orders.append(list(order))
+        return orders
+
+
+class SettingError(Exception):
+    """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
+
+    Attributes:
+        section: ``benchmark``, ``model`` or ``hyperparameters``.
+        keys: the path of keys below it.
+    """
+
+    def __init__(self, section: str, keys: Sequence[Any], message: str) -> None:
+        super().__init__(message)
+        self.section, self.keys = section, tuple(keys)
+
+
+def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    """``values`` as ``schema``, for a track's ``resolve``.
+
+    Raises:
+        SettingError: naming the first wrong key, and what would be right.
+    """
+    known = list(schema.model_fields)
+    for key in values:
+        if key not in known:
+            raise SettingError(section, [key], f"not a setting of {section} here; {one_of(str(key), known)}")
+    try:
+        return schema(**values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            message = "this setting is missing"
+        elif item["type"] != "value_error":
+            message += f" (it is {item['input']!r})"
+        raise SettingError(section, item["loc"], message) from None
+
+
+def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, mappings key by key."""
+    result = copy.deepcopy(dict(base))
+    for key, value in dict(over).items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = _merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _assign(data: dict[str, Any], item: str) -> None:
+    """Apply one ``--set a.b.c=value`` to the content of a sweep file; the value is read as YAML."""
+    name, equals, text = item.partition("=")
+    keys = name.split(".")
+    if not equals or not all(keys):
+        raise DeclarationError(f"--set {item}: expected KEY=VALUE, such as benchmark.tasks=5")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise DeclarationError(f"--set {item}: the value is not valid YAML") from None
+    if keys[0] not in Sweep.model_fields:
+        raise DeclarationError(f"--set {item}: {one_of(keys[0], Sweep.model_fields)}")
+    if keys[0] == "variants" and len(keys) > 1 and keys[1] not in data.get("variants", {}):
+        raise DeclarationError(f"--set {item}: no variant {keys[1]!r}; {one_of(keys[1], data.get('variants', {}))}")
+    node = data
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise DeclarationError(f"--set {item}: {key!r} holds no keys")
+    node[keys[-1]] = value
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep, given its path or its name among those that ship with clray.
+
+    Raises:
+        DeclarationError: there is neither.
+    """
+    shipped = declared_root() / "sweeps" / f"{name.removeprefix('sweeps/').removesuffix('.yaml')}.yaml"
+    for path in (Path(name), shipped):
+        if path.is_file():
+            return path
+    raise DeclarationError(f"{name}: no such sweep file, and no such sweep here; {one_of(name, sweep_names())}")
+
+
+def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
+    """Read a sweep file and apply a selection to it.
+
+    Raises:
+        DeclarationError: naming file, line, key and the allowed values.
+    """
+    path = find_sweep(str(name))
+    document = Document(path)
+    data = document.data
+    only = list(selection.only)
+    if selection.quick:
+        if not isinstance(data.get("quick"), dict):
+            raise DeclarationError(f"{path}: --quick: this sweep declares no quick form (a key 'quick')")
+        quick = dict(data["quick"])
+        only = only or list(quick.pop("only", []))
+        data = _merged(data, quick)
+    if selection.set:
+        data = copy.deepcopy(data)
+        for item in selection.set:
+            _assign(data, item)
+    if selection.seeds:
+        data = {**data, "seeds": list(selection.seeds)}
+    try:
+        sweep = Sweep(**data)
+    except ValidationError as error:
+        raise explain(error, document.place) from None
+    if only:
+        chosen = dict(sweep.variant_settings())
+        for variant in only:
+            if variant not in chosen and variant not in sweep.variants:
+                raise DeclarationError(f"{path}: --only {variant}: no such variant; {one_of(variant, chosen)}")
+        kept = {n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only}
+        sweep = sweep.keep(kept)
+    shipped = declared_root() / "sweeps"
+    inside = path.resolve().is_relative_to(shipped)
+    sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
+    sweep._selection, sweep._document = selection, document
+    _ = sweep.cells  # so that a wrong setting is an error now
+    return sweep
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Reproductions
+
+Known = Literal["paper", "authors", "second-hand", "recalled"]
+"""How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
+
+SpreadKind = Literal["sd", "sem", "95% interval", "unknown"]
+
+_CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
+
+
+class Claim(Declared):
+    """What a paper published for one cell, in per cent where the metric is a rate.
+
+    In a file it may be short, ``89.56 ± 0.11`` (``± ?`` where the spread is not known), or a mapping of these keys.
+    """
+
+    mean: float
+    spread: float | None = None
+    kind: SpreadKind | None = None
+    runs: Annotated[int, Field(ge=1)] | None = None
+    source: str | None = None
+    known: Known | None = None
+    note: str = ""
+
+
+def _claim(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"mean": value}
+    if isinstance(value, str):
+        match = _CLAIM.match(value)
+        if not match:
+            raise ValueError(f"{value!r}: expected a number, 'MEAN ± SPREAD' or a mapping; {one_of('', Claim.model_fields)}")
+        mean, spread = match.groups()
+        return {"mean": float(mean.replace("−", "-")), "spread": float(spread) if spread and spread != "?" else None}
+    return value
+
+
+ShortClaim = Annotated[Claim, BeforeValidator(_claim)]
+
+
+class Row(Declared):
+    """A row of a table: which variant fills it, and what was published for it."""
+
+    label: str
+    variant: str
+    """The name of a variant of the table's sweep."""
+    claims: dict[str, ShortClaim] = {}
+    note: str = ""
+
+
+class Margin(Declared):
+    """The difference below which two means count as the same, in per cent points, and why."""
+
+    points: Annotated[float, Field(gt=0)]
+    reason: str
+
+
+class Table(Declared):
+    """A published table, or the part of one that one sweep fills."""
+
+    title: str
+    sweep: str
+    source: str
+    """Where it stands in the paper."""
+    metrics: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _metrics_exist(self) -> Table:
+        for name in [*self.metrics, *(metric for row in self.rows for metric in row.claims)]:
+            if name not in METRICS:
+                raise ValueError(f"{name!r} is not a metric; {one_of(name, METRICS)}")
+        return self
+
+
+class Reproduction(Declared):
+    """A published table beside the sweeps that fill it."""
+
+    version: Annotated[int, Field(ge=1)]
+    paper: str
+    title: str
+    runs: Annotated[int, Field(ge=1)]
+    """Runs behind each published number, unless a claim says otherwise."""
+    spread: SpreadKind
+    """What the published ± is, unless a claim says otherwise."""
+    known: Known
+    """How the published numbers are known, unless a claim says otherwise."""
+    margins: dict[str, Margin]
+    """By metric."""
+    differences: list[str] = []
+    """Where the paper's flags and the script's differ, and which this reproduction runs."""
+    tables: Annotated[list[Table], Field(min_length=1)]
+
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def claim(self, table: Table, row: Row, metric: str) -> Claim | None:
+        """The claim for a cell with this file's defaults filled in, or None where nothing was published."""
+        claim = row.claims.get(metric)
+        if claim is None:
+            return None
+        defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": table.source}
+        return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
+
+    def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
+        """The sweeps that fill the tables, each with the variants that the tables name.
+
+        With ``--quick`` only the variants that the sweep's quick form keeps; with ``--only`` only those.
+        """
+        wanted: dict[str, list[str]] = {}
+        for table in self.tables:
+            wanted.setdefault(table.sweep, []).extend(row.variant for row in table.rows)
+        unknown = set(selection.only) - {variant for variants in wanted.values() for variant in variants}
+        if unknown:
+            name = sorted(unknown)[0]
+            every = dict.fromkeys(v for variants in wanted.values() for v in variants)
+            raise DeclarationError(f"--only {name}: no row of {self.name} uses it; {one_of(name, every)}")
+        loaded = {}
+        for name, variants in wanted.items():
+            base = load_sweep(name, Selection(selection.quick, (), selection.seeds, selection.set))
+            present = dict(base.variant_settings())
+            chosen = [v for v in dict.fromkeys(variants) if not selection.only or v in selection.only]
+            if not selection.quick and (missing := [v for v in chosen if v not in present]):
+                raise DeclarationError(
+                    f"reproduce/{self.name}.yaml: {missing[0]!r} is not a variant of {name}; {one_of(missing[0], present)}"
+                )
+            chosen = [v for v in chosen if v in present]
+            if chosen:
+                loaded[name] = base.keep({v: present[v] for v in chosen}, selection)
+        if not loaded:
+            raise DeclarationError(f"{self.name}: nothing is left to run: the quick form keeps none of these variants")
+        return loaded
+
+
+def load_reproduction(name: str | Path) -> Reproduction:
+    """Read a reproduction file, given its name among those that ship with clray, or its path.
+
+    Raises:
+        DeclarationError: naming file, line, key and the allowed values.
+    """
+    shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        raise DeclarationError(f"{name}: no such reproduction; {one_of(str(name), reproduction_names())}")
+    document = Document(path)
+    try:
+        reproduction = Reproduction(**document.data)
+    except ValidationError as error:
+        raise explain(error, document.place) from None
+    reproduction._name = path.stem
+    return reproduction
+
+
+class Paper(Declared):
+    """A paper, for the head of a report."""
+
+    title: str
+    authors: str
+    venue: str
+    arxiv: str
+    code: str
+    """The official code."""
+    commit: str
+
+
+def papers() -> dict[str, Paper]:
+    """reproduce/papers.yaml by key."""
+    document = Document(declared_root() / "reproduce" / "papers.yaml")
+    try:
+        return {key: Paper(**value) for key, value in document.data.items()}
+    except ValidationError as error:
+        raise explain(error, document.place) from None
