@@ -1,0 +1,1 @@
+"""The vision track: streams of labelled images."""

@@ -1,0 +1,1 @@
+"""Fused forms of what the engines do, each held by a test to the plain PyTorch form."""

@@ -1,0 +1,61 @@
+"""The methods of the vision track, one file each, and the list of their names.
+
+A method is a class with a ``Settings`` schema for its hyper-parameters. It learns from one arriving example at a time
+(``observe``), and says which weights answer for a task (``weights``). It knows nothing of files, sweeps or Ray.
+To add one: write its file, add its line below, declare a variant that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from clray.vision.engines import Workshop
+    from clray.vision.models import Mlp, Weights
+    from clray.vision.randomness import Randomness
+
+METHODS = {
+    "online": "online:Online",
+    "independent": "independent:Independent",
+    "task_input": "task_input:TaskInput",
+    "ewc": "ewc:Ewc",
+    "gem": "gem:Gem",
+    "er": "er:Er",
+    "mer": "mer:Mer",
+}
+"""Name to ``module:Class`` within this package; a module is imported when one of its trials is planned or run."""
+
+
+class Settings(BaseModel):
+    """The base of every method's hyper-parameters: unknown ones are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Method(Protocol):
+    """What the training loop asks of a method."""
+
+    Settings: ClassVar[type[BaseModel]]
+
+    def __init__(self, settings: Any, model: Mlp, workshop: Workshop, randomness: Randomness) -> None: ...
+
+    def observe(self, position: int) -> None:
+        """Learn from the stream's example at ``position``, the next one to arrive."""
+        ...
+
+    def weights(self, task: int) -> Weights:
+        """The weights that answer for a task of the stream, learned or not."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def find(name: str) -> type[Method]:
+    """The class of a method; KeyError where there is none."""
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
