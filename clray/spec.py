@@ -492,7 +492,8 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
         if not isinstance(data.get("quick"), dict):
             raise DeclarationError(f"{path}: --quick: this sweep declares no quick form (a key 'quick')")
         quick = dict(data["quick"])
-        only = only or list(quick.pop("only", []))
+        kept = quick.pop("only", [])
+        only = only or list(kept)
         data = _merged(data, quick)
     if selection.set:
         data = copy.deepcopy(data)

@@ -31,6 +31,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -53,6 +54,7 @@ CONNECT_SECONDS = 10.0
 INIT_SECONDS = 20.0
 FINISH_SECONDS = 60.0
 CONFIRM_SECONDS = 10.0
+RESET_SECONDS = 5.0
 FAILURES_IN_A_ROW = 2
 """After this many the rest of a pass is not tried: a server that is down is found out twice, not once a trial."""
 POLL_SECONDS = 5.0
@@ -369,8 +371,10 @@ def _settings(publication: Publication) -> Any:
         "x_disable_machine_info": True,
         "x_disable_meta": True,
         "x_disable_stats": True,
-        "x_file_stream_retry_max": 4,
-        "x_graphql_retry_max": 4,
+        "x_file_stream_retry_max": 3,
+        "x_file_stream_retry_wait_max_seconds": 5,
+        "x_graphql_retry_max": 3,
+        "x_graphql_retry_wait_max_seconds": 5,
         "x_save_requirements": False,
         "x_skip_transaction_log": publication.mode == "online",  # the record is on disk already
     }
@@ -397,7 +401,7 @@ def _open(publication: Publication, id: str, scratch: str, **facts: Any) -> Any:
             settings=_settings(publication),
             **facts,
         )
-    except (wandb.errors.Error, OSError, TimeoutError) as error:
+    except Exception as error:  # wandb names no common base for what init raises
         raise TrackingError(f"W&B: run {id}: {_first_line(error)}") from None
 
 
@@ -427,6 +431,21 @@ def _confirm(run: Any, rows: int) -> None:
         time.sleep(0.5)
 
 
+def _end_service(seconds: float) -> bool:
+    """End wandb's service process, and say whether it ended in time; the next run starts another.
+
+    An offline run is on disk only after that: ``finish`` returns before its file is flushed. And after a failure the
+    service holds the failed run's id, and may never be done with an upload.
+    """
+    wandb = sys.modules.get("wandb")
+    if wandb is None:
+        return True
+    end = threading.Thread(target=wandb.teardown, args=(0,), daemon=True)
+    end.start()
+    end.join(seconds)
+    return not end.is_alive()
+
+
 def _same(sent: Any, value: float) -> bool:
     """W&B writes what is not finite as text; all else comes back as it was sent."""
     return not math.isfinite(value) or (isinstance(sent, int | float) and math.isclose(sent, value, rel_tol=1e-9))
@@ -443,6 +462,10 @@ def _offline_folders(publication: Publication, id: str) -> Iterator[Path]:
     for path in (Path(publication.folder) / "wandb").glob(f"offline-run-*-{id}*"):
         if pattern.fullmatch(path.name):
             yield path
+
+
+def _directory(publication: Publication, run: Any) -> str:
+    return "" if publication.mode == "online" else Path(run.settings.sync_dir).name
 
 
 def _discard(publication: Publication, id: str, notes: _Notes) -> None:
@@ -542,8 +565,8 @@ class _TrialRun:
             self._run.log(rows[step], step=step, commit=True)
             self._sent, self._last = step + 1, rows[step]
 
-    def complete(self, record: Record) -> str:
-        """Send what is missing of a finished trial, close the run and note it. Returns where the run is."""
+    def complete(self, record: Record) -> None:
+        """Send what is missing of a finished trial and close the run. It counts as published once that is noted."""
         import wandb
 
         rows = history(record)
@@ -554,25 +577,24 @@ class _TrialRun:
             self._run.log({_MATRIX: table}, step=self._sent, commit=True)
         self._run.summary.update(_summary(record))
         run, self._run = self._run, None
-        directory = "" if self._publication.mode == "online" else Path(run.settings.sync_dir).name
         _finish(run, 0)
         if self._publication.mode == "online":
             _confirm(run, len(rows) + 1)
         facts = self._facts(record)
-        where = run.url.rsplit("/runs/", 1)[0] if run.url else str(Path(self._publication.folder) / "wandb")
-        self._notes.write(
-            {
-                "run": run.id,
-                "run_number": self._number,
-                "rows": _digest(rows),
-                "content": self._content(record),
-                "directory": directory,
-                "tags": facts["tags"],
-                "labels": {"group": facts["group"], "job_type": facts["job_type"]},
-                "where": where,
-            }
-        )
-        return where
+        self._note = {
+            "run": run.id,
+            "run_number": self._number,
+            "rows": _digest(rows),
+            "content": self._content(record),
+            "directory": _directory(self._publication, run),
+            "tags": facts["tags"],
+            "labels": {"group": facts["group"], "job_type": facts["job_type"]},
+            "where": run.url.rsplit("/runs/", 1)[0] if run.url else str(Path(self._publication.folder) / "wandb"),
+        }
+
+    def note(self) -> None:
+        """Note that the trial is published to the end."""
+        self._notes.write(self._note)
 
     def abandon(self, exit_code: int) -> None:
         """Close the run as failed; the next publication resumes it."""
@@ -601,7 +623,9 @@ class _Publisher:
         self._runs: dict[str, _TrialRun] = {}
         self._done: set[str] = set()
         self._failed: dict[str, str] = {}
+        self._unflushed: dict[str, _TrialRun] = {}
         self._in_a_row = 0
+        self.failed_now = False
         self.outcome = Outcome(declared=len(publication.variants))
 
     def _record(self, id: str, folder: str) -> Record | None:
@@ -635,7 +659,7 @@ class _Publisher:
         try:
             yield
         except TrackingError as error:
-            self._failed[id] = str(error)
+            self._failed[id], self.failed_now = str(error), True
             if trial := self._runs.pop(id, None):
                 trial.close()
             self._in_a_row += 1
@@ -652,18 +676,35 @@ class _Publisher:
         with self._attempt(id):
             try:
                 if id not in self._runs and trial.unchanged(record):
-                    self.outcome.where = self.outcome.where or trial.where
-                    self._settle(id, self.outcome.unchanged)
+                    self._settle(id, trial, self.outcome.unchanged)
                     return
                 if id not in self._runs:
                     trial.open(record)
-                self.outcome.where = trial.complete(record)
-                self._settle(id, self.outcome.sent)
+                trial.complete(record)
+                if self.publication.mode == "offline":
+                    self._unflushed[id] = trial
+                else:
+                    trial.note()
+                    self._settle(id, trial, self.outcome.sent)
             finally:
                 self._runs.pop(id, None)
-                trial.close()
+                if id not in self._unflushed:
+                    trial.close()
 
-    def _settle(self, id: str, ids: list[str]) -> None:
+    def _flush(self) -> None:
+        """Note the offline runs of this pass, once they are on disk."""
+        waiting, self._unflushed = self._unflushed, {}
+        flushed = not waiting or _end_service(FINISH_SECONDS)
+        for id, trial in waiting.items():
+            if flushed:
+                trial.note()
+                self._settle(id, trial, self.outcome.sent)
+            else:
+                self._failed[id] = f"W&B: run {id}: not on disk after {FINISH_SECONDS:.0f} seconds"
+            trial.close()
+
+    def _settle(self, id: str, trial: _TrialRun, ids: list[str]) -> None:
+        self.outcome.where = self.outcome.where or trial.where
         self._done.add(id)
         self._failed.pop(id, None)
         if id in self.outcome.busy:
@@ -696,6 +737,7 @@ class _Publisher:
         Raises:
             TrackingError: the server cannot be reached, or refused several times in a row.
         """
+        self.failed_now = False
         if self.publication.mode == "online":
             _require_server()
         running = self._store.running()
@@ -703,9 +745,12 @@ class _Publisher:
             for id in sorted(running):
                 self._done.discard(id)
                 self._running(id)
-        for id in sorted(self._store.finished()):
-            if every or (id not in running and id not in self._done):
-                self._finished(id)
+        try:
+            for id in sorted(self._store.finished()):
+                if every or (id not in running and id not in self._done):
+                    self._finished(id)
+        finally:
+            self._flush()
 
     def table(self, files: Mapping[str, str]) -> None:
         """Publish a sweep's table, ready-made: text by file name."""
@@ -737,8 +782,9 @@ def _publish_table(publication: Publication, files: Mapping[str, str], scratch: 
         if publication.mode == "offline":
             _discard(publication, id, notes)
         run = _log_table(publication, id, files, scratch)
-        directory = "" if publication.mode == "online" else Path(run.settings.sync_dir).name
-        notes.write({"run": id, "content": content, "directory": directory})
+        if publication.mode == "offline" and not _end_service(FINISH_SECONDS):
+            raise TrackingError(f"W&B: run {id}: not on disk after {FINISH_SECONDS:.0f} seconds")
+        notes.write({"run": id, "content": content, "directory": _directory(publication, run)})
     finally:
         notes.release()
 
@@ -782,7 +828,8 @@ def _scratch() -> Iterator[str]:
 def publish(publication: Publication, table: Mapping[str, str] | None = None) -> Outcome:
     """Publish every finished trial of a sweep, and its table, now and in this process.
 
-    Publishing again sends only what changed. Nothing is printed.
+    Publishing again sends only what changed. Nothing is printed. W&B runs that the calling process has open itself are
+    ended: this is for a process that has none.
 
     Args:
         table: the sweep's table as text by file name, such as ``{"table.md": …, "table.csv": …}``.
@@ -809,6 +856,8 @@ def publish(publication: Publication, table: Mapping[str, str] | None = None) ->
             raise TrackingError(f"W&B: {publication.folder}: cannot be written: {error}") from None
         finally:
             publisher.close()
+            if publisher.result().failures:
+                _end_service(RESET_SECONDS)
     return publisher.result()
 
 
@@ -859,6 +908,10 @@ def follow(
                 except (TrackingError, StoreError, OSError) as problem:
                     error = str(problem)
             tell()
+            if error or any(publisher.failed_now for publisher in publishers):
+                for publisher in publishers:
+                    publisher.close()
+                _end_service(RESET_SECONDS)
             if tables is not None:
                 break
             retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if error else 0.0

@@ -56,7 +56,21 @@ class Track(Protocol):
         """The data set a trial would use here: its name, source and fingerprint."""
         ...
 
-    def train(self, trial: Trial, data: dict[str, Any], device: str) -> Training: ...
+    def train(self, trial: Trial, data: dict[str, Any], device: str) -> Training:
+        """The trial, ready to begin.
+
+        Raises:
+            DataError: this machine cannot provide that data.
+        """
+        ...
+
+    def module_of(self, method: str) -> str:
+        """The name of a method's file below ``methods/``, without its ending."""
+        ...
+
+    def estimate(self, trial: Trial) -> float:
+        """Seconds that the trial takes on one core or GPU, roughly, for a plan made before anything has run."""
+        ...
 
 
 TRACKS = {"vision": "clray.vision.training"}

@@ -196,6 +196,10 @@ class FusedNet:
         """The gradient of the mean loss, in the layout of ``theta``."""
         return self._kernels.gradient(self.theta, self.shape, self._examples, np.asarray(positions, np.int64))
 
+    def groups(self, positions: NDArray[np.int64]) -> Groups:
+        """Groups of examples [G, m] whose gradients will be asked for again and again."""
+        return Groups(self, positions)
+
     def snapshot(self) -> NDArray[np.float32]:
         return self.theta.copy()
 
@@ -210,6 +214,41 @@ class FusedNet:
             view[...] = w
 
 
+class Groups:
+    """Groups of a stream's examples, and the gradients of a ``FusedNet`` for the mean loss of each.
+
+    ``update`` passes all examples through the network as it is now; the rest is about that state.
+    """
+
+    def __init__(self, net: FusedNet, positions: NDArray[np.int64]) -> None:
+        self._net, self._positions = net, np.ascontiguousarray(positions)
+        self._room = net._kernels.scratch(net.shape, positions.size)
+        self._columns = net._kernels.by_input(net._examples, self._positions, net.shape[0])
+        self._gradients = np.empty((len(positions), net.theta.size), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def update(self) -> None:
+        """Forward and backward passes of all examples, at the network's present parameters."""
+        net = self._net
+        net._kernels.mean_passes(net.theta, net.shape, net._examples, self._positions, self._room)
+
+    def products(self, position: int) -> NDArray[np.float64]:
+        """The inner product [G] of each group's gradient with that of one example, no gradient being formed."""
+        net, own = self._net, np.array([[position]])
+        room = net._kernels.scratch(net.shape, 1)
+        net._kernels.mean_passes(net.theta, net.shape, net._examples, own, room)
+        return net._kernels.gradient_products(net.shape, net._examples, self._positions, self._room, position, room)
+
+    def gradients(self) -> NDArray[np.float32]:
+        """[G, P] in the layout of ``theta``: valid until the next call."""
+        self._net._kernels.group_gradients(
+            self._net.shape, self._positions, self._columns, self._room, self._gradients
+        )
+        return self._gradients
+
+
 class Workshop:
     """Builds the trial's networks on the engine in use, and scores weights on the test set."""
 
@@ -218,8 +257,6 @@ class Workshop:
         self.stream, self.device = stream, device
         self.fused = engine == "fused" or (engine == "auto" and device == "cpu")
         """Whether networks and evaluation are on the fused kernels."""
-        self.batched = engine != "eager"
-        """Whether a method may take its own faster form."""
         if self.fused:
             self._examples = SparseImages(stream.images, stream.labels)
             self._test = SparseImages(stream.test_images, stream.test_labels)
@@ -227,14 +264,12 @@ class Workshop:
     @property
     def name(self) -> str:
         """The engine in use, for the record."""
-        return "fused" if self.fused else ("batched" if self.batched else "eager")
+        return "fused" if self.fused else "eager"
 
     def net(self, weights: Weights, lr: float) -> EagerNet | FusedNet:
         """A network in training that starts from ``weights``."""
-        return FusedNet(weights, self._examples, lr) if self.fused else self.eager_net(weights, lr)
-
-    def eager_net(self, weights: Weights, lr: float) -> EagerNet:
-        """The same in plain PyTorch whatever the engine, for a method that has its own batched form."""
+        if self.fused:
+            return FusedNet(weights, self._examples, lr)
         return EagerNet(weights, self.stream, lr, self.device)
 
     def accuracy(self, weights: Weights, task: int) -> float:

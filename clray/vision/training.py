@@ -62,6 +62,24 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> StreamTraining:
     return StreamTraining(trial, data, device)
 
 
+def module_of(method: str) -> str:
+    """The name of a method's file; see ``clray.training.Track``."""
+    return METHODS[method].partition(":")[0]
+
+
+def estimate(trial: Trial) -> float:
+    """Seconds on one core with the fused engine; see ``clray.training.Track``. From docs/performance.md's figures."""
+    settings, tasks = trial.hyperparameters, trial.benchmark["tasks"]
+    examples = tasks * trial.benchmark["train_per_task"]
+    gradients = examples * (settings.get("replay_batch", 0) + 1) * settings.get("batches_per_example", 1)
+    seconds = 3 + gradients * 3.6e-6 + tasks * tasks * 0.010
+    if trial.method == "ewc":
+        seconds += examples * 60e-6
+    if trial.method == "gem":
+        seconds += examples * (0.4e-3 + tasks / 2 * settings["memories_per_task"] * 7e-6)
+    return seconds
+
+
 class StreamTraining:
     """One pass over a stream, one example at a time, with evaluations on every task between."""
 

@@ -266,7 +266,8 @@ def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):  # type:
 
 
 @_njit
-def _scratch(shape, n):  # type: ignore[no-untyped-def]
+def scratch(shape, n):  # type: ignore[no-untyped-def]
+    """Room for the passes of ``n`` examples: their activations h1 and h2, and gradients d1, d2 and z."""
     return (
         np.empty((n, shape[1]), np.float32),
         np.empty((n, shape[2]), np.float32),
@@ -279,7 +280,7 @@ def _scratch(shape, n):  # type: ignore[no-untyped-def]
 @_njit
 def sgd_step(theta, shape, stream, positions, rates):  # type: ignore[no-untyped-def]
     """One SGD step on the sum over ``positions`` of each example's loss times its rate. Arguments as ``sgd_steps``."""
-    h1s, h2s, d1s, d2s, zs = _scratch(shape, positions.size)
+    h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
 
@@ -292,7 +293,7 @@ def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):  # t
         stiffness: [P] float32, the learning rate times the penalty's second derivative.
         anchor: [P] float32, stiffness times the centre.
     """
-    h1s, h2s, d1s, d2s, zs = _scratch(shape, positions.size)
+    h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     for i in range(theta.size):
         theta[i] -= stiffness[i] * theta[i] - anchor[i]
@@ -302,12 +303,126 @@ def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):  # t
 @_njit
 def gradient(theta, shape, stream, positions):  # type: ignore[no-untyped-def]
     """The gradient [P] of the mean loss over ``positions``."""
-    h1s, h2s, d1s, d2s, zs = _scratch(shape, positions.size)
+    h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     rates = np.full(positions.size, -1.0 / positions.size, np.float32)  # subtracting minus the gradient
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     result = np.zeros_like(theta)
     _subtract(result, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
     return result
+
+
+@_njit
+def mean_passes(theta, shape, stream, groups, room):  # type: ignore[no-untyped-def]
+    """Forward and backward passes of groups of examples, for the mean loss of each group.
+
+    Args:
+        groups: [G, m] examples.
+        room: ``scratch(shape, n)`` with n at least G * m; receives the passes.
+    """
+    h1s, h2s, d1s, d2s, zs = room
+    rates = np.full(groups.size, 1.0 / groups.shape[1], np.float32)
+    _deltas(theta, shape, stream, groups.reshape(groups.size), rates, h1s, h2s, d1s, d2s, zs)
+
+
+@_njit
+def gradient_products(shape, stream, groups, room, example, own):  # type: ignore[no-untyped-def]
+    """The inner product of each group's gradient with one example's, [G] float64, without forming a gradient.
+
+    A layer's weight gradient is d aᵀ for its input a, so that the product of two is (d·d')(a·a'); biases add d·d'.
+
+    Args:
+        groups, room: as ``mean_passes`` left them.
+        example, own: the one example, and the room with its pass.
+    """
+    pointers, pixels, intensities, _labels = stream
+    h1s, h2s, d1s, d2s, zs = room
+    h1, h2, d1, d2, z = own[0][0], own[1][0], own[2][0], own[3][0], own[4][0]
+    image = np.zeros(shape[0], np.float32)
+    for t in range(pointers[example], pointers[example + 1]):
+        image[pixels[t]] = intensities[t]
+    result = np.zeros(groups.shape[0])
+    for g in range(groups.shape[0]):
+        for k in range(groups.shape[1]):
+            s = g * groups.shape[1] + k
+            x_x = d1_d1 = h1_h1 = d2_d2 = h2_h2 = z_z = np.float32(0)
+            for t in range(pointers[groups[g, k]], pointers[groups[g, k] + 1]):
+                x_x += intensities[t] * image[pixels[t]]
+            for j in range(d1.size):
+                d1_d1 += d1s[s, j] * d1[j]
+                h1_h1 += h1s[s, j] * h1[j]
+            for j in range(d2.size):
+                d2_d2 += d2s[s, j] * d2[j]
+                h2_h2 += h2s[s, j] * h2[j]
+            for c in range(z.size):
+                z_z += zs[s, c] * z[c]
+            result[g] += d1_d1 * (x_x + 1) + d2_d2 * (h1_h1 + 1) + z_z * (h2_h2 + 1)
+    return result
+
+
+@_njit
+def by_input(stream, groups, inputs):  # type: ignore[no-untyped-def]
+    """The non-zero inputs of each group's examples, listed by input instead of by example.
+
+    Returns:
+        Where each input's list starts [G, inputs + 1], the members (0 … m-1 within their group), their values.
+    """
+    pointers, pixels, intensities, _labels = stream
+    starts = np.zeros((groups.shape[0], inputs + 1), np.int64)
+    total = 0
+    for g in range(groups.shape[0]):
+        for example in groups[g]:
+            for t in range(pointers[example], pointers[example + 1]):
+                starts[g, pixels[t] + 1] += 1
+        starts[g, 0] = total
+        for i in range(inputs):
+            starts[g, i + 1] += starts[g, i]
+        total = starts[g, inputs]
+    members, values = np.empty(total, np.uint16), np.empty(total, np.float32)
+    for g in range(groups.shape[0]):
+        free = starts[g].copy()
+        for k in range(groups.shape[1]):
+            example = groups[g, k]
+            for t in range(pointers[example], pointers[example + 1]):
+                at = free[pixels[t]]
+                members[at], values[at] = k, intensities[t]
+                free[pixels[t]] += 1
+    return starts, members, values
+
+
+@_njit
+def group_gradients(shape, groups, columns, room, result):  # type: ignore[no-untyped-def]
+    """Each group's mean gradient into ``result`` [G, P].
+
+    A row of the first layer is summed over the examples that have its input, in registers, and written once.
+
+    Args:
+        groups, room: as ``mean_passes`` left them.
+        columns: ``by_input`` of the same groups.
+    """
+    h1s, h2s, d1s, d2s, zs = room
+    starts, members, values = columns
+    m = groups.shape[1]
+    zero = np.zeros(shape[1], np.float32)
+    for g in range(groups.shape[0]):
+        W1, b1, W2, b2, W3, b3 = _layers(result[g], shape)
+        result[g, shape[0] * shape[1] :] = 0
+        deltas = d1s[g * m : (g + 1) * m]
+        for i in range(shape[0]):
+            a, b = starts[g, i], starts[g, i + 1]
+            _sum_rows(W1[i], zero, deltas, members[a:b], values[a:b], b - a)
+        for s in range(g * m, (g + 1) * m):
+            for j in range(b1.size):
+                b1[j] += d1s[s, j]
+            for i in range(b1.size):
+                if h1s[s, i] > 0:
+                    for j in range(b2.size):
+                        W2[i, j] += h1s[s, i] * d2s[s, j]
+            for j in range(b2.size):
+                b2[j] += d2s[s, j]
+            for c in range(b3.size):
+                for j in range(b2.size):
+                    W3[c, j] += zs[s, c] * h2s[s, j]
+                b3[c] += zs[s, c]
 
 
 @_njit

@@ -1,0 +1,226 @@
+"""Figures of a comparison, as SVG text: small, the same bytes for the same numbers, at home on light and dark pages.
+
+Lines and letters take the page's ink (``currentColor``) and its colours (``--series-0`` …, ``--reproduced`` …, with
+fallbacks), so that a figure set into a page follows its theme. No figure is registered anywhere: pyplot is not used.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.aggregate import Runs
+from analysis.tables import ComparedCell, ComparedTable, number
+from analysis.verdict import Outcome
+from clray.metrics import Matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by most colour-blind readers; lines beyond the eighth repeat them dashed.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc4", "#8c8c8c")
+OUTCOME_COLOURS: Mapping[Outcome, str] = {
+    "reproduced": "#1a7f4b",
+    "differs": "#c0392b",
+    "inconclusive": "#b7791f",
+    "not judged": "#7a7a7a",
+}
+_MARKERS: Mapping[Outcome, str] = {"reproduced": "o", "differs": "D", "inconclusive": "s", "not judged": "."}
+_INK = "#010203"  # stands for the page's ink until the SVG is written
+_DASHES = ("solid", "dashed", "dotted")
+
+
+def curves(table: ComparedTable, key: str = "curves") -> str:
+    """Mean accuracy over the tasks seen so far after each task: a line a variant, its band one sd over the runs.
+
+    Args:
+        key: distinguishes the figure's ids from those of other figures on the same page.
+    """
+    shown = [row for row in table.rows if row.runs.runs]
+    columns = 2 if max((len(row.label) for row in shown), default=0) > 18 else 3
+    rows_of_legend = -(-len(shown) // columns)
+    figure, axes = _figure(5.6, 3.0 + 0.2 * rows_of_legend)
+    for i, row in enumerate(shown):
+        values = 100 * row.runs.seen_curves
+        tasks, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
+        colour = SERIES[i % len(SERIES)]
+        axes.plot(tasks, mean, color=colour, linestyle=_DASHES[i // len(SERIES) % 3], linewidth=1.6, label=row.label)
+        if len(values) > 1:
+            sd = values.std(axis=0, ddof=1)
+            low, high = np.clip([mean - sd, mean + sd], 0, 100)
+            axes.fill_between(tasks, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("mean accuracy on them (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.15, color=_INK)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=_INK)
+    return _svg(figure, key, curves_alt(table))
+
+
+def curves_alt(table: ComparedTable) -> str:
+    """The curves in words."""
+    ends = [f"{r.label} {100 * r.runs.seen_curves[:, -1].mean():.1f}" for r in table.rows if r.runs.runs]
+    return "Mean accuracy over the tasks seen so far, after each task; at the end, in per cent: " + ", ".join(ends)
+
+
+def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
+    """The mean accuracy matrix over the runs: row i after learning task i, column j the task it was measured on."""
+    matrix = runs.mean_matrix
+    assert matrix is not None, "a heat map needs a run"
+    figure, axes = _figure(3.9, 3.3)
+    tasks = len(matrix)
+    extent = (0.5, tasks + 0.5, tasks + 0.5, 0.5)
+    axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", interpolation="none", extent=extent)
+    axes.set_xlabel("measured on task")
+    axes.set_ylabel("after learning task")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    if tasks <= 10:
+        _write_values(axes, 100 * matrix)
+    _colour_scale(figure, axes)
+    return _svg(figure, key, heat_map_alt(runs, label))
+
+
+def heat_map_alt(runs: Runs, label: str) -> str:
+    """The heat map in words."""
+    matrix = runs.mean_matrix
+    assert matrix is not None
+    learned, kept = 100 * np.diag(matrix).mean(), 100 * matrix[-1].mean()
+    return (
+        f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {len(matrix)} tasks; {learned:.1f}% right after "
+        f"learning a task on average, {kept:.1f}% after the last task"
+    )
+
+
+def _write_values(axes: Axes, matrix: Matrix) -> None:
+    for (i, j), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            colour = "#000000" if value > 60 else "#ffffff"
+            axes.text(j + 1, i + 1, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+
+
+def _colour_scale(figure: Figure, axes: Axes) -> None:
+    # drawn as an image: a colorbar would put a path for each of its 256 colours into the SVG
+    scale = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
+    scale.imshow(np.linspace(100, 0, 64)[:, None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 100))
+    scale.set_xticks([])
+    scale.yaxis.tick_right()
+    scale.set_title("%", fontsize=8.5, color=_INK)
+    _ink(scale)
+
+
+def differences(table: ComparedTable, key: str = "differences") -> str:
+    """Ours less published with the 95% interval, a panel a metric; the band is the margin.
+
+    A panel is at most six margins wide to each side: what lies beyond is drawn as an arrow at its edge.
+    """
+    metrics = [m for m in table.metrics if any(row.cells[m].judgement.interval for row in table.rows)]
+    rows = [row for row in table.rows if any(row.cells[m].judgement.interval for m in metrics)]
+    figure, panels = _figure(6.6, 0.9 + 0.28 * len(rows), len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
+        cells = [row.cells[metric] for row in rows]
+        margin = table.margins.get(metric)
+        reach = _reach(cells, margin.points if margin else None)
+        if margin:
+            axes.axvspan(-margin.points, margin.points, color=_INK, alpha=0.08, linewidth=0)
+        axes.axvline(0, color=_INK, linewidth=0.8, alpha=0.5)
+        for place, cell in enumerate(cells):
+            _draw_difference(axes, len(rows) - 1 - place, cell, reach)
+        axes.set_xlim(-1.08 * reach, 1.08 * reach)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_title(metric, fontsize=9.5, color=_INK)
+        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)] if axes is panels[0] else [])
+        axes.tick_params(axis="y", length=0)
+    figure.supxlabel("ours less published, points", fontsize=9.5, color=_INK)
+    return _svg(figure, key, differences_alt(table))
+
+
+def differences_alt(table: ComparedTable) -> str:
+    """The differences in words."""
+    said = [
+        f"{row.label} {cell.metric} {number(cell.judgement.difference, True)}, {cell.judgement.outcome}"
+        for row, cell in table.cells
+        if cell.judgement.interval and cell.judgement.difference is not None
+    ]
+    return "Differences between ours and the published numbers, in points: " + "; ".join(said)
+
+
+def _reach(cells: Sequence[ComparedCell], margin: float | None) -> float:
+    ends = [abs(end) for cell in cells if cell.judgement.interval for end in cell.judgement.interval]
+    widest = max(ends, default=1.0) or 1.0
+    return widest if margin is None else min(max(widest, 1.5 * margin), 6 * margin)
+
+
+def _draw_difference(axes: Axes, height: float, cell: ComparedCell, reach: float) -> None:
+    judged = cell.judgement
+    if judged.interval is None or judged.difference is None:
+        return
+    colour = OUTCOME_COLOURS[judged.outcome]
+    low, high = (float(np.clip(end, -reach, reach)) for end in judged.interval)
+    if low < high:
+        axes.plot([low, high], [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
+    for end in judged.interval:
+        if abs(end) > reach:
+            axes.plot(np.sign(end) * reach, height, marker=">" if end > 0 else "<", color=colour, markersize=5)
+    if abs(judged.difference) <= reach:
+        axes.plot(judged.difference, height, marker=_MARKERS[judged.outcome], color=colour, markersize=4.5)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# SVG
+
+
+def _figure(width: float, height: float, panels: int = 0) -> tuple[Figure, Any]:
+    """A figure (inches) with one plot, or with a list of ``panels`` side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, max(1, panels), squeeze=False)[0]
+    for one in axes:
+        _ink(one)
+    return figure, list(axes) if panels else axes[0]
+
+
+def _ink(axes: Axes) -> None:
+    """Draw in the page's ink, on no ground."""
+    axes.set_facecolor("none")
+    axes.tick_params(colors=_INK, labelsize=8.5, width=0.6)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(_INK)
+        label.set_fontsize(9.5)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_INK)
+        spine.set_linewidth(0.6)
+
+
+def _svg(figure: Figure, key: str, alt: str) -> str:
+    """The figure as an ``svg`` element with ids of its own, its colours handed to the page."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "clray", "svg.fonttype": "none", "svg.image_inline": True}):
+        empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        FigureCanvasSVG(figure).print_figure(buffer, format="svg", facecolor="none", metadata=empty)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{key}-", text)
+    colours = [(_INK, "currentColor")]
+    colours += [(c, f"var(--series-{i}, {c})") for i, c in enumerate(SERIES)]
+    colours += [(c, f"var(--{outcome.replace(' ', '-')}, {c})") for outcome, c in OUTCOME_COLOURS.items()]
+    for colour, page in colours:
+        text = text.replace(f": {colour}", f": {page}")
+    text = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", text)
+    head = f'<svg role="img" aria-label="{_attribute(alt)}"'
+    return head + text[len("<svg") :].rstrip() + "\n"
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

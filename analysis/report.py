@@ -1,0 +1,141 @@
+"""The page of a comparison: one HTML file that needs nothing else, neither a network nor a script."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import plots, tables
+from analysis.aggregate import Run, known_metrics
+from analysis.tables import ComparedCell, ComparedRow, ComparedTable, Comparison
+from analysis.verdict import OUTCOMES, interval
+from clray.errors import StoreError
+
+EXPLAINED = {
+    "reproduced": (
+        "The two means lie within the margin of each other, shown by two one-sided tests. A difference that is "
+        "significant but smaller than the margin is still reproduced."
+    ),
+    "differs": "The two means differ significantly, and their equivalence could not be shown.",
+    "inconclusive": (
+        "Neither could be shown. The page says how many runs of ours would decide with a chance of 80%, if ours keep "
+        "their mean and spread, or that no number would, because the published runs alone leave too much open."
+    ),
+    "not judged": (
+        "There is nothing to test: no published number or spread, too few runs of ours, the embedded data instead of "
+        "the paper's, or settings changed by a flag."
+    ),
+}
+
+
+def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
+    """Write the comparison's page, whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    target = Path(path)
+    content = render(comparison)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{target}: cannot be written: {error}") from error
+    return target
+
+
+def render(comparison: Comparison) -> str:
+    """The page as text; the same comparison gives the same bytes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(i, table) for i, table in enumerate(comparison.tables)]
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        paper_line=tables.paper_line(comparison.paper) if comparison.paper else "",
+        sections=sections,
+        explained=EXPLAINED,
+        commits=_seen(run.commit for table in comparison.tables for run in table.gathered.runs),
+        metrics=known_metrics(dict.fromkeys(m for table in comparison.tables for m in table.metrics)),
+    )
+
+
+def _seen(values: Any) -> list[str]:
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def _section(index: int, table: ComparedTable) -> dict[str, Any]:
+    """All that the template shows of one table; figures are safe to set as they are."""
+    from markupsafe import Markup
+
+    has_runs = bool(table.gathered.runs)
+    has_differences = any(cell.judgement.interval for _, cell in table.cells)
+    return {
+        "id": f"table-{index + 1}",
+        "table": table,
+        "heading": tables.heading(table),
+        "summary": tables.summary(cell for _, cell in table.cells),
+        "counts": _counts(table),
+        "titles": tables.column_titles(table),
+        "notes": tables.notes(table),
+        "rows": [_row(table, row) for row in table.rows],
+        "curves": Markup(plots.curves(table, f"c{index}")) if has_runs else "",
+        "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
+        "matrices": [
+            (row, Markup(plots.heat_map(row.runs, row.label, f"m{index}-{i}")))
+            for i, row in enumerate(table.rows)
+            if row.runs.runs
+        ],
+    }
+
+
+def _counts(table: ComparedTable) -> list[tuple[str, str, int]]:
+    """Outcome, its dagger, how often; the numbers read in the paper before all others."""
+    groups = zip(tables.tally(cell for _, cell in table.cells), ("", "†"), strict=True)
+    return [(outcome, dagger, counts[outcome]) for counts, dagger in groups for outcome in OUTCOMES if counts[outcome]]
+
+
+def _row(table: ComparedTable, row: ComparedRow) -> dict[str, Any]:
+    return {
+        "row": row,
+        "cells": [_cell(table, row, row.cells[metric]) for metric in table.metrics],
+        "trials": [_trial(run, table.metrics) for run in row.runs.runs],
+    }
+
+
+def _cell(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
+    ends = interval(cell.ours) if cell.ours else None
+    several = len(tables.published_kinds(table)) > 1
+    return {
+        "metric": cell.metric,
+        "ours": tables.ours_text(row, cell),
+        "ours_interval": f"95% interval {tables.number(ends[0])} to {tables.number(ends[1])}" if ends else "",
+        "published": tables.published_text(cell, several),
+        "claim": cell.claim,
+        "difference": tables.difference_text(cell),
+        "verdict": tables.verdict_text(cell),
+        "outcome": cell.judgement.outcome.replace(" ", "-"),
+        "reason": cell.judgement.reason if cell.claim else "",
+    }
+
+
+def _trial(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "order": "own" if run.order is None else " ".join(map(str, run.order)),
+        "values": [tables.number(run.metrics[m]) if m in run.metrics else "–" for m in metrics],
+        "seconds": "–" if run.seconds is None else f"{run.seconds:,.0f}",
+        "data": str(run.data.get("source", "")),
+    }

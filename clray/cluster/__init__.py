@@ -1,0 +1,1 @@
+"""Running trials on Ray: the only folder that imports it."""

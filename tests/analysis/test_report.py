@@ -1,0 +1,218 @@
+"""The figures and the page."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from analysis import plots
+from analysis.report import render, write_report
+from analysis.tables import compare
+from clray.errors import StoreError
+from clray.spec import Selection
+
+MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page as a strict reader would: every element closed in order, ids once, what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.targets: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        assert len(found) == len(attrs), f"an attribute twice in <{tag}>"
+        self.tags.append((tag, found))
+        if "id" in found:
+            self.ids.append(found["id"])
+        self.loads += [found[k] for k in ("src", "srcset", "action", "poster", "data") if k in found]
+        links = [found[k] for k in ("href", "xlink:href") if k in found]
+        self.targets += [link[1:] for link in links if link.startswith("#")]
+        self.loads += [link for link in links if not link.startswith(("#", "data:"))]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def comparison(store, sweeps, reproduction, fill):
+    sweep = sweeps["mer/rotations"]
+    fill(sweep, "mer-5120", MER)
+    fill(sweep, "online", [(58.0, 53.0), (59.0, 52.0), (60.0, 54.0), (57.0, 53.5), (58.5, 55.0)], host="<gpu & co>")
+    fill(sweep, "er-5120", MER)
+    with open(store.path("records", "eeeeeeeeeeeeeeee.parquet"), "wb") as file:
+        file.write(b"torn")
+    return compare("mer_rotations", sweeps, store, reproduction)
+
+
+@pytest.fixture
+def page(comparison) -> Page:
+    return Page(render(comparison))
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(comparison, page):
+    assert page.open == []
+    assert page.loads == []
+    text = render(comparison)
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+    assert "<script" not in text
+    assert set(re.findall(r"https?://[^\"' <]*", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(comparison, page):
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.targets) <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", render(comparison))) <= set(page.ids)
+
+
+def test_the_page_is_accessible(page):
+    assert page.tags[0] == ("html", {"lang": "en"})
+    drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
+    # two tables with curves, one with differences, and a matrix for each of the three variants that ran
+    assert len(drawn) == 2 + 1 + 3
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in drawn)
+    assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
+    assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
+
+
+def test_the_page_says_what_a_reader_needs(comparison, page):
+    words = " ".join(" ".join(page.words).split())
+    for needed in (
+        "Learning to Learn without Forgetting",
+        "arXiv 1810.11910",
+        "github.com/mattriemer/MER",
+        "4b7b9c9",
+        "aaaaaaaaaa",  # our own commit
+        "python -m clray.reproduce mer_rotations",
+        "reproduced†",
+        "4 of 5 runs, without seed 4",
+        "RA ±1: half the 1.98 points",
+        "What the verdicts mean",
+        "eeeeeeeeeeeeeeee.parquet",
+        "<gpu & co>",
+        "c0ffee0000000000",
+        "cache",
+    ):
+        assert needed in words, needed
+    for row in comparison.tables[0].rows:
+        for run in row.runs.runs:
+            assert run.id in words
+    for difference in comparison.differences:
+        assert " ".join(difference.split()) in words
+
+
+def test_what_comes_from_outside_is_escaped(comparison):
+    assert "<gpu" not in render(comparison)
+    assert "&lt;gpu &amp; co&gt;" in render(comparison)
+
+
+def test_the_page_has_the_same_bytes_again(comparison):
+    assert render(comparison) == render(comparison)
+
+
+def test_the_quick_form_carries_its_label(store, reproduction, fill):
+    sweeps = reproduction.sweeps(Selection(quick=True))
+    fill(sweeps["mer/rotations"], "mer-5120", MER[:3])
+    page = Page(render(compare("mer_rotations", sweeps, store, reproduction)))
+    assert " ".join(page.words).count("NOT COMPARABLE WITH THE PAPER (--quick)") == 2
+
+
+def test_a_page_without_any_run(store, sweeps, reproduction, rotations):
+    page = Page(render(compare("mer_rotations", sweeps, store, reproduction)))
+    assert page.open == []
+    assert not [tag for tag, _ in page.tags if tag == "svg"]
+    assert Page(render(compare("mer/rotations", {"mer/rotations": rotations}, store))).open == []
+
+
+def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypatch):
+    target = tmp_path / "new" / "report.html"
+    assert write_report(comparison, target) == target
+    before = target.read_bytes()
+    assert before.decode() == render(comparison)
+
+    def full(self, *args, **kwargs):
+        self.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(StoreError, match="no space left"):
+        write_report(comparison, target)
+    assert target.read_bytes() == before
+    assert list(target.parent.iterdir()) == [target]
+
+
+# -- figures -------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_svg_with_ids_of_their_own(comparison):
+    table = comparison.tables[0]
+    runs = next(r.runs for r in table.rows if r.label == "MER")
+    for draw in (plots.curves, plots.differences):
+        a, b = draw(table, "a"), draw(table, "b")
+        assert a == draw(table, "a")
+        ids_a, ids_b = ({e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")} for svg in (a, b))
+        assert ids_a
+        assert not ids_a & ids_b
+    assert len(plots.heat_map(runs, "MER")) < 40_000
+    assert len(plots.curves(table)) < 60_000
+
+
+def test_figures_follow_the_pages_ink(comparison):
+    svg = plots.curves(comparison.tables[0])
+    assert "currentColor" in svg
+    assert "var(--series-0, #0072b2)" in svg
+    assert "#010203" not in svg
+    assert "var(--reproduced, #1a7f4b)" in plots.differences(comparison.tables[0])
+
+
+def test_a_figure_in_words_has_the_numbers_of_the_table(comparison):
+    """A curve ends at the mean RA of the runs, and a matrix has their mean LA on its diagonal."""
+    table = comparison.tables[0]
+    assert "MER 89.5" in plots.curves_alt(table)
+    runs = next(r.runs for r in table.rows if r.label == "MER")
+    assert 100 * runs.seen_curves[:, -1].mean() == pytest.approx(runs.sample("RA").mean)
+    assert "87.7% right after" in plots.heat_map_alt(runs, "MER")
+
+
+def test_figures_register_nothing_with_pyplot(comparison):
+    plots.curves(comparison.tables[0])
+    import sys
+
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(comparison):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.differences(comparison.tables[0])
+    assert dict(matplotlib.rcParams) == before

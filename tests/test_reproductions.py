@@ -1,0 +1,126 @@
+"""Every reproduction file: it loads, its sweeps have its variants, and its numbers add up."""
+
+from __future__ import annotations
+
+import pytest
+
+from clray.errors import DeclarationError
+from clray.spec import Claim, Row, Selection, Table, declared_root, load_reproduction, papers, reproduction_names
+
+NAMES = ("mer_many_permutations", "mer_memory", "mer_permutations", "mer_rotations")
+FILES = {name: load_reproduction(name) for name in reproduction_names()}
+
+
+def rows(name: str) -> list[tuple[Table, Row]]:
+    return [(table, row) for table in FILES[name].tables for row in table.rows]
+
+
+def claims(name: str) -> list[tuple[Row, str, Claim]]:
+    found = [(r, m, FILES[name].claim(t, r, m)) for t, r in rows(name) for m in t.metrics]
+    return [(row, metric, claim) for row, metric, claim in found if claim is not None]
+
+
+def test_the_reproductions_that_ship():
+    assert set(NAMES) <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+class TestEveryFile:
+    def test_it_opens_with_the_command_that_runs_it(self, name):
+        first = (declared_root() / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        assert first == f"# python -m clray.reproduce {name}"
+
+    def test_its_paper_is_known(self, name):
+        assert FILES[name].paper in papers()
+
+    def test_every_row_is_a_variant_of_its_sweep(self, name):
+        sweeps = FILES[name].sweeps(Selection())
+        for table, row in rows(name):
+            assert [c for c in sweeps[table.sweep].cells if c.variant == row.variant]
+
+    def test_our_runs_are_as_many_as_the_papers(self, name):
+        for sweep in FILES[name].sweeps(Selection()).values():
+            assert len(sweep.seeds) >= FILES[name].runs
+
+    def test_its_quick_form_is_another_experiment_or_an_error_that_says_so(self, name):
+        try:
+            sweeps = FILES[name].sweeps(Selection(quick=True))
+        except DeclarationError as error:
+            assert "the quick form keeps none of these variants" in str(error)  # noqa: PT017
+        else:
+            assert not any(sweep.comparable for sweep in sweeps.values())
+
+    def test_every_claim_has_a_margin_with_a_reason(self, name):
+        for _, metric, _ in claims(name):
+            assert len(FILES[name].margins[metric].reason) > 20
+
+    def test_no_claim_stands_outside_the_columns(self, name):
+        for table, row in rows(name):
+            assert set(row.claims) <= set(table.metrics)
+
+    def test_rows_without_a_claim_say_why(self, name):
+        for _, row in rows(name):
+            assert row.claims or row.note
+
+    def test_labels_are_told_apart(self, name):
+        for table in FILES[name].tables:
+            assert len({row.label for row in table.rows}) == len(table.rows)
+            assert len({row.variant for row in table.rows}) == len(table.rows)
+
+    def test_a_claim_without_spread_says_why(self, name):
+        for row, metric, claim in claims(name):
+            assert claim.spread is not None or claim.note, (row.label, metric)
+
+    def test_differences_are_named(self, name):
+        assert FILES[name].differences
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestMer:
+    def test_retained_less_learned_is_backward_transfer(self, name):
+        checked = 0
+        for _, row in rows(name):
+            if {"RA", "LA", "BTI"} <= set(row.claims):
+                ra, la, bti = (row.claims[m].mean for m in ("RA", "LA", "BTI"))
+                # published means are rounded one by one, so the last digit may be off by up to three
+                assert ra - la == pytest.approx(bti, abs=0.03), row.label
+                checked += 1
+        assert checked >= 4
+
+    def test_means_are_of_five_runs_printed_with_three_decimals(self, name):
+        for row, metric, claim in claims(name):
+            assert round(100 * claim.mean) % 2 == 0, (row.label, metric)
+
+    def test_independent_networks_forget_nothing(self, name):
+        for _, row in rows(name):
+            if row.variant == "independent" and row.claims:
+                assert row.claims["RA"] == row.claims["LA"]
+                assert "BTI" not in row.claims
+
+    def test_what_nobody_has_read_is_no_target(self, name):
+        for _, row in rows(name):
+            if row.variant.startswith(("er-", "er5-", "mer6-", "mer7-")):
+                assert not row.claims
+
+    def test_nothing_claims_to_have_been_read_in_the_paper(self, name):
+        assert {claim.known for *_, claim in claims(name)} == {"recalled"}
+
+    def test_the_margin_cannot_turn_the_order_of_gem_and_mer(self, name):
+        for table in FILES[name].tables:
+            ra = {r.variant: r.claims["RA"].mean for r in table.rows if "RA" in r.claims}
+            for memories in ("5120", "500", "200"):
+                if {f"gem-{memories}", f"mer-{memories}"} <= set(ra):
+                    gap = ra[f"mer-{memories}"] - ra[f"gem-{memories}"]
+                    assert gap / 2 >= FILES[name].margins["RA"].points - 0.011
+
+
+def test_the_first_table_of_rotations_as_recalled():
+    table = FILES["mer_rotations"].tables[0]
+    last = FILES["mer_rotations"].claim(table, table.rows[-1], "RA")
+    assert last is not None
+    assert (last.mean, last.spread, last.kind, last.runs) == (89.56, 0.11, "sd", 5)
+
+
+def test_an_unknown_variant_is_an_error_that_names_the_known_ones():
+    with pytest.raises(DeclarationError, match="mer-5120"):
+        FILES["mer_rotations"].sweeps(Selection(only=("mer-512",)))
