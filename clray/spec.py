@@ -317,12 +317,10 @@ class Sweep(Declared):
             raise ValueError(f"seeds: a seed stands twice in {self.seeds}")
         return self
 
-    def keep(self, variants: dict[str, dict[str, Any]], selection: Selection | None = None) -> Sweep:
+    def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
         """This sweep with these variants alone, as ``variant_settings`` gives them."""
         kept = self.model_copy(update={"variants": variants, "grid": {}})
         kept.__dict__.pop("cells", None)  # a copy takes what was computed for the original along
-        if selection is not None:
-            kept._selection = selection
         return kept
 
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -484,16 +482,29 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
     Raises:
         DeclarationError: naming file, line, key and the allowed values.
     """
+    sweep, quick_only = _read_sweep(name, selection)
+    only = selection.only or quick_only
+    if only:
+        chosen = dict(sweep.variant_settings())
+        for variant in only:
+            if variant not in chosen and variant not in sweep.variants:
+                raise DeclarationError(f"{sweep.place()}: --only {variant}: no such variant; {one_of(variant, chosen)}")
+        sweep = sweep.keep({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
+    _ = sweep.cells  # so that a wrong setting is an error now
+    return sweep
+
+
+def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str, ...]]:
+    """A sweep with all its variants, not looked into yet, and the variants its quick form keeps if that was asked for."""
     path = find_sweep(str(name))
     document = Document(path)
     data = document.data
-    only = list(selection.only)
+    quick_only: tuple[str, ...] = ()
     if selection.quick:
         if not isinstance(data.get("quick"), dict):
             raise DeclarationError(f"{path}: --quick: this sweep declares no quick form (a key 'quick')")
         quick = dict(data["quick"])
-        kept = quick.pop("only", [])
-        only = only or list(kept)
+        quick_only = tuple(quick.pop("only", ()))
         data = _merged(data, quick)
     if selection.set:
         data = copy.deepcopy(data)
@@ -505,19 +516,11 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
         sweep = Sweep(**data)
     except ValidationError as error:
         raise explain(error, document.place) from None
-    if only:
-        chosen = dict(sweep.variant_settings())
-        for variant in only:
-            if variant not in chosen and variant not in sweep.variants:
-                raise DeclarationError(f"{path}: --only {variant}: no such variant; {one_of(variant, chosen)}")
-        kept = {n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only}
-        sweep = sweep.keep(kept)
-    shipped = declared_root() / "sweeps"
+    shipped = (declared_root() / "sweeps").resolve()
     inside = path.resolve().is_relative_to(shipped)
     sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
     sweep._selection, sweep._document = selection, document
-    _ = sweep.cells  # so that a wrong setting is an error now
-    return sweep
+    return sweep, quick_only
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -629,32 +632,26 @@ class Reproduction(Declared):
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
-        """The sweeps that fill the tables, each with the variants that the tables name.
-
-        With ``--quick`` only the variants that the sweep's quick form keeps; with ``--only`` only those.
-        """
+        """The sweeps that fill the tables, each with the variants that the tables name: with ``--only``, those of them."""
         wanted: dict[str, list[str]] = {}
         for table in self.tables:
             wanted.setdefault(table.sweep, []).extend(row.variant for row in table.rows)
-        unknown = set(selection.only) - {variant for variants in wanted.values() for variant in variants}
-        if unknown:
-            name = sorted(unknown)[0]
-            every = dict.fromkeys(v for variants in wanted.values() for v in variants)
-            raise DeclarationError(f"--only {name}: no row of {self.name} uses it; {one_of(name, every)}")
+        every = dict.fromkeys(variant for variants in wanted.values() for variant in variants)
+        for variant in selection.only:
+            if variant not in every:
+                raise DeclarationError(f"--only {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
         loaded = {}
         for name, variants in wanted.items():
-            base = load_sweep(name, Selection(selection.quick, (), selection.seeds, selection.set))
-            present = dict(base.variant_settings())
+            sweep, _ = _read_sweep(name, selection)
+            present = dict(sweep.variant_settings())
+            for variant in variants:
+                if variant not in present:
+                    where = f"reproduce/{self.name}.yaml: {variant!r} is not a variant of {name}"
+                    raise DeclarationError(f"{where}; {one_of(variant, present)}")
             chosen = [v for v in dict.fromkeys(variants) if not selection.only or v in selection.only]
-            if not selection.quick and (missing := [v for v in chosen if v not in present]):
-                raise DeclarationError(
-                    f"reproduce/{self.name}.yaml: {missing[0]!r} is not a variant of {name}; {one_of(missing[0], present)}"
-                )
-            chosen = [v for v in chosen if v in present]
             if chosen:
-                loaded[name] = base.keep({v: present[v] for v in chosen}, selection)
-        if not loaded:
-            raise DeclarationError(f"{self.name}: nothing is left to run: the quick form keeps none of these variants")
+                loaded[name] = sweep.keep({v: present[v] for v in chosen})
+                _ = loaded[name].cells
         return loaded
 
 

@@ -940,13 +940,14 @@ class Follower:
     """The process that publishes while a sweep runs. Nothing that befalls it reaches the sweep.
 
     Attributes:
-        log: its output.
+        log: its output; kept where something went wrong.
     """
 
     def __init__(self, publications: Sequence[Publication], poll: float = POLL_SECONDS) -> None:
         self._publications = list(publications)
         self._process: subprocess.Popen[bytes] | None = None
         self._problem = ""
+        self.log: Path | None = None
         try:
             self._start(poll)
         except OSError as error:
@@ -1019,11 +1020,13 @@ class Follower:
             left = bool(status.get("reached")) and not status.get("error")
             if not left:
                 self._kill()
-        message = self._message(left)
-        if process.returncode == 0:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            return message
-        return f"{message}; log: {self.log}"
+        total = self._total(left)
+        if left:
+            return f"{total.message()}; the publisher sends the rest in the background: {self.log}"
+        if total.failures:
+            return f"{total.message(self._again)}; log: {self.log}"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return total.message(self._again)
 
     def _kill(self) -> None:
         assert self._process
@@ -1031,34 +1034,32 @@ class Follower:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(5)
 
-    def _message(self, left: bool) -> str:
+    def _total(self, left: bool) -> Outcome:
+        """What all publications came to, as the process last told."""
         assert self._process
         status = _read_json(self._folder / "status.json") or {}
         known = [Outcome(**outcome) for outcome in status.get("outcomes", [])]
         known = known or [Outcome(declared=len(p.variants)) for p in self._publications]
-        total = Outcome(
+        problems = [status["error"]] if status.get("error") else []
+        problems += [message for outcome in known for message in outcome.failures]
+        code = self._process.returncode
+        if not left and code not in (0, 1) and not problems:
+            problems = [f"the publisher ended early (exit code {code})"]
+        return Outcome(
             declared=sum(outcome.declared for outcome in known),
             sent=[id for outcome in known for id in outcome.sent],
             unchanged=[id for outcome in known for id in outcome.unchanged],
             busy=[id for outcome in known for id in outcome.busy],
-            failures=[message for outcome in known for message in outcome.failures],
+            failures=list(dict.fromkeys(problems)),
             where=next((outcome.where for outcome in known if outcome.where), ""),
         )
-        if error := status.get("error"):
-            total.failures = list(dict.fromkeys([error, *total.failures]))
-        if left:
-            return total.message() + "; the publisher sends the rest in the background"
-        code = self._process.returncode
-        if code not in (0, 1) and not total.failures:
-            total.failures = [f"the publisher ended by itself (exit code {code})"]
-        return total.message(self._again)
 
 
 def start(publications: Publication | Sequence[Publication], poll: float = POLL_SECONDS) -> Follower | None:
     """Publish one sweep or several while they run, from a process of its own; None where all are ``off``.
 
     Args:
-        poll: seconds between two looks at the store.
+        poll: seconds between two looks at the store. wandb itself sends what it was given every 15 seconds.
     """
     several = [publications] if isinstance(publications, Publication) else list(publications)
     several = [publication for publication in several if publication.mode != "off"]
