@@ -54,16 +54,23 @@ class Tracking(StrEnum):
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A reproduction, a sweep, or a sweep file.")]
-Quick = Annotated[bool, typer.Option("--quick", help="The declared quick form: minutes, not comparable with the paper.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="The declared quick form: minutes, not comparable with the paper.")
+]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT[,VARIANT…]", help="Only these variants.")]
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0,1,…", help="These seeds instead of the declared ones.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="0,1,…", help="These seeds instead of the declared ones.")
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the sweep file, dotted: benchmark.tasks=5. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the sweep file, dotted: benchmark.tasks=5. Repeatable."
+    ),
 ]
 Results = Annotated[str, typer.Option("--results", metavar="URI", help="The results store: a folder, s3://…, gs://…")]
 Address = Annotated[
-    str | None, typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray.")
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),
 ]
 Gpu = Annotated[float | None, typer.Option("--gpu", min=0, help="GPU share of a trial instead of the declared one.")]
 Wandb = Annotated[
@@ -71,7 +78,9 @@ Wandb = Annotated[
 ]
 Local = Annotated[bool, typer.Option("--local", help="One trial after the other in this process, without Ray.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Also run trials whose records were made by other code.")]
+RerunStale = Annotated[
+    bool, typer.Option("--rerun-stale", help="Also run trials whose records were made by other code.")
+]
 
 
 def main() -> None:
@@ -159,7 +168,9 @@ def _store(uri: str) -> Store:
 def _show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{target.name}: {len(plan.trials)} trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{target.name}: {len(plan.trials)} trials", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
     for heading in ("variant", "finished", "half-done", "to do", "stale", "a trial"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
@@ -184,7 +195,9 @@ def _show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) 
     for planned in plan.trials:
         if planned.failure:
             seed = planned.cell.trial.seed
-            console.print(f"[red]failed last time: {planned.cell.variant} seed {seed}: {planned.failure['error']}[/red]")
+            console.print(
+                f"[red]failed last time: {planned.cell.variant} seed {seed}: {planned.failure['error']}[/red]"
+            )
     for problem in plan.problems:
         console.print(f"[red]{problem}[/red]", soft_wrap=True)
 
@@ -275,7 +288,9 @@ def run_command(
     store = _store(results)
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
-        raise DeclarationError(f"--variant {variant}: it stands for {len(trials)} trials here (grid or task orders): narrow it")
+        raise DeclarationError(
+            f"--variant {variant}: it stands for {len(trials)} trials here (grid or task orders): narrow it"
+        )
     planned, console = trials[0], _console()
     execution = Execution(planned.task(device=device), store)
     if not as_json:
@@ -309,7 +324,12 @@ def _print_table(comparison: Comparison, form: Format, console: Console) -> None
     if form is Format.text:
         console.print(tables.text(comparison))
     else:
-        forms = {Format.md: tables.markdown, Format.latex: tables.latex, Format.csv: tables.csv, Format.json: tables.json}
+        forms = {
+            Format.md: tables.markdown,
+            Format.latex: tables.latex,
+            Format.csv: tables.csv,
+            Format.json: tables.json,
+        }
         print(forms[form](comparison))
 
 
@@ -400,7 +420,9 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
         }  # fmt: skip
         console.print_json(json.dumps(facts))
     if failure:
-        console.print(f"its last attempt failed on {failure.get('host')}:", failure.get("traceback"), sep="\n", markup=False)
+        console.print(
+            f"its last attempt failed on {failure.get('host')}:", failure.get("traceback"), sep="\n", markup=False
+        )
 
 
 @app.command("status")
@@ -428,7 +450,9 @@ def status_command(results: Results = "results") -> None:
 # W&B
 
 
-def _publications(target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None) -> list[Any]:
+def _publications(
+    target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None
+) -> list[Any]:
     from clray.tracking import Publication
 
     table = target.name if target.reproduction else ""
@@ -556,14 +580,18 @@ def doctor_command(results: Results = "results") -> None:
     print("Ray: " + (f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "embedded"))
     try:
         found = data.locate("mnist")
-        print(f"MNIST: {found['source']}" + (f" ({found['reason']}; clray data fetch mnist)" if "reason" in found else ""))
+        print(
+            f"MNIST: {found['source']}" + (f" ({found['reason']}; clray data fetch mnist)" if "reason" in found else "")
+        )
     except DataError as error:
         print(f"MNIST: {error}")
     print(f"W&B: {default_mode()}")
     store = _store(results)
     folder = Path(store.path()) if "://" not in store.uri else Path.cwd()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    print(f"results: {store.uri}, {shutil.disk_usage(there).free / 2**30:.0f} GiB free, writable: {os.access(there, os.W_OK)}")
+    print(
+        f"results: {store.uri}, {shutil.disk_usage(there).free / 2**30:.0f} GiB free, writable: {os.access(there, os.W_OK)}"
+    )
 
 
 @app.command("init")
@@ -591,6 +619,8 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass

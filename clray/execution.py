@@ -16,7 +16,8 @@ from clray.metrics import Measurement, summarize
 from clray.provenance import provenance
 from clray.results import Record, Store, checkpoint_bytes, checkpoint_state
 from clray.spec import Trial
-from clray.training import Training, track
+from clray.tracks import track
+from clray.training import Training
 
 CHECKPOINT_SECONDS = 15.0
 """A trial is at most this far, and one stop, behind when its process dies."""

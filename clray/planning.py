@@ -10,7 +10,7 @@ from clray.execution import Task
 from clray.provenance import code_digest
 from clray.results import Problem, Record, Store
 from clray.spec import Cell, Sweep
-from clray.training import track
+from clray.tracks import track
 
 State = Literal["finished", "stale", "half-done", "to do"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from clray import __version__
 
 _PACKAGE = Path(__file__).resolve().parent
-_SHARED = ("training.py", "metrics.py", "optim.py")
+_SHARED = ("training.py", "optim.py")
 _VERSIONS = ("numpy", "torch", "numba", "pillow", "quadprog", "scipy", "transformers", "ray")
 
 
@@ -25,7 +25,8 @@ _VERSIONS = ("numpy", "torch", "numba", "pillow", "quadprog", "scipy", "transfor
 def code_digest(track: str, method: str) -> str:
     """A hash of the code that determines a trial's numbers: what tracks share, the track, and the method's own file.
 
-    Comments, docstrings and layout do not count, nor do the files of other methods, the cluster or the command line.
+    Comments, docstrings and layout do not count, nor do the files of other methods, the lists of what there is, the
+    metrics (they are computed from the record), the cluster or the command line.
 
     Args:
         track: the folder of the track below the package.
@@ -33,7 +34,7 @@ def code_digest(track: str, method: str) -> str:
     """
     folder = _PACKAGE / track
     files = [_PACKAGE / name for name in _SHARED if (_PACKAGE / name).exists()]
-    files += [f for f in sorted(folder.rglob("*.py")) if f.parent.name != "methods" or f.stem in ("__init__", method)]
+    files += [f for f in sorted(folder.rglob("*.py")) if f.parent.name != "methods" or f.stem == method]
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(_PACKAGE)).encode())
@@ -47,7 +48,11 @@ def _meaning(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:]
     return ast.dump(tree)
 
@@ -58,7 +63,9 @@ def git_state() -> dict[str, Any]:
     if not (_PACKAGE.parent / ".git").exists():
         return {}
     try:
-        ask = functools.partial(subprocess.run, cwd=_PACKAGE.parent, capture_output=True, text=True, timeout=10, check=True)
+        ask = functools.partial(
+            subprocess.run, cwd=_PACKAGE.parent, capture_output=True, text=True, timeout=10, check=True
+        )
         commit = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
         changed = bool(ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip())
     except (OSError, subprocess.SubprocessError):

@@ -25,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
-from clray.training import TRACKS, track
+from clray.tracks import TRACKS, track
 
 # --------------------------------------------------------------------------------------------------------------
 # Where declarations live
@@ -70,7 +70,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -130,7 +132,9 @@ def explain(error: ValidationError, place: Any) -> DeclarationError:
     """
     lines = []
     for item in error.errors():
-        keys = [part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("function")))]
+        keys = [
+            part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("function")))
+        ]
         message, context = item["msg"].removeprefix("Value error, "), item.get("ctx", {})
         if item["type"] == "extra_forbidden":
             message = "not a known key"
@@ -555,7 +559,9 @@ def _claim(value: Any) -> Any:
     if isinstance(value, str):
         match = _CLAIM.match(value)
         if not match:
-            raise ValueError(f"{value!r}: expected a number, 'MEAN ± SPREAD' or a mapping; {one_of('', Claim.model_fields)}")
+            raise ValueError(
+                f"{value!r}: expected a number, 'MEAN ± SPREAD' or a mapping; {one_of('', Claim.model_fields)}"
+            )
         mean, spread = match.groups()
         return {"mean": float(mean.replace("−", "-")), "spread": float(spread) if spread and spread != "?" else None}
     return value

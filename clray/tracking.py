@@ -234,7 +234,7 @@ class Outcome:
             text += f"; {len(self.busy)} left to the process that is publishing them"
         if self.failures:
             more = len(self.failures) - 1
-            text += f"; {self.failures[0]}" + (f" (and {more} more)" if more else "")
+            text += f"; {self.failures[0].removeprefix('W&B: ')}" + (f" (and {more} more)" if more else "")
         if again and (self.failures or self.published < self.declared):
             text += f"; the rest later: {again}"
         return text
@@ -816,9 +816,9 @@ def _wait(artifact: Any, run: Any) -> None:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[str]:
+def _scratch(below: str | None = None) -> Iterator[str]:
     """A folder for what wandb writes while it is online: the store already holds all of it."""
-    folder = tempfile.mkdtemp(prefix="clray-wandb-")
+    folder = tempfile.mkdtemp(prefix="clray-wandb-", dir=below)
     try:
         yield folder
     finally:
@@ -880,6 +880,7 @@ def follow(
     orders: Callable[[], Tables | None],
     report: Callable[[Sequence[Outcome], str], None] = lambda outcomes, error: None,
     poll: float = POLL_SECONDS,
+    folder: str | None = None,
 ) -> list[Outcome]:
     """Publish sweeps while they run: running trials live, each finished once its record is there.
 
@@ -888,6 +889,7 @@ def follow(
             with one last pass over all records.
         report: told of every change, and of what kept the last pass from being complete.
         poll: seconds between two passes.
+        folder: where wandb may write while it is online; by default the system's folder for temporary files.
     """
     error = ""
     retry = 0.0
@@ -895,7 +897,7 @@ def follow(
     def tell() -> None:
         report([publisher.result() for publisher in publishers], error)
 
-    with _scratch() as scratch:
+    with _scratch(folder) as scratch:
         publishers = [_Publisher(publication, scratch, tell) for publication in publications]
         while True:
             tables = orders()
@@ -1023,9 +1025,10 @@ class Follower:
         total = self._total(left)
         if left:
             return f"{total.message()}; the publisher sends the rest in the background: {self.log}"
+        for path in [self._folder] if not total.failures else self._folder.glob("clray-wandb-*"):
+            shutil.rmtree(path, ignore_errors=True)
         if total.failures:
             return f"{total.message(self._again)}; log: {self.log}"
-        shutil.rmtree(self._folder, ignore_errors=True)
         return total.message(self._again)
 
     def _kill(self) -> None:
@@ -1085,7 +1088,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error:
             print(error, flush=True)
 
-    outcomes = follow(publications, orders, report, job["poll"])
+    outcomes = follow(publications, orders, report, job["poll"], str(folder))
     return 0 if all(outcome.published == outcome.declared and not outcome.failures for outcome in outcomes) else 1
 
 

@@ -1,21 +1,16 @@
-"""The one protocol that every track implements, the registry of tracks, and the seeds of a trial.
+"""The one protocol that every track implements, and the seeds of a trial.
 
 Nothing here or in a track imports ray or wandb: a trial runs in a plain process and gives the same numbers there.
 """
 
 from __future__ import annotations
 
-import importlib
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from clray.errors import DeclarationError
 from clray.metrics import Measurement
-
-if TYPE_CHECKING:
-    from clray.spec import Trial
 
 
 class Training(Protocol):
@@ -43,49 +38,6 @@ class Training(Protocol):
     def facts(self) -> dict[str, Any]:
         """What the record should say beside the numbers: the engine and device in use, for example."""
         ...
-
-
-class Track(Protocol):
-    """What a track's package offers to the rest of clray: the module named in ``TRACKS``."""
-
-    def resolve(self, declared: dict[str, Any]) -> dict[str, Any]:
-        """Check a variant's benchmark, model and method settings, and fill in the defaults."""
-        ...
-
-    def data(self, trial: Trial, fetch: bool) -> dict[str, Any]:
-        """The data set a trial would use here: its name, source and fingerprint."""
-        ...
-
-    def train(self, trial: Trial, data: dict[str, Any], device: str) -> Training:
-        """The trial, ready to begin.
-
-        Raises:
-            DataError: this machine cannot provide that data.
-        """
-        ...
-
-    def module_of(self, method: str) -> str:
-        """The name of a method's file below ``methods/``, without its ending."""
-        ...
-
-    def estimate(self, trial: Trial) -> float:
-        """Seconds that the trial takes on one core or GPU, roughly, for a plan made before anything has run."""
-        ...
-
-
-TRACKS = {"vision": "clray.vision.training"}
-"""Each track's module; it is imported when a trial of that track is planned or run."""
-
-
-def track(name: str) -> Track:
-    """The module of a track.
-
-    Raises:
-        DeclarationError: there is no such track.
-    """
-    if name not in TRACKS:
-        raise DeclarationError(f"track: {name!r} is not a track; allowed: {', '.join(TRACKS)}")
-    return importlib.import_module(TRACKS[name])  # type: ignore[return-value]
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -88,7 +88,13 @@ class Progress:
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
-        for heading, justify in (("variant", "left"), ("", "left"), ("done", "right"), ("running", "right"), ("failed", "right")):
+        for heading, justify in (
+            ("variant", "left"),
+            ("", "left"),
+            ("done", "right"),
+            ("running", "right"),
+            ("failed", "right"),
+        ):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
         for variant in dict.fromkeys(t.cell.variant for t in self._trials.values()):
             ids = [id for id, t in self._trials.items() if t.cell.variant == variant]

@@ -151,9 +151,7 @@ class Stream:
         return arrange(self.test_images[: self.scored], self.pixel_maps[task]).astype(np.float32) / np.float32(255)
 
 
-def build(
-    settings: MnistStream, images: ImageSet, order: list[int] | None, choose: Any
-) -> Stream:
+def build(settings: MnistStream, images: ImageSet, order: list[int] | None, choose: Any) -> Stream:
     """The stream of one trial.
 
     Args:
@@ -168,7 +166,7 @@ def build(
     available = len(images.train_labels)
     if settings.train_per_task > available:
         raise DataError(
-            f"{settings.name}: train_per_task is {settings.train_per_task}, but only {available} training images are here"
+            f"{settings.name}: train_per_task is {settings.train_per_task}, but there are only {available} images here"
         )
     maps = settings.pixel_maps()  # type: ignore[attr-defined]
     if order is not None:

@@ -167,9 +167,8 @@ def locate(name: str, source: Source = "auto", download: bool = False) -> dict[s
         _verify(found[1], published)
         return {"name": name, "source": found[0], "fingerprint": published.fingerprint}
     if source == "files":
-        raise DataError(
-            reason or f"{name}: its files are neither below CLRAY_DATA nor in {cache_folder() / name}: clray data fetch {name}"
-        )
+        missing = f"{name}: its files are neither below CLRAY_DATA nor in {cache_folder() / name}"
+        raise DataError(reason or f"{missing}: clray data fetch {name}")
     return {**embedded, "reason": reason or "the published files are not here"}
 
 
@@ -184,11 +183,11 @@ def load(data: dict[str, Any]) -> ImageSet:
         return _embedded_digits()
     if data["fingerprint"] != PUBLISHED[name].fingerprint:
         raise DataError(f"{name}: fingerprint {data['fingerprint']} is not of a version this clray knows")
-    here = locate(name, "files", download=True)
-    folder = present(name)
-    assert folder is not None and here
+    locate(name, "files", download=True)
+    found = present(name)
+    assert found is not None
     files = sorted(PUBLISHED[name].files)  # t10k-images, t10k-labels, train-images, train-labels
-    test_images, test_labels, train_images, train_labels = (_idx(folder[1] / file) for file in files)
+    test_images, test_labels, train_images, train_labels = (_idx(found[1] / file) for file in files)
     return ImageSet(
         train_images.reshape(len(train_images), -1),
         train_labels.astype(np.int64),

@@ -31,6 +31,13 @@ class Net(Protocol):
         """One SGD step on the sum of the examples' losses times ``scale``; by default the mean loss."""
         ...
 
+    def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
+        """For each batch [S, B] in turn: ``steps`` over it, then ``interpolate`` from where it began.
+
+        ``scale`` [S, B] multiplies the examples' losses.
+        """
+        ...
+
     def snapshot(self) -> Any:
         """The parameters as they are now, for ``interpolate``."""
         ...
@@ -81,6 +88,12 @@ class EagerNet:
     def steps(self, positions: Positions, scale: Sequence[float] | None = None) -> None:
         for i, position in enumerate(positions):
             self.step([int(position)], None if scale is None else [scale[i]])
+
+    def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
+        for b, batch in enumerate(batches):
+            before = self.snapshot()
+            self.steps(batch, None if scale is None else scale[b].tolist())
+            self.interpolate(before, rate)
 
     def gradients(self, loss: Any) -> list[Any]:
         """The gradient of ``loss`` with respect to each parameter."""
@@ -184,9 +197,11 @@ class FusedNet:
         rates = self._rates(len(where), scale, 1.0 / len(where))
         self._kernels.sgd_step(self.theta, self.shape, self._examples, where, rates)
 
-    def pulled_step(
-        self, positions: Positions, stiffness: NDArray[np.float32], anchor: NDArray[np.float32]
-    ) -> None:
+    def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
+        rates = (np.ones(batches.shape) if scale is None else scale).astype(np.float32) * np.float32(self.lr)
+        self._kernels.reptile(self.theta, self.shape, self._examples, batches, rates, np.float32(rate))
+
+    def pulled_step(self, positions: Positions, stiffness: NDArray[np.float32], anchor: NDArray[np.float32]) -> None:
         """``step`` on the mean loss plus a quadratic penalty; see ``kernels.mlp.pulled_step``."""
         where = np.asarray(positions, np.int64)
         rates = self._rates(len(where), None, 1.0 / len(where))
@@ -243,9 +258,7 @@ class Groups:
 
     def gradients(self) -> NDArray[np.float32]:
         """[G, P] in the layout of ``theta``: valid until the next call."""
-        self._net._kernels.group_gradients(
-            self._net.shape, self._positions, self._columns, self._room, self._gradients
-        )
+        self._net._kernels.group_gradients(self._net.shape, self._positions, self._columns, self._room, self._gradients)
         return self._gradients
 
 
@@ -266,7 +279,7 @@ class Workshop:
         """The engine in use, for the record."""
         return "fused" if self.fused else "eager"
 
-    def net(self, weights: Weights, lr: float) -> EagerNet | FusedNet:
+    def net(self, weights: Weights, lr: float) -> Net:
         """A network in training that starts from ``weights``."""
         if self.fused:
             return FusedNet(weights, self._examples, lr)

@@ -7,6 +7,7 @@ authors' run with that seed, and its figures must agree with theirs, not only th
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -64,7 +65,7 @@ class ClrayRandomness:
 
     def weights(self, sizes: Sequence[int], initialisation: str) -> list[NDArray[np.float32]]:
         layers: list[NDArray[np.float32]] = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             bound = _bounds(fan_in, fan_out, initialisation)
             layers.append(self._weights.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32))
             layers.append(np.zeros(fan_out, np.float32))
@@ -110,7 +111,7 @@ class OfficialRandomness:
         def uniform(shape: tuple[int, ...], bound: float) -> NDArray[np.float32]:
             return torch.empty(shape).uniform_(-bound, bound, generator=self._torch).numpy()
 
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(itertools.pairwise(sizes))
         layers: list[NDArray[np.float32]] = []
         for fan_in, fan_out in pairs:  # every Linear first draws PyTorch's own weights and biases
             layers.append(uniform((fan_out, fan_in), _bounds(fan_in, fan_out, "linear")))

@@ -24,7 +24,7 @@ _LOOK_AT_CLOCK = 50
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.training.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
     benchmark = declared["benchmark"]
     name = benchmark.get("name")
     if name not in BENCHMARKS:
@@ -53,7 +53,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The data set a trial would read here; see ``clray.training.Track``."""
+    """The data set a trial would read here; see ``clray.tracks.Track``."""
     return sources.locate(trial.benchmark["dataset"], trial.benchmark["source"], fetch)
 
 
@@ -63,12 +63,12 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> StreamTraining:
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.training.Track``."""
+    """The name of a method's file; see ``clray.tracks.Track``."""
     return METHODS[method].partition(":")[0]
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core with the fused engine; see ``clray.training.Track``. From docs/performance.md's figures."""
+    """Seconds on one core with the fused engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
     settings, tasks = trial.hyperparameters, trial.benchmark["tasks"]
     examples = tasks * trial.benchmark["train_per_task"]
     gradients = examples * (settings.get("replay_batch", 0) + 1) * settings.get("batches_per_example", 1)
@@ -86,7 +86,7 @@ class StreamTraining:
     def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
         if trial.engine == "fused" and (device != "cpu" or len(trial.model["hidden"]) != 2):
             raise DeclarationError(
-                "engine: fused: the kernels of this track are for two hidden layers on the CPU; allowed here: auto, eager"
+                "engine: fused: this track's kernels are for two hidden layers on the CPU; allowed here: auto, eager"
             )
         engine = "eager" if trial.engine == "auto" and len(trial.model["hidden"]) != 2 else trial.engine
         self.trial = trial

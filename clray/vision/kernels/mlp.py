@@ -83,7 +83,7 @@ _block_16 = _block_sum(2)
 
 
 @_njit
-def _sum_rows(out, bias, rows, indices, values, n):  # type: ignore[no-untyped-def]
+def _sum_rows(out, bias, rows, indices, values, n):
     """out = bias + Σ_{i<n} values[i] * rows[indices[i]]; the width is a multiple of 16."""
     width = rows.shape[1]
     j = 0
@@ -96,7 +96,7 @@ def _sum_rows(out, bias, rows, indices, values, n):  # type: ignore[no-untyped-d
 
 
 @_njit
-def _layers(theta, shape):  # type: ignore[no-untyped-def]
+def _layers(theta, shape):
     """Views of ``theta``: W1, b1, W2, b2, W3, b3."""
     d, h1, h2, k = shape
     a = d * h1
@@ -115,7 +115,7 @@ def _layers(theta, shape):  # type: ignore[no-untyped-def]
 
 
 @_njit
-def _forward(layers, indices, values, n, h1, active, active_values, h2, z):  # type: ignore[no-untyped-def]
+def _forward(layers, indices, values, n, h1, active, active_values, h2, z):
     """Hidden activations and logits of one example; returns the number of active first-layer units.
 
     ``active[:m]`` and ``active_values[:m]`` list them; ``h1`` itself holds pre-activations.
@@ -139,7 +139,7 @@ def _forward(layers, indices, values, n, h1, active, active_values, h2, z):  # t
 
 
 @_njit
-def _loss_gradient(z, label, rate):  # type: ignore[no-untyped-def]
+def _loss_gradient(z, label, rate):
     """Turn logits into ``rate`` times the gradient of the cross-entropy with respect to them, in place."""
     top = z[0]
     for c in range(1, z.size):
@@ -155,7 +155,7 @@ def _loss_gradient(z, label, rate):  # type: ignore[no-untyped-def]
 
 
 @_njit
-def sgd_steps(theta, shape, stream, positions, rates):  # type: ignore[no-untyped-def]
+def sgd_steps(theta, shape, stream, positions, rates):
     """One SGD step per example, in the order of ``positions``.
 
     Args:
@@ -208,7 +208,7 @@ def sgd_steps(theta, shape, stream, positions, rates):  # type: ignore[no-untype
 
 
 @_njit
-def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):  # type: ignore[no-untyped-def]
+def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
     """Activations (h) and rate-weighted gradients of the loss (d, z) of each example, all at the same ``theta``."""
     pointers, pixels, intensities, labels = stream
     layers = _layers(theta, shape)
@@ -240,7 +240,7 @@ def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):  # 
 
 
 @_njit
-def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):  # type: ignore[no-untyped-def]
+def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
     """theta -= the gradients that ``_deltas`` prepared, summed over the examples."""
     pointers, pixels, intensities, _labels = stream
     W1, b1, W2, b2, W3, b3 = _layers(theta, shape)
@@ -266,7 +266,7 @@ def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):  # type:
 
 
 @_njit
-def scratch(shape, n):  # type: ignore[no-untyped-def]
+def scratch(shape, n):
     """Room for the passes of ``n`` examples: their activations h1 and h2, and gradients d1, d2 and z."""
     return (
         np.empty((n, shape[1]), np.float32),
@@ -278,7 +278,7 @@ def scratch(shape, n):  # type: ignore[no-untyped-def]
 
 
 @_njit
-def sgd_step(theta, shape, stream, positions, rates):  # type: ignore[no-untyped-def]
+def sgd_step(theta, shape, stream, positions, rates):
     """One SGD step on the sum over ``positions`` of each example's loss times its rate. Arguments as ``sgd_steps``."""
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
@@ -286,7 +286,7 @@ def sgd_step(theta, shape, stream, positions, rates):  # type: ignore[no-untyped
 
 
 @_njit
-def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):  # type: ignore[no-untyped-def]
+def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):
     """``sgd_step`` with the step of a quadratic penalty: theta -= stiffness * theta - anchor, both at the old theta.
 
     Args:
@@ -301,7 +301,7 @@ def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):  # t
 
 
 @_njit
-def gradient(theta, shape, stream, positions):  # type: ignore[no-untyped-def]
+def gradient(theta, shape, stream, positions):
     """The gradient [P] of the mean loss over ``positions``."""
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     rates = np.full(positions.size, -1.0 / positions.size, np.float32)  # subtracting minus the gradient
@@ -312,7 +312,7 @@ def gradient(theta, shape, stream, positions):  # type: ignore[no-untyped-def]
 
 
 @_njit
-def mean_passes(theta, shape, stream, groups, room):  # type: ignore[no-untyped-def]
+def mean_passes(theta, shape, stream, groups, room):
     """Forward and backward passes of groups of examples, for the mean loss of each group.
 
     Args:
@@ -325,7 +325,7 @@ def mean_passes(theta, shape, stream, groups, room):  # type: ignore[no-untyped-
 
 
 @_njit
-def gradient_products(shape, stream, groups, room, example, own):  # type: ignore[no-untyped-def]
+def gradient_products(shape, stream, groups, room, example, own):
     """The inner product of each group's gradient with one example's, [G] float64, without forming a gradient.
 
     A layer's weight gradient is d aᵀ for its input a, so that the product of two is (d·d')(a·a'); biases add d·d'.
@@ -360,7 +360,7 @@ def gradient_products(shape, stream, groups, room, example, own):  # type: ignor
 
 
 @_njit
-def by_input(stream, groups, inputs):  # type: ignore[no-untyped-def]
+def by_input(stream, groups, inputs):
     """The non-zero inputs of each group's examples, listed by input instead of by example.
 
     Returns:
@@ -390,7 +390,7 @@ def by_input(stream, groups, inputs):  # type: ignore[no-untyped-def]
 
 
 @_njit
-def group_gradients(shape, groups, columns, room, result):  # type: ignore[no-untyped-def]
+def group_gradients(shape, groups, columns, room, result):
     """Each group's mean gradient into ``result`` [G, P].
 
     A row of the first layer is summed over the examples that have its input, in registers, and written once.
@@ -426,14 +426,30 @@ def group_gradients(shape, groups, columns, room, result):  # type: ignore[no-un
 
 
 @_njit
-def interpolate(theta, before, rate):  # type: ignore[no-untyped-def]
+def interpolate(theta, before, rate):
     """theta = before + rate * (theta - before), the Reptile step, in place."""
     for i in range(theta.size):
         theta[i] = before[i] + (theta[i] - before[i]) * rate
 
 
 @_njit
-def correct(theta, shape, stream, pixel_map, scored):  # type: ignore[no-untyped-def]
+def reptile(theta, shape, stream, batches, rates, step):
+    """For each batch in turn: ``sgd_steps`` over it, then ``interpolate`` from the parameters before it.
+
+    Args:
+        batches: [S, B] examples.
+        rates: [S, B] float32.
+        step: the Reptile rate.
+    """
+    before = np.empty_like(theta)
+    for b in range(batches.shape[0]):
+        before[:] = theta
+        sgd_steps(theta, shape, stream, batches[b], rates[b])
+        interpolate(theta, before, step)
+
+
+@_njit
+def correct(theta, shape, stream, pixel_map, scored):
     """How many of the first ``scored`` examples are classified right when their pixels are rearranged.
 
     Input ``i`` of the network sees pixel ``pixel_map[i]`` of the image, nothing where that is negative. Instead of

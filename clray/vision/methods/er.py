@@ -19,21 +19,18 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    algorithm: Literal[4, 5] = 4
-    """4: one mean over the batch. 5: the sum over tasks of the task's mean."""
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-    memories: Annotated[int, Field(ge=1)]
-    """Examples in memory, in total."""
-    replay_batch: Annotated[int, Field(ge=1)]
-    """k - 1: replays a step."""
-
-
 class Er:
     """One step a batch of replays and the arriving example."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        algorithm: Literal[4, 5] = 4
+        """4: one mean over the batch. 5: the sum over tasks of the task's mean."""
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
+        memories: Annotated[int, Field(ge=1)]
+        """Examples in memory, in total."""
+        replay_batch: Annotated[int, Field(ge=1)]
+        """k - 1: replays a step."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.settings, self.stream = settings, workshop.stream

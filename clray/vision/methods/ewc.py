@@ -23,15 +23,6 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-    memories_per_task: Annotated[int, Field(ge=1)] = 10
-    """Examples from a task's beginning that its Fisher information is estimated from."""
-    strength: Annotated[float, Field(ge=0)]
-    """λ, the weight of the penalty."""
-
-
 class SeparatePenalties:
     """A quadratic term for each past task, differentiated by autograd."""
 
@@ -39,14 +30,14 @@ class SeparatePenalties:
         self.net, self.strength = net, strength
         self.terms: list[tuple[Weights, Weights]] = []
         """Of each past task: Fisher information and parameters."""
+        self._tensors: list[list[tuple[Any, Any]]] | None = None
+        """The same as tensors on the network's device, made when they are first needed."""
 
     def consolidate(self, examples: list[int]) -> None:
         """Add the term of a task, given some of its examples."""
         gradients = self.net.gradients(self.net.losses(examples).mean())
         self.terms.append(([g.square().cpu().numpy() for g in gradients], self.net.weights()))
         self._tensors = None
-
-    _tensors: Any = None
 
     def step(self, position: int) -> None:
         """One SGD step on the example's loss and all terms."""
@@ -108,16 +99,23 @@ class CollapsedPenalty:
 class Ewc:
     """One SGD step an example on its loss and the penalty for leaving the past tasks' parameters."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
+        memories_per_task: Annotated[int, Field(ge=1)] = 10
+        """Examples from a task's beginning that its Fisher information is estimated from."""
+        strength: Annotated[float, Field(ge=0)]
+        """λ, the weight of the penalty."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.settings, self.stream = settings, workshop.stream
         weights = model.initial(model.sizes(self.stream.inputs, self.stream.classes), randomness)
-        self.net = workshop.net(weights, settings.lr)
-        self.penalty = (CollapsedPenalty if isinstance(self.net, FusedNet) else SeparatePenalties)(
-            self.net,  # type: ignore[arg-type]
-            settings.strength,
-        )
+        self.net = net = workshop.net(weights, settings.lr)
+        self.penalty: CollapsedPenalty | SeparatePenalties
+        if isinstance(net, FusedNet):
+            self.penalty = CollapsedPenalty(net, settings.strength)
+        elif isinstance(net, EagerNet):
+            self.penalty = SeparatePenalties(net, settings.strength)
         self.task = 0
         self.examples: list[int] = []
         """Stream positions of the current task's first examples."""

@@ -24,15 +24,6 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-    memories_per_task: Annotated[int, Field(ge=1)]
-    """Examples kept of each task."""
-    margin: Annotated[float, Field(ge=0)]
-    """``memory_strength`` in the code: the lower bound on the multipliers v."""
-
-
 class RingMemories:
     """Each task's last examples. As coded, one ring pointer serves all tasks and is not reset between them."""
 
@@ -56,7 +47,13 @@ class RingMemories:
 class Gem:
     """One SGD step an example, along the nearest direction that no past task's memory objects to."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
+        memories_per_task: Annotated[int, Field(ge=1)]
+        """Examples kept of each task."""
+        margin: Annotated[float, Field(ge=0)]
+        """``memory_strength`` in the code: the lower bound on the multipliers v."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.stream = workshop.stream
@@ -75,7 +72,7 @@ class Gem:
             self.net.step([position])
         elif isinstance(self.net, FusedNet):
             self._fused_step(self.net, position, memories)
-        else:
+        elif isinstance(self.net, EagerNet):
             self._eager_step(self.net, position, memories)
 
     def _eager_step(self, net: EagerNet, position: int, memories: NDArray[np.int64]) -> None:

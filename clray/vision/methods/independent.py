@@ -17,17 +17,14 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-    finetune: bool = True
-    """Start a task's network from the weights of the previous task's."""
-
-
 class Independent:
     """One SGD step on each arriving example, by the network of its task alone."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
+        finetune: bool = True
+        """Start a task's network from the weights of the previous task's."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.stream, self.finetune = workshop.stream, settings.finetune

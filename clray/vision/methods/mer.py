@@ -13,7 +13,7 @@ before the batch (Reptile). Where the paper and the official code (@4b7b9c9) dif
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -27,37 +27,34 @@ from clray.vision.randomness import Randomness
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Settings(methods.Settings):
-    algorithm: Literal[1, 6, 7] = 1
-    """1: Reptile within and across batches. 6: one big batch. 7: current example learning rate."""
-    lr: Rate
-    """α: learning rate of the steps within a batch, constant."""
-    memories: Annotated[int, Field(ge=1)]
-    """Examples in memory, in total."""
-    replay_batch: Annotated[int, Field(ge=1)]
-    """k - 1: replays a batch."""
-    beta: Rate = 1.0
-    """β: the within-batch meta-learning rate of Algorithm 1."""
-    gamma: Rate = 1.0
-    """γ: the across-batch rate of Algorithm 1 (1 does nothing), the only meta-learning rate of 6 and 7."""
-    batches_per_example: Annotated[int, Field(ge=1)] = 1
-    """s in the paper's Algorithm 1: batches for each arriving example."""
-    s: Rate = 1.0
-    """s in Algorithm 7: what the arriving example's loss is multiplied by."""
-
-    @model_validator(mode="after")
-    def _no_idle_settings(self) -> Settings:
-        used = {1: {"beta", "batches_per_example"}, 6: {"batches_per_example"}, 7: {"s"}}[self.algorithm]
-        for name in ({"beta", "batches_per_example", "s"} - used) & self.model_fields_set:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"algorithm {self.algorithm} does not use {name}")
-        return self
-
-
 class Mer:
     """Sequential steps over batches of replays and the arriving example, and Reptile steps around them."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        algorithm: Literal[1, 6, 7] = 1
+        """1: Reptile within and across batches. 6: one big batch. 7: current example learning rate."""
+        lr: Rate
+        """α: learning rate of the steps within a batch, constant."""
+        memories: Annotated[int, Field(ge=1)]
+        """Examples in memory, in total."""
+        replay_batch: Annotated[int, Field(ge=1)]
+        """k - 1: replays a batch."""
+        beta: Rate = 1.0
+        """β: the within-batch meta-learning rate of Algorithm 1."""
+        gamma: Rate = 1.0
+        """γ: the across-batch rate of Algorithm 1 (1 does nothing), the only meta-learning rate of 6 and 7."""
+        batches_per_example: Annotated[int, Field(ge=1)] = 1
+        """s in the paper's Algorithm 1: batches for each arriving example."""
+        s: Rate = 1.0
+        """s in Algorithm 7: what the arriving example's loss is multiplied by."""
+
+        @model_validator(mode="after")
+        def _no_idle_settings(self) -> Self:
+            used = {1: {"beta", "batches_per_example"}, 6: {"batches_per_example"}, 7: {"s"}}[self.algorithm]
+            for name in ({"beta", "batches_per_example", "s"} - used) & self.model_fields_set:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"algorithm {self.algorithm} does not use {name}")
+            return self
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.settings, self.randomness = settings, randomness
@@ -71,29 +68,23 @@ class Mer:
         self.memory.add(position)
 
     def _algorithm_1(self, position: int) -> None:
-        across = self.net.snapshot()
-        for _ in range(self.settings.batches_per_example):
-            within = self.net.snapshot()
-            self.net.steps(np.insert(self.memory.draw(self.settings.replay_batch), 0, position))
-            self.net.interpolate(within, self.settings.beta)
-        self.net.interpolate(across, self.settings.gamma)
+        draws = [self.memory.draw(self.settings.replay_batch) for _ in range(self.settings.batches_per_example)]
+        before = self.net.snapshot()
+        self.net.reptile(np.insert(np.stack(draws), 0, position, axis=1), self.settings.beta)
+        self.net.interpolate(before, self.settings.gamma)
 
     def _algorithm_6(self, position: int) -> None:
         self.memory.draw(self.settings.replay_batch)  # thrown away, as in the official code
-        for _ in range(self.settings.batches_per_example):
-            within = self.net.snapshot()
-            self.net.steps(np.append(self.memory.draw(self.settings.replay_batch), position))
-            self.net.interpolate(within, self.settings.gamma)
+        draws = [self.memory.draw(self.settings.replay_batch) for _ in range(self.settings.batches_per_example)]
+        self.net.reptile(np.insert(np.stack(draws), len(draws[0]), position, axis=1), self.settings.gamma)
 
     def _algorithm_7(self, position: int) -> None:
         if not len(self.memory):
             return
-        within = self.net.snapshot()
         batch = np.insert(self.memory.draw(self.settings.replay_batch), 0, position)
         order = self.randomness.shuffled(range(len(batch)))
         scale = np.where(order == 0, self.settings.s, 1.0)  # the arriving example was put in front
-        self.net.steps(batch[order], scale.tolist())
-        self.net.interpolate(within, self.settings.gamma)
+        self.net.reptile(batch[order][None], self.settings.gamma, scale[None])
 
     def weights(self, task: int) -> Weights:
         return self.net.weights()

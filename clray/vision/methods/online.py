@@ -12,15 +12,12 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-
-
 class Online:
     """One SGD step on each arriving example."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         stream = workshop.stream

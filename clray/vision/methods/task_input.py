@@ -16,15 +16,12 @@ from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
 
 
-class Settings(methods.Settings):
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate, constant."""
-
-
 class TaskInput:
     """One SGD step on each arriving example, by its task's input layer and the shared layers."""
 
-    Settings = Settings
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate, constant."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.stream = workshop.stream
