@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 some trials failed or something could not be read or reach
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="clray",
-    help="Reproduces the tables of continual-learning papers: declared sweeps, run by Ray, with a verdict for every cell.",
+    help="Reproduces the tables of continual-learning papers: declared sweeps, run by Ray, a verdict for every cell.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -354,7 +355,7 @@ def _write_report(comparison: Comparison, target: Target, store: Store, path: st
 @app.command("report")
 def report_command(
     name: Name,
-    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write the page.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = None,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
 ) -> None:  # fmt: skip
     """The HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
@@ -453,10 +454,12 @@ def status_command(results: Results = "results") -> None:
 def _publications(
     target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None
 ) -> list[Any]:
+    from analysis.tables import shell_flags
     from clray.tracking import Publication
 
     table = target.name if target.reproduction else ""
-    again = f"clray publish {target.name}" + (" --quick" if target.selection.quick else "") + f" --wandb {mode}"
+    flags = " ".join([*shell_flags(target.selection), "--results", shlex.quote(store.uri), "--wandb", mode])
+    again = f"clray publish {target.name} {flags}"
     return [
         Publication.of(sweep, store, mode, project=project, entity=entity, table=table, again=again)  # type: ignore[arg-type]
         for sweep in target.sweeps.values()
@@ -496,7 +499,7 @@ def publish_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results",
     wandb: Annotated[Tracking, typer.Option("--wandb", help="Where to.")] = Tracking.online,
-    project: Annotated[str | None, typer.Option("--project", help="W&B project. Default: WANDB_PROJECT, else clray.")] = None,
+    project: Annotated[str | None, typer.Option("--project", help="Default: WANDB_PROJECT, else clray.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", help="W&B user or team.")] = None,
 ) -> None:  # fmt: skip
     """Send finished trials to W&B, now or again: what was sent before is not sent twice."""
@@ -527,7 +530,7 @@ def data_list() -> None:
         print(f"{name}: {found[0]}: {found[1]}" if found else f"{name}: not here: clray data fetch {name}")
         for file in published.files:
             print(f"  {file}")
-    print("mnist: 5,000 digits are embedded and stand in where the files are not here; they are never judged")
+    print("mnist: 5,000 embedded digits stand in where the files are not here; they are never judged")
 
 
 DataName = Annotated[str, typer.Argument(metavar="NAME")]
@@ -589,9 +592,8 @@ def doctor_command(results: Results = "results") -> None:
     store = _store(results)
     folder = Path(store.path()) if "://" not in store.uri else Path.cwd()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    print(
-        f"results: {store.uri}, {shutil.disk_usage(there).free / 2**30:.0f} GiB free, writable: {os.access(there, os.W_OK)}"
-    )
+    free, writable = shutil.disk_usage(there).free / 2**30, os.access(there, os.W_OK)
+    print(f"results: {store.uri}, {free:.0f} GiB free, writable: {'yes' if writable else 'no'}")
 
 
 @app.command("init")

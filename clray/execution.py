@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -135,9 +136,9 @@ def set_threads(threads: int) -> None:
     """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
+    # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:

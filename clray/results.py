@@ -69,7 +69,7 @@ class Record:
         import pyarrow as pa
 
         n = len(self.measurements)
-        columns = list(zip(*self.measurements, strict=True)) if n else [[]] * 5
+        columns: list[Any] = list(zip(*self.measurements, strict=True)) or [()] * len(Measurement._fields)
         metadata = {
             "format": FORMAT,
             "id": self.id,

@@ -499,7 +499,7 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
 
 
 def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str, ...]]:
-    """A sweep with all its variants, not looked into yet, and the variants its quick form keeps if that was asked for."""
+    """A sweep with all its variants, not looked into yet; and those its quick form keeps, if that was asked for."""
     path = find_sweep(str(name))
     document = Document(path)
     data = document.data
@@ -638,7 +638,7 @@ class Reproduction(Declared):
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
-        """The sweeps that fill the tables, each with the variants that the tables name: with ``--only``, those of them."""
+        """The sweeps that fill the tables, each with the variants that the tables name (with ``--only``, some)."""
         wanted: dict[str, list[str]] = {}
         for table in self.tables:
             wanted.setdefault(table.sweep, []).extend(row.variant for row in table.rows)
