@@ -136,7 +136,8 @@ def _selection(quick: bool, only: list[str] | None, seeds: str | None, set_: lis
 
 
 def _target(name: str, selection: Selection) -> Target:
-    from clray.spec import load_reproduction, load_sweep, one_of, reproduction_names, sweep_names
+    from clray.documents import one_of
+    from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names
 
     if name in reproduction_names():
         reproduction = load_reproduction(name)
@@ -537,7 +538,7 @@ DataName = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def _known_data(name: str) -> None:
-    from clray.spec import one_of
+    from clray.documents import one_of
     from clray.vision import data
 
     if name not in data.PUBLISHED:

@@ -119,7 +119,8 @@ class Execution:
 
     def _record(self, status: str) -> Record:
         facts = provenance(self.trial.track, track(self.trial.track).module_of(self.trial.method))
-        facts |= {"seconds": self.seconds, "progress": self.progress, **self._training.facts}
+        facts |= {"seconds": self.seconds, "progress": self._training.progress, "saved": time.time()}
+        facts |= self._training.facts
         return Record(
             id=self.task.id,
             trial=self.trial,

@@ -1,0 +1,54 @@
+"""The wheel holds what the checkout holds, and its command works anywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, text=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_it_holds_every_declaration_and_template(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("sweeps", "reproduce"):
+        for file in (ROOT / folder).rglob("*.yaml"):
+            assert f"clray/declared/{file.relative_to(ROOT)}" in names
+    assert "analysis/templates/report.html.j2" in names
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
+
+
+def test_its_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def clray(*arguments: str) -> str:
+        # -P and the site first: neither this checkout nor an installed clray may answer instead.
+        where = f"import sys; sys.path.insert(0, {str(site)!r}); import clray; assert {str(site)!r} in clray.__file__; "
+        code = where + f"sys.argv = ['clray', *{list(arguments)!r}]; from clray.cli import main; main()"
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    listed = clray("list")
+    assert "mer_rotations" in listed
+    assert "mer/many_permutations" in listed
+    plan = clray("plan", "mer_rotations", "--quick", "--only", "online", "--set", "benchmark.source=embedded")
+    assert "3 trials" in plan
+    assert not (tmp_path / "results").exists()
