@@ -190,7 +190,8 @@ def _show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) 
     for source in {t.data["source"]: t.data for t in plan.trials}.values():
         console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
         if source.get("reason"):
-            console.print(f"[yellow]the embedded digits stand in: {source['reason']}[/yellow]", soft_wrap=True)
+            why = source["reason"].splitlines()[0].rstrip(":")
+            console.print(f"[yellow]embedded digits stand in: {why}; clray data fetch mnist[/yellow]", soft_wrap=True)
     stale = plan.in_state("stale")
     if stale and not rerun_stale:
         console.print(f"[yellow]{len(stale)} records were made by other code: --rerun-stale runs them again[/yellow]")
