@@ -284,6 +284,7 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:  # fmt: skip
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
+    from clray.cluster.interrupt import Interrupt
     from clray.execution import Execution
     from clray.planning import plan
 
@@ -299,14 +300,14 @@ def run_command(
     if not as_json:
         state = "finished before" if execution.done else f"from {100 * execution.resumed:.0f}%"
         console.print(f"{variant} seed {seed}, trial {planned.id}, {planned.data['source']} data: {state}")
-    try:
-        while not execution.done:
+    with Interrupt() as interrupt:
+        while not execution.done and not interrupt.requested:
             execution.step()
             if not as_json and console.is_terminal:
                 console.print(f"  {100 * execution.progress:3.0f}%", end="\r")
-    except KeyboardInterrupt:
+    if not execution.done:
         execution.save()
-        raise
+        raise KeyboardInterrupt
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
         facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
@@ -443,8 +444,12 @@ def status_command(results: Results = "results") -> None:
         host = record.provenance.get("machine", {}).get("host", "?")
         share = 100 * record.provenance.get("progress", 0)
         console.print(f"  {record.id} {record.variant} seed {record.trial.seed}: {share:.0f}% on {host}{age}")
-        if failure := store.failure(record.id):
-            console.print(f"    [red]failed: {failure['error']}[/red]")
+    for id in sorted(store.failed()):
+        failure = store.failure(id) or {}
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", markup=False)
+        for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
+            console.print(f"    {line}", markup=False)
     for problem in problems + more:
         console.print(f"[red]{problem}[/red]", soft_wrap=True)
 

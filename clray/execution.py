@@ -14,7 +14,7 @@ from typing import Any
 
 from clray.errors import CheckpointError
 from clray.metrics import Measurement, summarize
-from clray.provenance import provenance
+from clray.provenance import code_digest, provenance
 from clray.results import Record, Store, checkpoint_bytes, checkpoint_state
 from clray.spec import Trial
 from clray.tracks import track
@@ -65,6 +65,7 @@ class Execution:
             self.done, self.measurements = True, existing.measurements
             self.seconds = existing.provenance.get("seconds", 0.0)
             return
+        self._code = code_digest(self.trial.track, track(self.trial.track).module_of(self.trial.method))
         set_threads(task.threads)
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, task.data, task.device)
@@ -85,6 +86,8 @@ class Execution:
         for content in self.store.checkpoints(self.task.id):
             try:
                 state = checkpoint_state(self.task.id, content)
+                if state["code"] != self._code:
+                    continue  # one trial, one code: its record names only one
                 self._training.load_state_dict(state["training"])
                 self.measurements = [Measurement(*row) for row in state["measurements"]]
                 self.seconds = state["seconds"]
@@ -112,6 +115,7 @@ class Execution:
             "training": self._training.state_dict(),
             "measurements": [list(m) for m in self.measurements],
             "seconds": self.seconds,
+            "code": self._code,
         }
         self.store.write_checkpoint(self.task.id, checkpoint_bytes(self.task.id, state))
         self.store.write(self._record("running"))

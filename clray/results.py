@@ -306,6 +306,10 @@ class Store:
         """Keep why the trial's last attempt failed."""
         self._write(f"failures/{id}.json", json.dumps(failure, indent=1).encode())
 
+    def failed(self) -> set[str]:
+        """The ids of trials whose last attempt failed."""
+        return set(self._names("failures", ".json"))
+
     def failure(self, id: str) -> dict[str, Any] | None:
         """Why the trial's last attempt failed, or None."""
         raw = self._read(f"failures/{id}.json")
@@ -333,13 +337,14 @@ def checkpoint_state(id: str, content: bytes) -> dict[str, Any]:
         CheckpointError: the bytes are no checkpoint, or one of another trial.
     """
     import pickle
+    import struct
 
     import torch
 
     try:
         loaded = torch.load(io.BytesIO(content), weights_only=True)
         owner, state = loaded["id"], loaded["state"]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error, pickle.UnpicklingError) as error:
         raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {error}") from None
     if owner != id:
         raise CheckpointError(f"this is a checkpoint of trial {owner}, not of {id}")

@@ -15,6 +15,7 @@ from rich.text import Text
 from clray.planning import Planned
 
 _SHOWN_METRICS = ("RA", "LA", "BTI")
+_COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
 
 
 class Progress:
@@ -31,7 +32,8 @@ class Progress:
         self._console, self._before = console, finished_before
         self._trials = {t.id: t for t in trials}
         self._done: dict[str, float] = dict.fromkeys(self._trials, 0.0)
-        self._at_start: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        """How far a trial had come before this launch, of those that it took up."""
         self._ended: dict[str, dict[str, Any]] = {}
         self._workers = max(1.0, workers)
         self._started = time.monotonic()
@@ -41,27 +43,33 @@ class Progress:
         if self._console.is_terminal:
             self._live.start()
         else:
-            self._console.print(f"{len(self._trials)} trials to run, {self._before} finished before", highlight=False)
+            self.say(f"{len(self._trials)} trials to run, {self._before} finished before")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
 
-    def running(self, id: str, progress: float) -> None:
-        """A trial has come this far, 0 to 1."""
-        if id in self._done:
-            self._at_start.setdefault(id, progress)
+    def say(self, line: str) -> None:
+        """Print a line, above the bars where there are any."""
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def running(self, id: str, progress: float, resumed: float = 0.0) -> None:
+        """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
+        if id in self._trials and id not in self._ended:
+            self._begun.setdefault(id, resumed)
             self._done[id] = progress
 
     def ended(self, id: str, how: dict[str, Any]) -> None:
-        """A trial is over: ``how`` holds its ``metrics`` and ``seconds``, or its ``error``."""
+        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``."""
         if id in self._ended or id not in self._trials:
             return
         self._ended[id] = how
+        # What a failed trial did not do says nothing of how fast the others are.
+        self._begun[id] = 1.0 if "error" in how else min(how["resumed"], self._begun.get(id, 1.0))
         self._done[id] = 1.0
         if not self._console.is_terminal or "error" in how:
-            self._console.print(self._line(id, how), highlight=False, soft_wrap=True)
+            self.say(self._line(id, how))
 
     def _line(self, id: str, how: dict[str, Any]) -> str:
         trial = self._trials[id]
@@ -69,52 +77,46 @@ class Progress:
         if "error" in how:
             return f"failed: {name} ({id}): {how['error']}"
         values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in _SHOWN_METRICS if m in how["metrics"])
-        left = self._remaining()
+        resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
+        left = self.remaining()
         return (
-            f"[{self._before + len(self._ended)}/{self._before + len(self._trials)}] {name}: {values}  "
-            f"({how['seconds']:.0f} s; {_clock(time.monotonic() - self._started)} gone, "
-            f"{'about ' + _clock(left) if left is not None else 'unknown'} left)"
+            f"[{self._before + len(self._ended)}/{self._before + len(self._trials)}] {name}{resumed}: {values}  "
+            f"({how['seconds']:.0f} s; {_clock(time.monotonic() - self._started)} gone, about {_clock(left)} left)"
         )
 
-    def _remaining(self) -> float | None:
+    def remaining(self) -> float:
         """Seconds until the launch is over, from the trials' expected seconds and how fast they proved to be."""
-        expected = {id: t.seconds for id, t in self._trials.items()}
-        work_done = sum(expected[id] * (p - self._at_start.get(id, 0.0)) for id, p in self._done.items())
-        work_left = sum(expected[id] * (1 - p) for id, p in self._done.items())
+        left = {id: t.seconds * (1 - self._done[id]) for id, t in self._trials.items()}
+        done = sum(self._trials[id].seconds * (self._done[id] - begun) for id, begun in self._begun.items())
+        running = len(self._begun.keys() - self._ended.keys())
         elapsed = time.monotonic() - self._started
-        if work_done <= 0 or elapsed < 5:
-            return work_left / self._workers if work_left else None
-        return work_left * elapsed / work_done
+        if done <= 0 or elapsed < 5:
+            return max(sum(left.values()) / self._workers, max(left.values()))
+        # All together, but never sooner than the longest trial takes at the pace of one worker.
+        return max(sum(left.values()), max(left.values()) * max(1, running)) * elapsed / done
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
-        for heading, justify in (
-            ("variant", "left"),
-            ("", "left"),
-            ("done", "right"),
-            ("running", "right"),
-            ("failed", "right"),
-        ):
+        for heading, justify in _COLUMNS.items():
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
         for variant in dict.fromkeys(t.cell.variant for t in self._trials.values()):
             ids = [id for id, t in self._trials.items() if t.cell.variant == variant]
             failed = sum("error" in self._ended.get(id, {}) for id in ids)
-            running = sum(0 < self._done[id] < 1 for id in ids)
             table.add_row(
                 variant,
                 ProgressBar(total=len(ids), completed=sum(self._done[id] for id in ids), width=30),
                 f"{sum(id in self._ended for id in ids) - failed}/{len(ids)}",
-                str(running or ""),
+                str(sum(id in self._begun and id not in self._ended for id in ids) or ""),
                 Text(str(failed or ""), style="red"),
             )
-        elapsed = time.monotonic() - self._started
-        left, ended = self._remaining(), len(self._ended)
+        elapsed, ended = time.monotonic() - self._started, len(self._ended)
         summary = (
             f"{self._before + ended} of {self._before + len(self._trials)} trials, {_clock(elapsed)} gone"
             + (f", {60 * ended / elapsed:.1f} a minute" if ended and elapsed > 1 else "")
-            + (f", about {_clock(left)} left" if left else "")
+            + (f", about {_clock(self.remaining())} left" if ended < len(self._trials) else "")
         )
-        return Group(table, Text(summary, style="bold"))
+        # The summary first: where the screen is too low for all variants, it is the last rows that are cut.
+        return Group(Text(summary, style="bold"), table)
 
 
 def _clock(seconds: float) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from clray.errors import ClusterError
 
@@ -18,9 +22,15 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that asked for no GPU sees none
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are in the store; Tune's copies cost more than trials
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # clray.cluster.interrupt is in its place
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots of the experiment: nobody reads them
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours travels through it
+_ANSWER_SECONDS = 10.0
+_ON_DEMAND = "~/ray_bootstrap_config.yaml"
+"""Where `ray up` leaves the cluster's file on its head."""
 
 
 @contextmanager
@@ -42,6 +52,8 @@ def session(address: str | None = None, cpus: float | None = None, gpus: float |
         # Ray would write a token into the home folder, which a cluster started there later would silently enforce.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    if address is not None and not embedded:
+        _knock(address)
     import ray
 
     shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
@@ -50,8 +62,8 @@ def session(address: str | None = None, cpus: float | None = None, gpus: float |
             ray.init(
                 address="local",
                 include_dashboard=False,
-                num_cpus=cpus,  # type: ignore[arg-type]
-                num_gpus=gpus,  # type: ignore[arg-type]
+                num_cpus=cpus,
+                num_gpus=gpus,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **shared,
             )
@@ -64,3 +76,32 @@ def session(address: str | None = None, cpus: float | None = None, gpus: float |
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself goes on trying for minutes.
+
+    Raises:
+        ClusterError: the address is of no kind that clray takes, or nothing listens there.
+    """
+    if address == "auto":
+        return  # Ray looks it up on this machine, and is quick to find nothing
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise ClusterError(
+            f"--address {address}: expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379, or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster answers at {address!r}: {error.strerror or error}") from None
+
+
+def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
+    """What each machine offers (``CPU``, ``GPU``); on a cluster's head, also those that it would start on demand."""
+    offers = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    declared = Path(_ON_DEMAND).expanduser()
+    if address not in (None, "local") and declared.is_file():
+        kinds = (yaml.safe_load(declared.read_text()) or {}).get("available_node_types", {}).values()
+        offers += [dict(kind.get("resources", {})) for kind in kinds if kind.get("max_workers")]
+    return offers

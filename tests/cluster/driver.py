@@ -1,0 +1,20 @@
+"""A launch in a process of its own, to be killed: driver.py SWEEP_FILE RESULTS. Prints its outcome last, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from launching import planned
+from rich.console import Console
+
+from clray.cluster.launch import Options, run_on_ray
+from clray.results import Store
+
+if __name__ == "__main__":
+    store = Store(sys.argv[2])
+    options = Options(cpus=2, checkpoint_seconds=0)
+    outcome = run_on_ray(planned(Path(sys.argv[1]), store), store, Console(file=sys.stdout, width=200), options)
+    print(json.dumps(asdict(outcome)))

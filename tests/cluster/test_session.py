@@ -1,0 +1,60 @@
+"""Addresses that lead nowhere, and what a cluster is said to offer."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from clray.cluster.interrupt import Interrupt
+from clray.cluster.session import machines, session
+from clray.errors import ClusterError
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "10.0.0.1", "10.0.0.1:head", ":6379"])
+def test_an_address_of_another_kind_is_an_error_that_names_the_kind(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"expected HOST:PORT"), session(address):
+        pass
+
+
+def test_where_nobody_listens_the_error_comes_soon() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        begun = time.monotonic()
+        with pytest.raises(ClusterError, match=r"no Ray cluster answers at .*refused"):
+            session(f"127.0.0.1:{taken.getsockname()[1]}").__enter__()
+    assert time.monotonic() - begun < 5
+
+
+def test_a_host_that_does_not_exist_is_one_error() -> None:
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at 'head\.invalid:6379'"):
+        session("head.invalid:6379").__enter__()
+
+
+def test_machines_that_would_be_started_on_demand_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    node = {"Alive": True, "Resources": {"CPU": 2.0}}
+    ray = SimpleNamespace(nodes=lambda: [node, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(
+        "available_node_types:\n"
+        "  head: {resources: {CPU: 2}, max_workers: 0}\n"
+        "  gpu: {resources: {CPU: 4, GPU: 1}, max_workers: 2}\n"
+    )
+    assert machines(ray, "auto") == [{"CPU": 2.0}, {"CPU": 4, "GPU": 1}]
+    assert machines(ray) == [{"CPU": 2.0}], "an embedded Ray starts no machines"
+
+
+def test_an_interrupt_is_a_wish_the_first_time_only() -> None:
+    import signal
+
+    former = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        assert not interrupt.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == former

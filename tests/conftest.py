@@ -1,0 +1,121 @@
+"""What all tests share: one thread a process, no downloads, and the data sets there are."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before numpy and torch are loaded: with free threads small matrices take ten times as long on a busy machine.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_variable] = "1"
+# The user's own downloads are none of a test's business: real data is named by CLRAY_DATA or is not there.
+os.environ["CLRAY_CACHE"] = tempfile.mkdtemp(prefix="clray-test-cache-")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def mnist() -> dict[str, Any]:
+    """The published MNIST files as a trial is told of them; without them the test is skipped."""
+    from clray.vision.data import locate, present
+
+    if not os.environ.get("CLRAY_DATA") or present("mnist") is None:
+        pytest.skip("needs the published MNIST files: set CLRAY_DATA to a folder that holds mnist/")
+    return locate("mnist", "files")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> dict[str, Any]:
+    """The 5,000 embedded digits as a trial is told of them."""
+    from clray.vision.data import locate
+
+    return locate("mnist", "embedded")
+
+
+@pytest.fixture(scope="session")
+def read_data_once() -> Iterator[None]:
+    """Decoding a data set takes longer than most of the trials of a test."""
+    from clray.vision import data
+
+    read, kept = data.load, {}
+
+    def load(described: dict[str, Any]) -> Any:
+        if described["fingerprint"] not in kept:
+            kept[described["fingerprint"]] = read(described)
+        return kept[described["fingerprint"]]
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(data, "load", functools.wraps(read)(load))
+    yield
+    patch.undo()
+
+
+TINY = """\
+version: 1
+paper: mer
+title: A sweep of seconds
+track: vision
+benchmark: {name: mnist-rotations, tasks: 3, train_per_task: 30, source: embedded}
+model: {name: mlp, hidden: [20, 20]}
+seeds: [0, 1]
+variants:
+  online: {method: online, lr: 0.01}
+  independent: {method: independent, lr: 0.01}
+  task_input: {method: task_input, lr: 0.01}
+  ewc: {method: ewc, lr: 0.01, strength: 10.0, memories_per_task: 10}
+  gem: {method: gem, lr: 0.01, margin: 0.5, memories_per_task: 12}
+  er: {method: er, lr: 0.05, memories: 20, replay_batch: 10}
+  er5: {method: er, algorithm: 5, lr: 0.01, memories: 20, replay_batch: 10}
+  mer: {method: mer, lr: 0.05, memories: 20, replay_batch: 5, beta: 0.1, gamma: 0.9, batches_per_example: 2}
+  mer6: {method: mer, algorithm: 6, lr: 0.05, memories: 20, replay_batch: 6, gamma: 0.3}
+  mer7: {method: mer, algorithm: 7, lr: 0.02, memories: 20, replay_batch: 6, gamma: 0.3, s: 5.0}
+quick:
+  benchmark: {tasks: 2}
+  seeds: [0]
+  only: [online, er]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A sweep file with every method, on embedded digits: a trial takes a second."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+WARM = """
+from clray.execution import set_threads
+set_threads(1)
+import numpy as np
+from clray.vision.benchmarks import Stream
+from clray.vision.engines import Workshop
+rng = np.random.default_rng(0)
+images, labels = rng.integers(0, 2, (4, 784), np.uint8), np.arange(4)
+maps = np.arange(784, dtype=np.int16)[None]
+stream = Stream(images, labels, np.zeros(4, np.int64), labels, images, labels, maps, 4)
+shop = Workshop(stream, "fused")
+sizes = [(16, 784), (16,), (16, 16), (16,), (10, 16), (10,)]
+net = shop.net([rng.standard_normal(s).astype(np.float32) for s in sizes], 0.1)
+net.step([0, 1]), net.steps([0, 1]), net.interpolate(net.snapshot(), 0.5), shop.accuracy(net.weights(), 0)
+net.gradient([0]), net.pulled_step([0], net.theta * 0, net.theta * 0)
+groups = net.groups(np.array([[0, 1]])); groups.update(); groups.products(2); groups.gradients()
+"""
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Every fused kernel is in numba's cache on disk, so that no test's process compiles one.
+
+    A process that compiles a kernel and one that loads it may differ in the last bits (see test_engines), which tests
+    of equal bits across processes must not trip over.
+    """
+    subprocess.run([sys.executable, "-c", WARM], cwd=ROOT, check=True, timeout=300)
