@@ -1,0 +1,173 @@
+"""A sweep on a Ray cluster of three nodes, one of which dies in the middle: Ray's own test cluster, on this machine.
+
+The nodes are processes of one machine, so this runs anywhere. That a whole host dies, and that `ray up` makes a
+cluster, is ``test_ray_up.py``'s. The cluster and the driver get a process each: what Ray reads of the environment it
+reads once in a process, and other tests want it otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clray.cluster.launch import run_here
+from clray.planning import Plan, plan
+from clray.results import Record, Store
+from clray.spec import load_sweep
+
+pytestmark = pytest.mark.slow
+
+# The eager engine: a process that compiles a fused kernel and one that loads it may differ in the last bits.
+SWEEP = """\
+version: 1
+paper: mer
+track: vision
+benchmark: {name: mnist-rotations, tasks: 10, train_per_task: 150, seed: 0, source: embedded}
+model: {name: mlp, hidden: [100, 100]}
+engine: eager
+seeds: [0, 1, 2, 3]
+variants:
+  er: {method: er, algorithm: 4, memories: 200, lr: 0.1, replay_batch: 10}
+"""
+
+DRIVER = """\
+import sys
+from rich.console import Console
+from test_multinode import launched, Store
+from clray.cluster.launch import Options, run_on_ray
+
+if __name__ == "__main__":
+    file, results, address = sys.argv[1:]
+    options = Options(address=address, checkpoint_seconds=0.5)
+    outcome = run_on_ray(launched(file, Store(results)), Store(results), Console(), options)
+    assert not outcome.failed, outcome.failed
+"""
+
+# How soon a node counts as dead: about two seconds instead of twelve.
+IMPATIENCE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+
+
+def launched(file: str | Path, store: Store) -> Plan:
+    sweep = load_sweep(str(file))
+    return plan({sweep.name: sweep}, store)
+
+
+def _cluster(pipe: Connection) -> None:
+    """The process of the cluster: makes three nodes, answers where trials run, kills a node's raylet when told to."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    size: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "_system_config": IMPATIENCE})
+    try:
+        nodes = {node.node_id: node for node in (cluster.add_node(**size), cluster.add_node(**size))}
+        cluster.wait_for_nodes()
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        pipe.send((cluster.address, sorted(nodes)))
+        while (asked := pipe.recv()) != "stop":
+            if asked == "placed":
+                groups = ray.util.placement_group_table().values()
+                created = [group for group in groups if group["state"] == "CREATED"]
+                pipe.send({node for group in created for node in group["bundles_to_node_id"].values()})
+            else:
+                nodes[asked].kill_raylet(check_alive=False)
+                pipe.send("killed")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    temporary = tempfile.mkdtemp(prefix="clr")  # short: Ray's sockets lie below it
+    monkeypatch.setenv("RAY_TMPDIR", temporary)
+    monkeypatch.setenv("RAY_ENABLE_MULTI_NODE", "1")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_cluster, args=(theirs,))
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        with contextlib.suppress(OSError):
+            ours.send("stop")
+        process.join(20)
+        process.kill()
+        process.join()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _ask(cluster: Connection, question: str) -> Any:
+    cluster.send(question)
+    assert cluster.poll(30), f"the cluster does not answer to {question!r}"
+    return cluster.recv()
+
+
+def test_a_sweep_outlives_a_node(cluster: Connection, tmp_path: Path) -> None:
+    file, here = tmp_path / "small.yaml", Path(__file__).parent
+    file.write_text(SWEEP)
+    store, plain = Store(tmp_path / "results"), Store(tmp_path / "plain")
+    assert cluster.poll(60), "the cluster did not start"
+    address, workers = cluster.recv()
+    path = os.pathsep.join([str(here), *sys.path])
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, file, store.uri, address],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        placed = _until_running(driver, store, cluster, workers)
+        assert _ask(cluster, workers[0]) == "killed"
+        finished_before = len(store.finished())
+        output, _ = driver.communicate(timeout=120)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0, output
+    assert len(placed) == 3, "the trials ran on fewer nodes than there were"
+    assert finished_before < 4
+
+    from rich.console import Console
+
+    assert not run_here(launched(file, plain), plain, Console(quiet=True)).failed
+    assert _measurements(store) == _measurements(plain)
+
+
+def _until_running(driver: subprocess.Popen[str], store: Store, cluster: Connection, workers: list[str]) -> set[str]:
+    """Wait until every node runs a trial and trials have checkpoints. Returns the nodes that trials were placed on."""
+    deadline = time.monotonic() + 60
+    while True:
+        placed = _ask(cluster, "placed")
+        if len(placed) == 3 and len(store.running()) >= 2:
+            return placed
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline, f"trials on {len(placed)} nodes, {len(store.running())} begun"
+        time.sleep(0.2)
+
+
+def _measurements(store: Store) -> dict[str, list[Any]]:
+    records, problems = store.records()
+    assert not problems
+    assert len(records) == 4
+    return {record.id: record.measurements for record in records if isinstance(record, Record)}

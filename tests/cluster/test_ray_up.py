@@ -1,0 +1,207 @@
+"""`ray up docs/on_premises.yaml` on three hosts, a sweep on them, one host lost in the middle, `ray down`.
+
+The hosts are namespaces of this machine with an sshd each (``hosts.py``), so what `ray up` does is what it does in a
+lab: it copies the files by rsync, starts the head by ssh, and the head starts the workers. Of the cluster file only
+the addresses, the user and the installation (the hosts see this Python) are others, and each host is told to have one
+core. The results lie in a folder that all hosts see, where a lab has NFS.
+
+Ray's job submission (`ray job submit`) is not tried: it is part of ray[default], and clray installs ray[tune].
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import clray
+from clray.results import Record, Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hosts import Hosts, missing
+
+CHECKOUT = Path(clray.__file__).resolve().parent.parent
+CLUSTER_FILE = CHECKOUT / "docs" / "on_premises.yaml"
+WORKERS = ("worker-1", "worker-2")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason := missing()), reason=reason)]
+
+# The eager engine: a process that compiles a fused kernel and one that loads it may differ in the last bits.
+SWEEP = """\
+version: 1
+paper: mer
+track: vision
+benchmark: {name: mnist-rotations, tasks: 5, train_per_task: 300, seed: 0, source: embedded}
+model: {name: mlp, hidden: [100, 100]}
+engine: eager
+seeds: [0, 1, 2, 3]
+variants:
+  er-500: {method: er, algorithm: 4, memories: 500, lr: 0.1, replay_batch: 10}
+  er-200: {method: er, algorithm: 4, memories: 200, lr: 0.1, replay_batch: 10}
+"""
+
+# In place of the installation: what it leaves behind, made from the Python that runs this test. The code stays the
+# copy that `ray up` made.
+INSTALLATION = r"""mkdir -p ~/clray/.venv/bin && for c in ray clray; do printf '%s\n' '#!/bin/bash'
+'export PYTHONPATH=$HOME/clray' "exec {bin}/python {bin}/$c \"\$@\"" > ~/clray/.venv/bin/$c;
+chmod +x ~/clray/.venv/bin/$c; done"""
+
+
+def _cluster_file(hosts: Hosts) -> str:
+    """docs/on_premises.yaml, for these hosts."""
+    config: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
+    config["provider"]["head_ip"] = hosts["head"].address
+    config["provider"]["worker_ips"] = [hosts[name].address for name in WORKERS]
+    config["auth"]["ssh_user"] = "root"
+    installs = [command for command in config["setup_commands"] if "pip install" in command]
+    assert len(installs) == 1
+    ours = " ".join(INSTALLATION.format(bin=Path(sys.prefix) / "bin").split("\n"))
+    config["setup_commands"] = [ours if c in installs else c for c in config["setup_commands"]]
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        config[key], found = zip(
+            *(re.subn(r"\bray start\b", "ray start --num-cpus=1", c) for c in config[key]), strict=True
+        )
+        config[key] = list(config[key])
+        assert sum(found) == 1
+    return yaml.safe_dump(config)
+
+
+class Desk:
+    """What a user types at the desk."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    def start(self, *command: str | Path, output: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._hosts.command(*command, folder=CHECKOUT),
+            env=self._hosts.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def type(self, *command: str | Path, seconds: float) -> str:
+        process = self.start(*command)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            pytest.fail(f"{' '.join(map(str, command))}: not over after {seconds:.0f} s")
+        assert process.returncode == 0, output
+        return output
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """The folder that all hosts mount."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "small.yaml").write_text(SWEEP)
+    return folder
+
+
+def test_a_sweep_outlives_a_host(shared: Path, tmp_path: Path) -> None:
+    python = [Path(sys.prefix), Path(sys.base_prefix)]
+    with Hosts(["head", *WORKERS], visible=[*python, shared], desk=[CHECKOUT]) as hosts:
+        desk = Desk(hosts)
+        file = hosts.desk.home / "cluster.yaml"
+        file.write_text(_cluster_file(hosts))
+        token = hosts.desk.home / ".ray/auth_token"
+        token.parent.mkdir()
+        token.write_text("0123456789abcdef" * 4)
+        plain = _plain_run(shared / "small.yaml", tmp_path / "plain")
+        try:
+            _ray_up_and_down(desk, hosts, shared)
+            output, _ = plain.communicate(timeout=60)
+        finally:
+            plain.kill()
+        assert plain.returncode == 0, output
+    ours, expected = _measurements(shared / "results"), _measurements(tmp_path / "plain")
+    assert len(expected) == 8
+    assert ours == expected
+    # Made by the copies that `ray up` put on the hosts, not by the checkout: they are no git repository.
+    assert not any(record.provenance["git"] for record in _records(Store(shared / "results")))
+
+
+def _ray_up_and_down(desk: Desk, hosts: Hosts, shared: Path) -> None:
+    begun = time.monotonic()
+
+    def note(what: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
+
+    file = Path("~/cluster.yaml").expanduser()
+    desk.type("ray", "up", "-y", "--no-config-cache", file, seconds=90)
+    note("ray up is over")
+    count = "until ray status 2>/dev/null | tee status | grep -q '^ 3 local'; do sleep 1; done; cat status"
+    status = desk.type("ray", "exec", "--no-config-cache", file, count, seconds=90)
+    note("3 nodes")
+    assert "3.0 CPU" in status
+
+    log = shared / "sweep.log"
+    typed = f"clray sweep {shared}/small.yaml --address auto --results {shared}/results --wandb off"
+    with open(log, "w") as output:
+        sweep = desk.start("ray", "exec", "--no-config-cache", file, typed, output=output)
+        try:
+            store = Store(shared / "results")
+            while "worker-2" not in (done := _machines(store)):
+                assert sweep.poll() is None, log.read_text()
+                assert time.monotonic() - begun < 120, log.read_text()
+                time.sleep(0.2)
+            hosts["worker-2"].kill()
+            note(f"worker-2 lost, {len(done)} trials finished")
+            assert len(done) < 6, "the host was lost too late for the test to show anything"
+            assert sweep.wait(timeout=120) == 0, log.read_text()
+        finally:
+            sweep.kill()
+    note("the sweep is over")
+    machines = _machines(store)
+    assert {"head", "worker-1"} <= set(machines[len(done) :]), "what was left did not run on what was left"
+    assert "RA" in log.read_text()
+
+    desk.type("ray", "down", "-y", file, seconds=60)
+    note("ray down is over")
+    assert not _ray_processes(hosts, "head")
+
+
+def _plain_run(sweep: Path, results: Path) -> subprocess.Popen[str]:
+    """The same sweep in one process without Ray, while the hosts start."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "clray", "sweep", sweep, "--local", "--results", results, "--wandb", "off"],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: os.nice(5),
+    )
+
+
+def _records(store: Store) -> list[Record]:
+    records, problems = store.records()
+    assert not problems
+    return records
+
+
+def _machines(store: Store) -> list[str]:
+    """The host that finished each trial, in the order in which they were finished."""
+    finished = sorted(Path(store.path("records")).glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    by_id = {record.id: record.provenance["machine"]["host"] for record in _records(store)}
+    return [by_id[path.stem] for path in finished if path.stem in by_id]
+
+
+def _measurements(results: Path) -> dict[str, list[Any]]:
+    return {record.id: record.measurements for record in _records(Store(results))}
+
+
+def _ray_processes(hosts: Hosts, name: str) -> str:
+    listing = hosts.command("pgrep", "-af", "raylet|gcs_server|ray::", at=hosts[name])
+    return subprocess.run(listing, capture_output=True, text=True).stdout
