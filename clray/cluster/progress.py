@@ -37,17 +37,19 @@ class Progress:
         self._ended: dict[str, dict[str, Any]] = {}
         self._workers = max(1.0, workers)
         self._started = time.monotonic()
+        # A terminal that cannot move its cursor, such as that of `ray exec`, gets lines.
+        self._live_view = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if self._live_view:
             self._live.start()
         else:
             self.say(f"{len(self._trials)} trials to run, {self._before} finished before")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
+        if self._live_view:
             self._live.stop()
 
     def say(self, line: str) -> None:
@@ -68,7 +70,7 @@ class Progress:
         # What a failed trial did not do says nothing of how fast the others are.
         self._begun[id] = 1.0 if "error" in how else min(how["resumed"], self._begun.get(id, 1.0))
         self._done[id] = 1.0
-        if not self._console.is_terminal or "error" in how:
+        if not self._live_view or "error" in how:
             self.say(self._line(id, how))
 
     def _line(self, id: str, how: dict[str, Any]) -> str:

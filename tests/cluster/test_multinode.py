@@ -29,7 +29,7 @@ from clray.spec import load_sweep
 
 pytestmark = pytest.mark.slow
 
-# The eager engine: a process that compiles a fused kernel and one that loads it may differ in the last bits.
+# The eager engine: its trials are long enough to be hit in the middle.
 SWEEP = """\
 version: 1
 paper: mer

@@ -33,7 +33,7 @@ WORKERS = ("worker-1", "worker-2")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason := missing()), reason=reason)]
 
-# The eager engine: a process that compiles a fused kernel and one that loads it may differ in the last bits.
+# The eager engine: its trials are long enough to be hit in the middle.
 SWEEP = """\
 version: 1
 paper: mer

@@ -7,13 +7,13 @@ Three things make it fast here:
 - weights are stored input-major (one row of outgoing weights per input), so that forward and backward pass walk the
   rows of active inputs and hidden units only, each row contiguous;
 - a row is accumulated in vector registers. LLVM cannot do that by itself, as it must assume that the accumulator
-  overlaps the weights; so that one loop is written in its own instructions (``_block_sum``).
+  overlaps the weights; so that one loop is written in its own instructions (``_block_sum``), as is ``_dot``.
 
 Parameters are one flat float32 vector ``theta``: W1 [inputs, h1], b1 [h1], W2 [h1, h2], b2 [h2], W3 [classes, h2],
 b3 [classes]. Hidden widths are padded to a multiple of 16 with units whose weights are zero: they stay zero, since
 their activation and their gradient are. ``rate`` arguments are the learning rate times the example's loss weight.
 
-Nothing here is random and nothing runs in parallel: the same calls give the same bits on one kind of processor.
+Nothing here is random, nothing runs in parallel, and every sum has its order: the same calls give the same bits.
 """
 
 from __future__ import annotations
@@ -28,8 +28,16 @@ from numba.extending import intrinsic
 
 PAD = 16
 _LANES = 8
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-_njit = numba.njit(fastmath=_FAST, error_model="numpy", cache=True, nogil=True)
+# No fast-math: it lets LLVM choose the order of a sum, and it chose another one in the process that compiled a kernel
+# than in those that loaded it from the cache. Sums over many numbers are spelled out instead (_block_sum, _dot).
+_njit = numba.njit(error_model="numpy", cache=True, nogil=True)
+
+
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding, whatever the processor."""
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.v{a.type.count}f32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
 def _block_sum(vectors: int) -> Any:
@@ -49,7 +57,6 @@ def _block_sum(vectors: int) -> Any:
             width = builder.extract_value(arrays[2].shape, 1)
             i64, i32 = ir.IntType(64), ir.IntType(32)
             vector = ir.VectorType(ir.FloatType(), _LANES)
-            flags = ["contract"]
 
             def at(pointer: Any, offset: int) -> Any:
                 moved = builder.gep(pointer, [builder.add(args[6], ir.Constant(i64, offset * _LANES))])
@@ -67,8 +74,8 @@ def _block_sum(vectors: int) -> Any:
                 spread = builder.shuffle_vector(spread, undefined, mask)
                 row = builder.gep(rows_, [builder.mul(index, width)])
                 for k, total in enumerate(sums):
-                    product = builder.fmul(spread, builder.load(at(row, k), align=4), flags=flags)
-                    builder.store(builder.fadd(builder.load(total), product, flags=flags), total)
+                    weights = builder.load(at(row, k), align=4)
+                    builder.store(_fused(builder, spread, weights, builder.load(total)), total)
             for k, total in enumerate(sums):
                 builder.store(builder.load(total), at(out_, k), align=4)
             return context.get_dummy_value()
@@ -76,6 +83,40 @@ def _block_sum(vectors: int) -> Any:
         return signature, generate
 
     return block_sum
+
+
+@intrinsic
+def _dot(typingctx: Any, x: Any, y: Any) -> Any:
+    """The inner product of two contiguous float32 vectors, a multiple of 16 long: two partial sums of 8 lanes each."""
+    signature = types.float32(x, y)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arrays = [context.make_array(kind)(context, builder, arg) for kind, arg in zip(sig.args, args, strict=True)]
+        i64, i32 = ir.IntType(64), ir.IntType(32)
+        vector = ir.VectorType(ir.FloatType(), _LANES)
+
+        def load(array: Any, offset: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer()), align=4)
+
+        def half(value: Any, part: range) -> Any:
+            return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, len(part)), list(part)))
+
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * _LANES)) for _ in range(2)]
+        length = builder.extract_value(arrays[0].shape, 0)
+        with cgutils.for_range(builder, builder.udiv(length, ir.Constant(i64, 2 * _LANES))) as loop:
+            start = builder.mul(loop.index, ir.Constant(i64, 2 * _LANES))
+            for k, total in enumerate(sums):
+                offset = builder.add(start, ir.Constant(i64, k * _LANES))
+                terms = _fused(builder, load(arrays[0], offset), load(arrays[1], offset), builder.load(total))
+                builder.store(terms, total)
+        result = builder.fadd(builder.load(sums[0]), builder.load(sums[1]))
+        lanes = _LANES
+        while lanes > 1:
+            lanes //= 2
+            result = builder.fadd(half(result, range(lanes)), half(result, range(lanes, 2 * lanes)))
+        return builder.extract_element(result, ir.Constant(i32, 0))
+
+    return signature, generate
 
 
 _block_112 = _block_sum(14)  # 100 hidden units, padded: 14 of a processor's 16 or 32 vector registers
@@ -131,10 +172,7 @@ def _forward(layers, indices, values, n, h1, active, active_values, h2, z):
     for j in range(h2.size):
         h2[j] = max(h2[j], np.float32(0))
     for c in range(z.size):
-        total = np.float32(0)
-        for j in range(h2.size):
-            total += h2[j] * W3[c, j]
-        z[c] = total + b3[c]
+        z[c] = _dot(h2, W3[c]) + b3[c]
     return m
 
 
@@ -193,12 +231,10 @@ def sgd_steps(theta, shape, stream, positions, rates):
         d1[:] = 0
         for t in range(m):
             i, v = active[t], active_values[t]
-            total = np.float32(0)
+            row = W2[i]
+            d1[i] = _dot(row, d2)
             for j in range(d2.size):
-                w = W2[i, j]
-                total += w * d2[j]
-                W2[i, j] = w - v * d2[j]
-            d1[i] = total
+                row[j] -= v * d2[j]
         for t in range(indices.size):
             i, v = indices[t], values[t]
             for j in range(d1.size):
@@ -233,10 +269,7 @@ def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
         for t in range(m):
             i = active[t]
             h1[i] = active_values[t]
-            total = np.float32(0)
-            for j in range(d2.size):
-                total += W2[i, j] * d2[j]
-            d1[i] = total
+            d1[i] = _dot(W2[i], d2)
 
 
 @_njit
@@ -344,18 +377,14 @@ def gradient_products(shape, stream, groups, room, example, own):
     for g in range(groups.shape[0]):
         for k in range(groups.shape[1]):
             s = g * groups.shape[1] + k
-            x_x = d1_d1 = h1_h1 = d2_d2 = h2_h2 = z_z = np.float32(0)
+            x_x = z_z = np.float32(0)
             for t in range(pointers[groups[g, k]], pointers[groups[g, k] + 1]):
                 x_x += intensities[t] * image[pixels[t]]
-            for j in range(d1.size):
-                d1_d1 += d1s[s, j] * d1[j]
-                h1_h1 += h1s[s, j] * h1[j]
-            for j in range(d2.size):
-                d2_d2 += d2s[s, j] * d2[j]
-                h2_h2 += h2s[s, j] * h2[j]
             for c in range(z.size):
                 z_z += zs[s, c] * z[c]
-            result[g] += d1_d1 * (x_x + 1) + d2_d2 * (h1_h1 + 1) + z_z * (h2_h2 + 1)
+            result[g] += _dot(d1s[s], d1) * (x_x + 1)
+            result[g] += _dot(d2s[s], d2) * (_dot(h1s[s], h1) + 1)
+            result[g] += z_z * (_dot(h2s[s], h2) + 1)
     return result
 
 
