@@ -113,9 +113,5 @@ groups = net.groups(np.array([[0, 1]])); groups.update(); groups.products(2); gr
 
 @pytest.fixture(scope="session")
 def kernels() -> None:
-    """Every fused kernel is in numba's cache on disk, so that no test's process compiles one.
-
-    A process that compiles a kernel and one that loads it may differ in the last bits (see test_engines), which tests
-    of equal bits across processes must not trip over.
-    """
+    """Every fused kernel is in numba's cache on disk, so that no test's process spends its time compiling one."""
     subprocess.run([sys.executable, "-c", WARM], cwd=ROOT, check=True, timeout=300)

@@ -1,0 +1,179 @@
+"""The eager and the fused engine side by side, doing the same work in the same run: python bench/mer_engine.py
+
+Settings are those of sweeps/mer/rotations.yaml in the middle of its stream: memories are full, ten tasks are past.
+The two engines take turns, a slice each, so that what else the machine does hits both. Times are CPU seconds of one
+thread; the wall clock is printed beside them. The digits are the embedded ones: no data is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from clray.execution import set_threads  # noqa: E402
+from clray.spec import Selection, load_sweep  # noqa: E402
+from clray.vision import data  # noqa: E402
+from clray.vision.models import Weights  # noqa: E402
+from clray.vision.training import StreamTraining  # noqa: E402
+
+ENGINES = ("eager", "fused")
+PAST = 10
+"""Tasks that are past where the measurement begins."""
+VARIANTS = {
+    # variant of the sweep: (gradients that one example takes there, what a gradient is)
+    "online": (1, "steps of batch 1"),
+    "er-5120": (26, "gradients in steps of batch 26"),
+    "mer-5120": (1010, "steps of batch 1"),
+    "ewc": (1, "steps of batch 1 with ten penalties"),
+    "gem-5120": (1, "steps with ten memories of 256"),
+    "gem-200": (1, "steps with ten memories of 10"),
+}
+
+
+@dataclass
+class Clock:
+    """What one engine did: calls, and the seconds they took."""
+
+    calls: int = 0
+    cpu: float = 0.0
+    wall: float = 0.0
+
+    def run(self, work: Callable[[], Any], seconds: float) -> None:
+        """Call ``work`` again and again for about ``seconds`` of CPU time, and at least once."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        end = cpu + seconds
+        while True:
+            work()
+            self.calls += 1
+            now = time.process_time()
+            if now >= end:
+                break
+        self.cpu += now - cpu
+        self.wall += time.perf_counter() - wall
+
+    @property
+    def each(self) -> float:
+        """CPU seconds a call."""
+        return self.cpu / self.calls
+
+
+def side_by_side(work: dict[str, Callable[[], Any]], seconds: float, slices: int = 4) -> dict[str, Clock]:
+    """Both engines in turns, after a call each that does not count: it compiles."""
+    clocks = {engine: Clock() for engine in work}
+    for call in work.values():
+        call()
+    for _ in range(slices):
+        for engine, call in work.items():
+            clocks[engine].run(call, seconds / slices)
+    return clocks
+
+
+def start(variant: str, engine: str, digits: dict[str, Any]) -> StreamTraining:
+    """A trial of the sweep on embedded digits."""
+    changes = ("benchmark.source=embedded", "benchmark.train_per_task=520", f"engine={engine}")
+    trial = load_sweep("mer/rotations", Selection(only=(variant,), seeds=(0,), set=changes)).cells[0].trial
+    return StreamTraining(trial, digits)
+
+
+@functools.cache
+def learned() -> Weights:
+    """What replay has made of the weights after ten tasks: every measurement begins there."""
+    training = start("er-5120", "fused", data.locate("mnist", "embedded"))
+    for position in range(PAST * training.trial.benchmark["train_per_task"]):
+        training.method.observe(position)
+    return training.method.weights(0)
+
+
+def in_the_middle(variant: str, engine: str, digits: dict[str, Any]) -> StreamTraining:
+    """A trial as it stands after ten tasks."""
+    training = start(variant, engine, digits)
+    trial, method = training.trial, cast(Any, training.method)
+    method.net.load(learned())
+    per_task = trial.benchmark["train_per_task"]
+    training.position = PAST * per_task
+    if trial.method in ("er", "mer"):
+        for position in range(training.position):
+            method.memory.add(position)
+    if trial.method == "gem":
+        for task in range(PAST):
+            last = (task + 1) * per_task
+            method.memories.positions[task] = np.arange(last - method.memories.capacity, last)
+    if trial.method == "ewc":
+        for task in range(PAST):
+            method.penalty.consolidate(list(range(task * per_task, task * per_task + 10)))
+        method.task = PAST
+    return training
+
+
+def learning(variant: str, digits: dict[str, Any]) -> dict[str, Callable[[], None]]:
+    """For each engine, a function that learns from the next example."""
+
+    def observer(training: StreamTraining) -> Callable[[], None]:
+        first, length = training.position, training.trial.benchmark["train_per_task"]
+        count = 0
+
+        def observe() -> None:
+            nonlocal count
+            training.method.observe(first + count % length)
+            count += 1
+
+        return observe
+
+    return {engine: observer(in_the_middle(variant, engine, digits)) for engine in ENGINES}
+
+
+def evaluating(digits: dict[str, Any]) -> tuple[dict[str, Callable[[], Any]], int]:
+    """For each engine, a function that scores a task's test set, and how many images that is."""
+    trainings = {engine: in_the_middle("online", engine, digits) for engine in ENGINES}
+    weights = trainings["eager"].method.weights(0)
+    work = {e: (lambda training=t: training.workshop.accuracy(weights, 3)) for e, t in trainings.items()}
+    return work, len(trainings["eager"].stream.test_labels)
+
+
+def show(name: str, unit: str, each: int, clocks: dict[str, Clock]) -> None:
+    rates = {engine: each / clock.each for engine, clock in clocks.items()}
+    busy = ", ".join(f"{e} {c.cpu:.1f} CPU s in {c.wall:.1f} s" for e, c in clocks.items())
+    ratio = rates["fused"] / rates["eager"]
+    print(f"{name:11} {rates['eager']:12,.0f} {rates['fused']:12,.0f} {ratio:8.1f} x   {unit} ({busy})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="CPU seconds a setting and engine")
+    parser.add_argument("--only", nargs="*", choices=[*VARIANTS, "evaluation"], help="only these")
+    options = parser.parse_args()
+    set_threads(1)
+    digits = data.locate("mnist", "embedded")
+    wanted = options.only or [*VARIANTS, "evaluation"]
+    measured: dict[str, dict[str, Clock]] = {}
+    print(f"{'a second':11} {'eager':>12} {'fused':>12} {'fused/eager':>10}   of what", flush=True)
+    for variant, (gradients, unit) in VARIANTS.items():
+        if variant in wanted:
+            measured[variant] = side_by_side(learning(variant, digits), options.seconds)
+            show(variant, unit, gradients, measured[variant])
+    images = 0
+    if "evaluation" in wanted:
+        work, images = evaluating(digits)
+        measured["evaluation"] = side_by_side(work, options.seconds)
+        show("evaluation", "test images", images, measured["evaluation"])
+    if {"mer-5120", "evaluation"} <= set(measured):
+        print("\nA whole trial of mer-5120 on rotations (20,000 examples, 21 evaluations of 20 tasks), projected:")
+        for engine in ENGINES:
+            learn = 20_000 * measured["mer-5120"][engine].each
+            score = 21 * 20 * 10_000 / images * measured["evaluation"][engine].each
+            print(f"  {engine}: {(learn + score) / 60:.1f} CPU minutes, {score:.0f} s of them evaluation")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""The command line: exit codes, what goes to stdout, one-line errors, and how little is loaded for a ``--help``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from clray.cli import app
+from clray.errors import ClrayError
+from clray.results import Store
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+ROOT = str(Path(__file__).resolve().parents[1])
+HEAVY = ("torch", "ray", "wandb", "transformers", "numba", "pandas", "matplotlib", "scipy")
+
+
+def clray(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": ROOT, "WANDB_MODE": "disabled", "COLUMNS": "200", **environment}
+    command = [sys.executable, "-m", "clray", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def here(*arguments: object) -> str:
+    """The command in this process: its stdout; clray's own errors are raised."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    return folder
+
+
+class TestHelp:
+    def test_every_command_has_one_and_loads_nothing_heavy(self, tmp_path):
+        """All in one process that reports what it loaded."""
+        code = f"""
+import sys
+from typer.testing import CliRunner
+from clray.cli import app
+for command in {[[c] for c in COMMANDS] + [["data", "list"], ["data", "fetch"], ["data", "verify"], []]!r}:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0, (command, result.output)
+    assert "Usage" in result.output and len(result.output) > 200, command
+print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == ""
+
+    def test_the_commands_that_the_design_names(self):
+        named = "list show plan sweep reproduce run table report data status doctor init publish"
+        assert set(named.split()) <= set(COMMANDS)
+
+    def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
+        code = f"import clray, clray.cli, clray.spec, sys; print([n for n in {HEAVY!r} if n in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.stdout.strip() == "[]", done.stderr
+
+    def test_the_reproduce_module(self, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-m", "clray.reproduce", "--help"], capture_output=True, text=True, timeout=60,
+            cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert "--quick" in done.stdout
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("plan", "mer/rotation"), "did you mean 'mer/rotations'"),
+            (("plan", "no.yaml"), "no.yaml: no such reproduction, sweep or file"),
+            (("table", "mer_rotations", "--only", "gem-512"), "did you mean 'gem-5120'"),
+            (("plan", "mer/rotations", "--seeds", "0,x"), "--seeds 0,x: expected whole numbers"),
+            (("plan", "mer/rotations", "--set", "tasks"), "--set tasks: expected KEY=VALUE"),
+            (("plan", "mer/rotations", "--set", "benchmark.tasks=none"), "valid integer"),
+            (("run", "mer/rotations", "--variant", "nothing"), "--only nothing: no such variant"),
+            (("sweep", "mer/rotations", "--local", "--seeds", "-1", "--dry-run"), "greater than or equal to 0"),
+            (("data", "fetch", "cifar"), "cifar: no such data set; "),
+            (("show", "nothing"), "nothing: no such reproduction, sweep or file"),
+        ],
+    )
+    def test_wrong_declarations_exit_with_2(self, place, arguments, said):
+        with pytest.raises(ClrayError) as caught:
+            here(*arguments)
+        assert caught.value.exit_code == 2
+        assert said in str(caught.value)
+        assert list(place.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "said"),
+        [
+            (("plan", "mer/rotation"), 2, "error: mer/rotation: no such reproduction"),
+            (("show", "0" * 16), 1, f"error: {'0' * 16}: no record, checkpoint or failure"),
+        ],
+    )
+    def test_one_message_and_no_traceback(self, place, arguments, code, said):
+        done = clray(*arguments, cwd=place)
+        assert done.returncode == code
+        assert done.stderr.startswith(said)
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert done.stdout == ""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("plan",),
+            ("plan", "a", "--what"),
+            ("frobnicate",),
+            ("run", "mer/rotations"),
+            ("table", "x", "--format", "pdf"),
+        ],
+    )
+    def test_wrong_usage_exits_with_2(self, place, arguments):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+
+    def test_a_wrong_file_names_its_line(self, place, tiny):
+        tiny.write_text(tiny.read_text().replace("tasks: 3", "tasks: 0"))
+        done = clray("run", tiny, "--variant", "online", "--json", cwd=place)
+        assert done.returncode == 2
+        line = next(i for i, text in enumerate(tiny.read_text().splitlines(), 1) if "tasks: 0" in text)
+        assert done.stderr.startswith(f"error: {tiny}:{line}: benchmark.tasks: ")
+        assert done.stdout == ""
+
+    def test_data_that_is_not_here_exits_with_1(self, place, tiny, monkeypatch):
+        monkeypatch.setenv("CLRAY_DATA", str(place / "nothing"))
+        tiny.write_text(tiny.read_text().replace("source: embedded", "source: files"))
+        with pytest.raises(ClrayError, match=r"CLRAY_DATA=.*: no such folder") as caught:
+            here("plan", tiny)
+        assert caught.value.exit_code == 1
+
+    def test_a_folder_that_is_none(self, place, tiny):
+        (place / "results").write_text("a file")
+        with pytest.raises(ClrayError) as caught:
+            here("run", tiny, "--variant", "online")
+        assert caught.value.exit_code == 1
+        assert str(place / "results") in str(caught.value)
+
+
+@pytest.mark.usefixtures("kernels")
+class TestRun:
+    def test_json_is_one_object_and_nothing_else(self, place, tiny):
+        done = clray("run", tiny, "--variant", "er", "--seed", "1", "--json", "--results", "elsewhere", cwd=place)
+        assert done.returncode == 0, done.stderr
+        [line] = done.stdout.splitlines()
+        facts = json.loads(line)
+        assert set(facts) == {"trial", "metrics", "seconds", "record"}
+        assert 0 < facts["metrics"]["RA"] < 1
+        assert Path(facts["record"]) == place / "elsewhere" / "records" / f"{facts['trial']}.parquet"
+        record = Store(place / "elsewhere").read(facts["trial"])
+        assert record.metrics == facts["metrics"]
+        assert record.trial.seed == 1
+
+    def test_a_finished_trial_is_not_run_again(self, place, tiny):
+        first = json.loads(here("run", tiny, "--variant", "online", "--json"))
+        changed = Path(first["record"]).stat().st_mtime_ns
+        assert json.loads(here("run", tiny, "--variant", "online", "--json")) == first
+        assert Path(first["record"]).stat().st_mtime_ns == changed
+        assert "finished before" in here("run", tiny, "--variant", "online")
+
+    def test_set_makes_another_trial(self, place, tiny):
+        plain = json.loads(here("run", tiny, "--variant", "online", "--json"))
+        other = json.loads(here("run", tiny, "--variant", "online", "--json", "--set", "variants.online.lr=0.02"))
+        assert plain["trial"] != other["trial"]
+
+    def test_a_variant_that_stands_for_several_trials(self, place, tiny):
+        tiny.write_text(tiny.read_text().replace("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 2}"))
+        with pytest.raises(ClrayError, match="it stands for 2 trials here"):
+            here("run", tiny, "--variant", "online")
+
+
+@pytest.mark.usefixtures("kernels")
+class TestSweep:
+    OPTIONS = ("--local", "--wandb", "off", "--only", "online,er", "--results")
+
+    def test_it_runs_once_and_everything_after_comes_from_the_store(self, place, tiny):
+        """One launch through a process of its own; then again, and every command that looks."""
+        store = place / "there" / "store"
+        first = clray("sweep", tiny, *self.OPTIONS, store, cwd=place)
+        assert first.returncode == 0, first.stderr
+        assert "4 trials to run, 0 finished before" in first.stdout
+        assert "RA" in first.stdout
+        assert list(place.iterdir()) == [place / "there"]
+        records = {p: p.stat().st_mtime_ns for p in (store / "records").iterdir()}
+        assert len(records) == 4
+        assert not list(store.rglob("*.ckpt*"))
+
+        again = here("sweep", tiny, *self.OPTIONS, store)
+        assert "left to run: 0 trials" in again
+        assert {p: p.stat().st_mtime_ns for p in (store / "records").iterdir()} == records
+
+        # A wider launch runs what is missing, and that alone.
+        wider = here("sweep", tiny, "--seeds", "0", "--only", "ewc", *self.OPTIONS, store)
+        assert "1 trials to run, 2 finished before" in wider
+        assert {p: t for p, t in records.items() if p.stat().st_mtime_ns == t} == records
+
+        self.look(tiny, store, place)
+
+    def look(self, tiny: Path, store: Path, place: Path) -> None:
+        found, _ = Store(store).records()
+        mine = next(r for r in found if r.variant == "er" and r.trial.seed == 0)
+
+        planned = here("plan", tiny, "--only", "online,gem", "--results", store)
+        assert "tiny: 4 trials" in planned
+        assert "left to run: 2 trials" in planned
+        assert "from embedded" in planned
+
+        shown = json.loads(here("show", mine.id, "--results", store))
+        assert (shown["id"], shown["status"], shown["variant"]) == (mine.id, "finished", "er")
+        assert shown["metrics"] == mine.metrics
+        assert shown["provenance"]["code"] == mine.provenance["code"]
+
+        assert "5 finished trials, 0 begun" in here("status", "--results", store)
+
+        def table(form: str) -> str:
+            return here("table", tiny, "--only", "er", "--format", form, "--results", store)
+
+        assert mine.id in json.dumps(json.loads(table("json")))
+        forms = {form: table(form) for form in ("text", "md", "latex", "csv")}
+        assert "|" in forms["md"]
+        assert "tabular" in forms["latex"]
+        assert "," in forms["csv"]
+        assert all("er" in form and "RA" in form for form in forms.values())
+
+        page = place / "page.html"
+        assert here("report", tiny, "--only", "er,online", "--results", store, "-o", page).strip() == str(page)
+        assert mine.id in page.read_text(encoding="utf-8")
+
+    def test_a_dry_run_writes_nothing(self, place, tiny):
+        assert "left to run: 20 trials" in here("sweep", tiny, "--dry-run", "--local", "--wandb", "off")
+        assert list(place.iterdir()) == []
+
+    def test_a_trial_that_fails_exits_with_1_and_leaves_the_others(self, place, tiny):
+        """Replay's code is made to raise an error."""
+        code = """
+import sys
+from clray.vision.methods import er
+def broken(self, position):
+    raise ValueError("no such luck")
+er.Er.observe = broken
+from clray.cli import main
+sys.argv[0] = "clray"
+main()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code, "sweep", str(tiny), *self.OPTIONS, "results"], cwd=place, capture_output=True,
+            text=True, timeout=120, env={**os.environ, "PYTHONPATH": ROOT},
+        )  # fmt: skip
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "2 trials failed" in done.stdout
+        assert "ValueError: no such luck" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        store = Store(place / "results")
+        assert {r.variant for r in store.records()[0]} == {"online"}
+        failed = next(line.split()[0].rstrip(":") for line in done.stdout.splitlines() if "(clray show" in line)
+        assert "no such luck" in here("show", failed)
+        assert "failed last time: er seed 0: no such luck" in here("plan", tiny, "--only", "er")
+
+    def test_quick_says_that_it_is_not_comparable(self, place, tiny):
+        shown = here("sweep", tiny, "--quick", "--local", "--wandb", "off", "--results", "r")
+        assert "Not comparable with the paper" in shown
+        assert {(r.variant, r.trial.seed) for r in Store(place / "r").records()[0]} == {("online", 0), ("er", 0)}
+
+
+class TestLooking:
+    def test_list_names_what_there_is(self, place):
+        shown = here("list")
+        for word in ("mer_rotations", "mer/permutations", "task_input", "mnist-many-permutations", "0/"):
+            assert word in shown
+        assert list(place.iterdir()) == []
+
+    def test_plan_of_a_reproduction(self, place):
+        assert "mer_rotations: " in here("plan", "mer_rotations", "--quick", "--set", "benchmark.source=embedded")
+
+    def test_show_a_sweep(self, place):
+        assert json.loads(here("show", "mer/rotations"))["mer/rotations"]["paper"] == "mer"
+
+    def test_status_of_nothing(self, place):
+        assert "0 finished trials, 0 begun" in here("status")
+
+    def test_status_names_foreign_files(self, place):
+        (place / "results" / "records").mkdir(parents=True)
+        (place / "results" / "records" / "x.parquet").write_bytes(b"torn")
+        assert "x.parquet: skipped" in here("status")
+
+    def test_data_list(self, place):
+        shown = here("data", "list")
+        assert "mnist" in shown
+        assert "train-images-idx3-ubyte.gz" in shown
+
+    def test_data_verify(self, place, mnist):
+        assert f"fingerprint {mnist['fingerprint']}" in here("data", "verify", "mnist")
+
+    def test_doctor(self, place):
+        done = clray("doctor", cwd=place)
+        assert done.returncode == 0, done.stderr
+        for word in ("Python", "cores", "GPUs", "Ray", "MNIST", "W&B", "results"):
+            assert word in done.stdout
+
+    def test_version(self, place):
+        assert here("--version").startswith("clray ")
+
+    def test_init_copies_something_to_start_from(self, place, monkeypatch):
+        shown = here("init", "mine")
+        assert (place / "mine" / "sweep.yaml").is_file()
+        assert (place / "mine" / "method.py").is_file()
+        assert "mine/sweep.yaml" in shown
+        with pytest.raises(ClrayError, match="exists already"):
+            here("init", "mine")
+        assert "trials" in here("plan", "mine/sweep.yaml", "--quick", "--set", "benchmark.source=embedded")

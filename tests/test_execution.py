@@ -1,0 +1,331 @@
+"""A trial against the store: interrupted anywhere, in this process or another, it ends with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clray.execution import Execution, Task, describe_failure
+from clray.planning import plan
+from clray.results import Record, Store, checkpoint_bytes
+from clray.spec import Selection, load_sweep
+
+pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
+VARIANTS = ("online", "independent", "task_input", "ewc", "gem", "er", "er5", "mer", "mer6", "mer7")
+EAGER = ("ewc", "gem", "er", "mer7", "task_input")
+"""Methods whose eager form has a state of its own, or whose draws could be lost."""
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def task(tiny: Path, store: Store, variant: str, *changes: str, seed: int = 0) -> Task:
+    """A trial as ``clray run`` makes it, with a checkpoint only where a test asks for one."""
+    sweep = load_sweep(tiny, Selection(only=(variant,), seeds=(seed,), set=changes))
+    [planned] = plan({"tiny": sweep}, store).trials
+    return planned.task(checkpoint_seconds=1e9)
+
+
+def digest(execution: Execution) -> str:
+    """Of the weights that answer for every task."""
+    method = execution._training.method  # type: ignore[attr-defined]
+    weights = [w for t in range(execution._training.stream.task_count) for w in method.weights(t)]  # type: ignore[attr-defined]
+    return hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest()
+
+
+def to_the_end(execution: Execution) -> tuple[list[Any], str]:
+    while not execution.done:
+        execution.step()
+    return execution.measurements, digest(execution)
+
+
+def part_of_the_way(execution: Execution, examples: int) -> None:
+    """As a process that was told to stop: after some examples, wherever that is in a task."""
+    training: Any = execution._training
+    while training.position < examples:
+        if training._evaluation_is_due():
+            execution.step()
+        else:
+            training.method.observe(training.position)
+            training.position += 1
+            training.evaluated = False
+
+
+@pytest.fixture
+def uninterrupted(tiny, tmp_path) -> Any:
+    def run(variant: str, *changes: str) -> tuple[list[Any], str]:
+        elsewhere = Store(tmp_path / "uninterrupted")
+        return to_the_end(Execution(task(tiny, elsewhere, variant, *changes), elsewhere))
+
+    return run
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from test_execution import digest, to_the_end
+from clray.execution import Execution, Task
+from clray.results import Store
+for task in json.loads(sys.argv[1]):
+    execution = Execution(Task(**task), Store(sys.argv[2]))
+    measured, weights = to_the_end(execution)
+    print(json.dumps([execution.resumed, measured, weights]))
+"""
+
+
+def another_process(tasks: list[Task], store: Store) -> list[str]:
+    """The command that takes trials up elsewhere and prints how far they had come, and how they ended."""
+    code = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parent))
+    return [sys.executable, "-c", code, json.dumps([task.to_dict() for task in tasks]), store.uri]
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_in_this_process_at_several_points(self, tiny, store, uninterrupted, variant):
+        """Within tasks, at their ends before and after the evaluation, and again soon after."""
+        todo = task(tiny, store, variant)
+        for examples in (1, 17, 30, 31, 45, 60, 89):
+            execution = Execution(todo, store)
+            part_of_the_way(execution, examples)
+            execution.save()
+        execution = Execution(todo, store)
+        assert execution.resumed == pytest.approx(89 / 90)
+        assert to_the_end(execution) == uninterrupted(variant)
+
+    @pytest.mark.parametrize("variant", ["task_input", "gem", "mer"])
+    def test_at_each_of_its_own_stops(self, tiny, store, uninterrupted, variant):
+        """Just after an evaluation, which must not be made again."""
+        todo = task(tiny, store, variant, "evaluate=25")
+        for _ in range(4):
+            execution = Execution(todo, store)
+            execution.step()
+            execution.save()
+        assert to_the_end(Execution(todo, store)) == uninterrupted(variant, "evaluate=25")
+
+    @pytest.mark.parametrize("variant", EAGER)
+    def test_on_the_eager_engine(self, tiny, store, uninterrupted, variant):
+        todo = task(tiny, store, variant, "engine=eager")
+        for examples in (10, 44, 75):
+            execution = Execution(todo, store)
+            part_of_the_way(execution, examples)
+            execution.save()
+        assert to_the_end(Execution(todo, store)) == uninterrupted(variant, "engine=eager")
+
+    @pytest.mark.parametrize("variant", ["er", "mer", "mer7"])
+    def test_with_the_official_draws(self, tiny, store, uninterrupted, variant):
+        todo = task(tiny, store, variant, "randomness=official")
+        for examples in (10, 44):
+            execution = Execution(todo, store)
+            part_of_the_way(execution, examples)
+            execution.save()
+        assert to_the_end(Execution(todo, store)) == uninterrupted(variant, "randomness=official")
+
+    def test_and_continued_by_another_process(self, tiny, store, uninterrupted):
+        tasks = [task(tiny, store, variant) for variant in VARIANTS]
+        for todo in tasks:
+            execution = Execution(todo, store)
+            part_of_the_way(execution, 47)
+            execution.save()
+        done = subprocess.run(another_process(tasks, store), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        ended = [json.loads(line) for line in done.stdout.splitlines()]
+        for variant, (resumed, measured, weights) in zip(VARIANTS, ended, strict=True):
+            assert resumed == pytest.approx(47 / 90)
+            assert ([tuple(m) for m in measured], weights) == uninterrupted(variant), variant
+
+    def test_at_the_very_end_before_the_last_evaluation(self, tiny, store, uninterrupted):
+        todo = task(tiny, store, "mer")
+        execution = Execution(todo, store)
+        part_of_the_way(execution, 90)
+        execution.save()
+        assert execution.progress < 1
+        assert to_the_end(Execution(todo, store)) == uninterrupted("mer")
+
+    def test_a_checkpoint_changes_nothing_for_who_goes_on(self, tiny, store, uninterrupted):
+        execution = Execution(task(tiny, store, "gem"), store)
+        for examples in (5, 35, 65):
+            part_of_the_way(execution, examples)
+            execution.save()
+        assert to_the_end(execution) == uninterrupted("gem")
+
+    def test_what_a_process_did_after_its_checkpoint_is_done_again(self, tiny, store, uninterrupted):
+        execution = Execution(task(tiny, store, "er"), store)
+        part_of_the_way(execution, 20)
+        execution.save()
+        part_of_the_way(execution, 70)  # and then it died
+        again = Execution(task(tiny, store, "er"), store)
+        assert again.resumed == pytest.approx(20 / 90)
+        assert to_the_end(again) == uninterrupted("er")
+
+    def test_a_killed_process(self, tiny, store, uninterrupted):
+        """Killed while it trains, with checkpoints as often as can be."""
+        changes = ("benchmark.train_per_task=400", "evaluate=10")
+        todo = dataclasses.replace(task(tiny, store, "mer", *changes), checkpoint_seconds=0.0)
+        process = subprocess.Popen(another_process([todo], store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            so_far = store.read(todo.id, "running")
+            if isinstance(so_far, Record) and so_far.provenance["progress"] > 0.1:
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert not store.finished()
+        execution = Execution(todo, store)
+        assert 0 < execution.resumed < 1
+        assert to_the_end(execution) == uninterrupted("mer", *changes)
+
+
+class TestTornCheckpoints:
+    def interrupted(self, tiny: Path, store: Store) -> Task:
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        for examples in (20, 50):
+            part_of_the_way(execution, examples)
+            execution.save()
+        return todo
+
+    def test_the_one_before_is_taken(self, tiny, store, uninterrupted):
+        todo = self.interrupted(tiny, store)
+        path = Path(store.path("checkpoints", f"{todo.id}.ckpt"))
+        path.write_bytes(path.read_bytes()[:-100])
+        execution = Execution(todo, store)
+        assert execution.resumed == pytest.approx(20 / 90)
+        assert to_the_end(execution) == uninterrupted("er")
+
+    def test_or_it_begins_again(self, tiny, store, uninterrupted):
+        todo = self.interrupted(tiny, store)
+        for file in Path(store.path("checkpoints")).iterdir():
+            file.write_bytes(file.read_bytes()[:-100])
+        execution = Execution(todo, store)
+        assert execution.resumed == 0
+        assert to_the_end(execution) == uninterrupted("er")
+
+    def test_an_intact_one_with_foreign_content_is_passed_over(self, tiny, store, uninterrupted):
+        todo = self.interrupted(tiny, store)
+        for state in (
+            {"training": {"position": 3}, "measurements": [], "seconds": 0.0},
+            {"training": {"position": 3, "evaluated": False, "randomness": {}, "method": {}}, "seconds": 0.0},
+            {},
+        ):
+            store.write_checkpoint(todo.id, checkpoint_bytes(todo.id, state))
+            execution = Execution(todo, store)
+            assert execution.resumed == pytest.approx(50 / 90)
+            newest = Path(store.path("checkpoints", f"{todo.id}.ckpt"))
+            newest.with_name(f"{newest.name}.previous").replace(newest)
+        assert to_the_end(execution) == uninterrupted("er")
+
+    def test_one_of_another_trial_is_not_taken(self, tiny, store, uninterrupted):
+        todo = self.interrupted(tiny, store)
+        other = task(tiny, store, "er", seed=1)
+        Path(store.path("checkpoints", f"{todo.id}.ckpt")).replace(store.path("checkpoints", f"{other.id}.ckpt"))
+        execution = Execution(other, store)
+        assert execution.resumed == 0
+
+
+class TestFinished:
+    def test_a_finished_trial_is_not_even_built(self, tiny, store, monkeypatch):
+        todo = task(tiny, store, "online")
+        first = to_the_end(Execution(todo, store))
+        monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built again"))
+        again = Execution(todo, store)
+        assert again.done
+        assert again.progress == 1
+        assert again.measurements == first[0]
+        assert again.metrics["RA"] == pytest.approx(again.metrics["LA"] + again.metrics["BTI"])
+        assert again.seconds > 0
+
+    def test_unless_it_is_asked_for(self, tiny, store):
+        todo = task(tiny, store, "online")
+        first = to_the_end(Execution(todo, store))
+        assert to_the_end(Execution(dataclasses.replace(todo, rerun=True), store)) == first
+
+    def test_a_torn_record_is_made_again(self, tiny, store):
+        todo = task(tiny, store, "online")
+        first = to_the_end(Execution(todo, store))
+        Path(store.path("records", f"{todo.id}.parquet")).write_bytes(b"torn")
+        assert to_the_end(Execution(todo, store)) == first
+        assert isinstance(store.read(todo.id), Record)
+
+    def test_its_record_says_all(self, tiny, store):
+        todo = task(tiny, store, "er")
+        to_the_end(Execution(todo, store))
+        record = store.read(todo.id)
+        assert record.status == "finished"
+        assert (record.variant, record.sweep) == ("er", "tiny")
+        assert record.data["source"] == "embedded"
+        assert record.id == record.trial.id(record.data["fingerprint"])
+        assert {"code", "git", "packages", "machine", "seconds", "engine", "device"} <= set(record.provenance)
+        assert record.provenance["engine"] == "fused"
+        assert record.provenance["progress"] == 1
+
+    def test_nothing_else_is_left_of_it(self, tiny, store):
+        todo = dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0)
+        to_the_end(Execution(todo, store))
+        assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == [f"{todo.id}.parquet"]
+
+
+class TestOnTheWay:
+    def test_who_watches_sees_a_record_so_far(self, tiny, store):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        part_of_the_way(execution, 40)
+        execution.save()
+        record = store.read(todo.id, "running")
+        assert record.status == "running"
+        assert record.provenance["progress"] == pytest.approx(40 / 90)
+        assert {m.step for m in record.measurements} == {0, 30}
+
+    def test_seconds_add_up_over_processes(self, tiny, store):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        part_of_the_way(execution, 40)
+        execution.save()
+        first = execution.seconds
+        assert first > 0
+        assert Execution(todo, store).seconds >= first
+
+    def test_checkpoints_are_as_far_apart_as_declared(self, tiny, store):
+        often = Execution(dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0), store)
+        often.step()
+        assert store.has_checkpoint(often.task.id)
+        seldom = Execution(task(tiny, store, "mer"), store)
+        seldom.step()
+        assert not store.has_checkpoint(seldom.task.id)
+
+    def test_threads_are_pinned(self, tiny, store):
+        import torch
+
+        Execution(dataclasses.replace(task(tiny, store, "online"), threads=2), store)
+        assert torch.get_num_threads() == 2
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+        Execution(task(tiny, store, "online"), store)
+        assert torch.get_num_threads() == 1
+
+
+def test_a_task_is_plain_data(tiny, store):
+    todo = task(tiny, store, "er")
+    assert Task(**json.loads(json.dumps(todo.to_dict()))) == todo
+
+
+def test_a_failure_is_described():
+    try:
+        raise ValueError("what went wrong")
+    except ValueError as error:
+        described = describe_failure(error)
+    assert described["error"] == "what went wrong"
+    assert described["kind"] == "ValueError"
+    assert "test_execution.py" in described["traceback"]
+    assert json.loads(json.dumps(described)) == described
+    assert describe_failure(KeyboardInterrupt())["error"] == "KeyboardInterrupt"

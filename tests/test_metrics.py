@@ -1,0 +1,94 @@
+"""The published metrics against matrices worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clray.metrics import METRICS, Measurement, accuracy_matrix, summarize
+
+R = np.array(
+    [
+        [0.9, 0.2, 0.1],
+        [0.6, 0.8, 0.4],
+        [0.5, 0.7, 0.6],
+    ]
+)
+B = np.array([0.1, 0.15, 0.05])
+BY_HAND = {
+    "RA": 0.6,  # (0.5 + 0.7 + 0.6) / 3
+    "ACC": 0.6,
+    "LA": 2.3 / 3,  # (0.9 + 0.8 + 0.6) / 3
+    "BTI": -0.5 / 3,  # (-0.4 - 0.1 + 0) / 3: MER divides by T
+    "BWT": -0.25,  # GEM's paper divides the same sum by T - 1
+    "FWT": 0.2,  # ((0.2 - 0.15) + (0.4 - 0.05)) / 2
+    "FWT_T": 0.4 / 3,  # as GEM's and MER's code have it
+    "forgetting": 0.25,  # ((0.9 - 0.5) + (0.8 - 0.7)) / 2
+}
+
+
+def measured(matrix=R, baseline=B) -> list[Measurement]:
+    found = [Measurement(0, 0, j, "accuracy", float(v)) for j, v in enumerate(baseline)]
+    for i, row in enumerate(matrix):
+        found += [Measurement(10 * (i + 1), i + 1, j, "accuracy", float(v)) for j, v in enumerate(row)]
+    return found
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_by_hand(name):
+    assert METRICS[name].compute(R, B) == pytest.approx(BY_HAND[name])
+    assert summarize(measured())[name] == pytest.approx(BY_HAND[name])
+
+
+def test_every_metric_was_worked_out():
+    assert set(BY_HAND) == set(METRICS)
+
+
+def test_the_matrix_comes_back_from_its_measurements_in_any_order():
+    found = measured()
+    for order in (found, found[::-1]):
+        matrix, baseline = accuracy_matrix(order)
+        assert (matrix == R).all()
+        assert (baseline == B).all()
+
+
+def test_of_several_evaluations_in_a_task_the_last_counts():
+    """The official code keeps the row taken just before the next task's first example."""
+    early = [Measurement(step, 2, j, "accuracy", 0.99) for step in (11, 15) for j in range(3)]
+    for found in (early + measured(), measured() + early):
+        assert (accuracy_matrix(found)[0] == R).all()
+
+
+def test_forgetting_is_from_the_best_earlier_accuracy():
+    matrix = R.copy()
+    matrix[1, 0] = 0.95  # better than right after learning
+    assert METRICS["forgetting"].compute(matrix, B) == pytest.approx(((0.95 - 0.5) + (0.8 - 0.7)) / 2)
+    assert METRICS["BWT"].compute(matrix, B) == pytest.approx(-0.25)
+
+
+def test_the_two_normalisations_differ_by_their_count():
+    T = len(R)
+    assert METRICS["BTI"].compute(R, B) == pytest.approx(METRICS["BWT"].compute(R, B) * (T - 1) / T)
+    assert METRICS["FWT_T"].compute(R, B) == pytest.approx(METRICS["FWT"].compute(R, B) * (T - 1) / T)
+
+
+def test_what_was_not_measured_gives_no_number():
+    half = [m for m in measured() if m.trained_tasks < 2]
+    matrix, _ = accuracy_matrix(half)
+    assert np.isnan(matrix[1]).all()
+    assert summarize(half) == {}
+    without = [m for m in measured() if m.trained_tasks]
+    assert set(summarize(without)) == set(METRICS) - {"FWT", "FWT_T"}
+
+
+def test_one_task_has_no_transfer():
+    found = summarize([Measurement(0, 0, 0, "accuracy", 0.1), Measurement(5, 1, 0, "accuracy", 0.7)])
+    assert found["RA"] == found["LA"] == 0.7
+    assert not {"BWT", "FWT", "forgetting"} & set(found)
+
+
+def test_nothing_gives_nothing_and_other_metrics_stay_out():
+    assert summarize([]) == {}
+    assert summarize([Measurement(5, 1, 0, "loss", 2.5)]) == {}
+    other = [m._replace(metric="loss", value=9.0) for m in measured()]
+    assert summarize(measured() + other) == summarize(measured())

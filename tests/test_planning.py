@@ -1,0 +1,122 @@
+"""What is finished, half-done, stale or to do, and what it will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clray import planning
+from clray.errors import DataError
+from clray.execution import Execution
+from clray.planning import Planned, plan
+from clray.results import Store
+from clray.spec import Selection, load_sweep
+
+pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def look(tiny: Path, store: Store, *only: str):
+    return plan({"tiny": load_sweep(tiny, Selection(only=only))}, store)
+
+
+def finish(planned: Planned, store: Store) -> None:
+    execution = Execution(planned.task(), store)
+    while not execution.done:
+        execution.step()
+
+
+def test_the_four_states(tiny, store, monkeypatch):
+    first = look(tiny, store, "online", "er")
+    assert [t.state for t in first.trials] == ["to do"] * 4
+    finish(first.trials[0], store)
+    finish(first.trials[2], store)
+    begun = Execution(first.trials[1].task(), store)
+    begun.step()
+    begun.save()
+    assert [t.state for t in look(tiny, store, "online", "er").trials] == ["finished", "half-done", "finished", "to do"]
+
+    # The code of one method changes: its finished record is stale, its half-done trial goes on.
+    real = planning.code_digest
+    monkeypatch.setattr(planning, "code_digest", lambda t, m: "changed" if m == "er" else real(t, m))
+    found = look(tiny, store, "online", "er")
+    assert [t.state for t in found.trials] == ["finished", "half-done", "stale", "to do"]
+    assert [t.cell.variant for t in found.left()] == ["online", "er"]
+    assert [t.state for t in found.left(rerun_stale=True)] == ["half-done", "stale", "to do"]
+    assert [t.state for t in found.in_state("finished", "stale")] == ["finished", "stale"]
+
+
+def test_a_trial_that_two_variants_share_is_there_once(tiny, store):
+    tiny.write_text(tiny.read_text().replace("  online:", "  twin: {method: online, lr: 0.01}\n  online:"))
+    assert len(look(tiny, store, "online", "twin").trials) == 2
+
+
+def test_two_sweeps_share_records(tiny, store, tmp_path):
+    finish(look(tiny, store, "online").trials[0], store)
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny.read_text().replace("  online:", "  renamed:").replace("[online, er]", "[renamed]"))
+    assert [t.state for t in look(other, store, "renamed").trials] == ["finished", "to do"]
+
+
+def test_data_that_is_insisted_on_must_be_had(tiny, store, monkeypatch, tmp_path):
+    monkeypatch.delenv("CLRAY_DATA", raising=False)
+    monkeypatch.setenv("CLRAY_CACHE", str(tmp_path / "empty"))
+    tiny.write_text(tiny.read_text().replace("source: embedded", "source: files"))
+    with pytest.raises(DataError, match="clray data fetch mnist"):
+        look(tiny, store, "online")
+
+
+def test_records_of_other_data_are_others(tiny, store):
+    finish(look(tiny, store, "online").trials[0], store)
+    planned = look(tiny, store, "online").trials[0]
+    assert planned.cell.trial.id("of other data") != planned.id
+
+
+def test_seconds_are_the_record_s_or_an_estimate(tiny, store):
+    before = look(tiny, store, "online").trials
+    assert all(t.seconds > 0 for t in before)
+    finish(before[0], store)
+    after = look(tiny, store, "online").trials[0]
+    assert after.seconds == store.read(after.id).provenance["seconds"] != before[0].seconds
+
+
+def test_an_estimate_grows_with_the_work(tiny, store):
+    from clray.vision.training import estimate
+
+    def seconds(*changes: str) -> float:
+        return estimate(load_sweep("mer/rotations", Selection(only=("mer-5120",), set=changes)).cells[0].trial)
+
+    assert seconds() > 5 * seconds("variants.mer-5120.batches_per_example=1") > 0
+    assert seconds() > 1.5 * seconds("benchmark.train_per_task=500")
+
+
+def test_a_failure_is_shown_until_the_trial_is_finished(tiny, store):
+    planned = look(tiny, store, "online").trials[0]
+    store.write_failure(planned.id, {"error": "it died"})
+    again = look(tiny, store, "online").trials[0]
+    assert again.failure == {"error": "it died"}
+    assert again.state == "to do"
+    finish(again, store)
+    assert look(tiny, store, "online").trials[0].failure is None
+
+
+def test_a_torn_record_is_a_problem_and_its_trial_to_do(tiny, store):
+    planned = look(tiny, store, "online").trials[0]
+    finish(planned, store)
+    Path(store.path("records", f"{planned.id}.parquet")).write_bytes(b"torn")
+    found = look(tiny, store, "online")
+    assert found.trials[0].state == "to do"
+    assert [p.path for p in found.problems] == [store.path("records", f"{planned.id}.parquet")]
+
+
+def test_a_task_carries_what_the_trial_may_use(tiny, store):
+    tiny.write_text(tiny.read_text().replace("seeds: [0, 1]", "seeds: [0, 1]\nresources: {cpu: 2}"))
+    planned = look(tiny, store, "online").trials[0]
+    assert planned.task().threads == 2
+    assert planned.task(device="cuda", rerun=True).rerun
+    assert planned.task().trial["seed"] == 0

@@ -1,0 +1,440 @@
+"""What is declared: wrong files and what is said of them, expansion into trials, ids, reproductions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from clray import spec
+from clray.errors import DeclarationError
+from clray.spec import Selection, load_reproduction, load_sweep
+
+SWEEP = """\
+# clray sweep sweep.yaml
+version: 1
+paper: mer
+track: vision
+benchmark:
+  name: mnist-rotations
+  tasks: 3
+  train_per_task: 50
+  source: embedded
+model: {name: mlp, hidden: [20, 20]}
+seeds: [0, 1]
+resources: {cpu: 1}
+variants:
+  plain: {method: online, lr: 0.01}
+  replay: {method: er, lr: 0.1, memories: 20, replay_batch: 5}
+  gem: {method: gem, lr: 0.01, memories_per_task: 10, margin: 0.5}
+quick:
+  benchmark: {tasks: 2}
+  seeds: [7]
+  only: [plain]
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Any:
+    """``file(old=new, …)`` writes the sweep with some of its text replaced."""
+
+    def write(*changes: tuple[str, str], name: str = "sweep.yaml") -> Path:
+        text = SWEEP
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def line_of(path: Path, text: str) -> int:
+    return next(i for i, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+class TestWrongSweeps:
+    """One error each, that names the file, the line, the key and what would be right."""
+
+    @pytest.mark.parametrize(
+        ("change", "at", "key", "said"),
+        [
+            (("seeds:", "sedes:"), None, "sedes", ["did you mean 'seeds'?", "allowed: version, paper"]),
+            (("paper: mer", "paper: mer\nspeed: fast"), None, "speed", ["not a known key"]),
+            (("seeds: [0, 1]", "seeds: []"), "seeds:", "seeds", ["at least 1"]),
+            (("seeds: [0, 1]", "seeds: [0, x]"), "seeds:", "seeds.1", ["valid integer", "'x'"]),
+            (("seeds: [0, 1]", "seeds: [0, -1]"), "seeds:", "seeds.1", ["greater than or equal to 0"]),
+            (("seeds: [0, 1]", "seeds: [0, 0]"), None, "seeds", ["stands twice"]),
+            (("version: 1", "version: one"), "version:", "version", ["valid integer", "'one'"]),
+            (("track: vision", "track: visoin"), None, "track", ["did you mean 'vision'?"]),
+            (("cpu: 1", "cpu: 0"), "resources", "resources.cpu", ["greater than 0"]),
+            (("cpu: 1", "cpus: 1"), "resources", "resources", ["did you mean 'cpu'?"]),
+            (("cpu: 1", "gpu: 1.5"), "resources", "resources", ["whole number of GPUs"]),
+            (("mnist-rotations", "mnist-rotation"), "name:", "benchmark.name", ["did you mean 'mnist-rotations'?"]),
+            (("tasks: 3", "tasks: three"), "tasks:", "benchmark.tasks", ["valid integer", "'three'"]),
+            (("tasks: 3", "task: 3"), "task:", "benchmark.task", ["did you mean 'tasks'?"]),
+            (("  tasks: 3\n", ""), "benchmark:", "benchmark.tasks", ["missing"]),
+            (("source: embedded", "source: web"), "source:", "benchmark.source", ["'files' or 'embedded'"]),
+            (("name: mlp", "name: cnn"), "model:", "model.name", ["'cnn' is not a model", "mlp"]),
+            (("hidden: [20, 20]", "hidden: [20, 0]"), "model:", "model.hidden.1", ["greater than or equal to 1"]),
+            (("method: online", "method: onlin"), "plain:", "variants.plain.method", ["did you mean 'online'?"]),
+            (("method: online, ", ""), "plain:", "variants.plain", ["a variant needs a method"]),
+            (("online, lr: 0.01", "online, rate: 1"), "plain:", "variants.plain.rate", ["not a setting", "lr"]),
+            (("online, lr: 0.01", "online, lr: fast"), "plain:", "variants.plain.lr", ["valid number", "'fast'"]),
+            (("online, lr: 0.01", "online, lr: -1"), "plain:", "variants.plain.lr", ["greater than 0"]),
+            (("lr: 0.1, ", ""), "replay:", "variants.replay.lr", ["missing"]),
+            (("memories_per_task: 10", "memories_per_task: 51"), "gem:", "variants.gem.memories_per_task",
+             ["51 is more than a task has", "train_per_task is 50"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [[0, 1]]"), "task_orders", "task_orders.0",
+             ["each of 0 … 2 once"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [identity, [0, 1, 1]]"), "task_orders", "task_orders.1",
+             ["each of 0 … 2 once"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 0}"), "task_orders", "task_orders", ["greater"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\nevaluate: sometimes"), "evaluate", "evaluate", ["after_task"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\nengine: warp"), "engine", "engine", ["'eager' or 'fused'", "'warp'"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\nprecision: float16"), "precision", "precision", ["'float32'"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ngrid: {lr: []}"), "grid", "grid.lr", ["at least 1"]),
+        ],
+    )  # fmt: skip
+    def test_one_error_with_its_place(self, file, change, at, key, said):
+        path = file(change)
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(path)
+        text = str(caught.value)
+        assert text.startswith(str(path))
+        if at:
+            assert text.startswith(f"{path}:{line_of(path, at)}: "), text
+        assert key.split(".")[-1] in text
+        if at:
+            assert f": {key}" in text
+        for words in said:
+            assert words in text
+        assert caught.value.exit_code == 2
+
+    def test_all_mistakes_of_the_frame_at_once(self, file):
+        path = file(("version: 1", "version: one"), ("cpu: 1", "cpu: -1"))
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(path)
+        assert len(str(caught.value).splitlines()) == 2
+
+    def test_a_key_twice(self, file):
+        path = file(("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]"))
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(path)
+        place = f"{path}:{line_of(path, 'seeds: [2]')}"
+        assert str(caught.value) == f"{place}: not valid YAML: the key 'seeds' stands twice"
+
+    def test_a_key_twice_inside_a_variant(self, file):
+        path = file(("lr: 0.01}", "lr: 0.01, lr: 0.02}"))
+        with pytest.raises(DeclarationError, match=rf"sweep.yaml:{line_of(path, 'plain:')}: .*'lr' stands twice"):
+            load_sweep(path)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"a: [1", "not valid YAML"),
+            (b"- a\n- b\n", "expected a mapping"),
+            (b"", "expected a mapping"),
+            (b"\xff\xfe\x00", "cannot be read"),
+        ],
+    )
+    def test_what_is_no_declaration(self, tmp_path, content, said):
+        path = tmp_path / "bad.yaml"
+        path.write_bytes(content)
+        with pytest.raises(DeclarationError, match=said) as caught:
+            load_sweep(path)
+        assert str(caught.value).startswith(str(path))
+
+    def test_no_such_sweep_names_those_there_are(self):
+        with pytest.raises(DeclarationError, match=r"did you mean 'mer/rotations'.*mer/permutations"):
+            load_sweep("mer/rotation")
+
+
+class TestSelections:
+    def test_set_changes_a_key_and_reads_yaml(self, file):
+        sweep = load_sweep(file(), Selection(set=("benchmark.tasks=2", "variants.plain.lr=1e-3", "seeds=[5]")))
+        assert {c.trial.benchmark["tasks"] for c in sweep.cells} == {2}
+        assert sweep.cells[0].trial.hyperparameters == {"lr": 0.001}
+        assert [c.trial.seed for c in sweep.cells] == [5, 5, 5]
+        assert not sweep.comparable
+
+    @pytest.mark.parametrize(
+        ("item", "said"),
+        [
+            ("benchmark.tasks", "expected KEY=VALUE"),
+            ("=3", "expected KEY=VALUE"),
+            ("benchmark..tasks=3", "expected KEY=VALUE"),
+            ("benchmrk.tasks=3", "did you mean 'benchmark'?"),
+            ("variants.plane.lr=3", "did you mean 'plain'?"),
+            ("seeds=[1", "not valid YAML"),
+            ("version.x=1", "'version' holds no keys"),
+            ("benchmark.tasks=many", "valid integer"),
+            ("benchmark.colour=red", "colour"),
+            ("variants.plain.beta=1", "not a setting"),
+        ],
+    )
+    def test_a_wrong_set_is_one_error(self, file, item, said):
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(file(), Selection(set=(item,)))
+        assert said in str(caught.value)
+
+    def test_only_keeps_the_named_variants(self, file):
+        sweep = load_sweep(file(), Selection(only=("gem", "plain")))
+        assert [c.variant for c in sweep.cells] == ["plain", "plain", "gem", "gem"]
+        assert sweep.comparable
+
+    def test_a_wrong_only_names_the_variants(self, file):
+        with pytest.raises(DeclarationError, match=r"--only plane: no such variant; did you mean 'plain'.*replay"):
+            load_sweep(file(), Selection(only=("plane",)))
+
+    def test_only_finds_grid_points_by_variant_and_by_name(self, file):
+        path = file(("quick:", "grid: {lr: [0.1, 0.2]}\nquick:"))
+        assert {c.variant for c in load_sweep(path, Selection(only=("gem",))).cells} == {"gem@lr=0.1", "gem@lr=0.2"}
+        assert {c.variant for c in load_sweep(path, Selection(only=("gem@lr=0.2",))).cells} == {"gem@lr=0.2"}
+
+    def test_quick_is_as_declared(self, file):
+        sweep = load_sweep(file(), Selection(quick=True))
+        assert [(c.variant, c.trial.seed, c.trial.benchmark["tasks"]) for c in sweep.cells] == [("plain", 7, 2)]
+        assert not sweep.comparable
+        assert [c.variant for c in load_sweep(file(), Selection(quick=True, only=("gem",))).cells] == ["gem"]
+
+    def test_no_quick_form_is_an_error(self, file):
+        path = file()
+        path.write_text(path.read_text().partition("quick:")[0])
+        with pytest.raises(DeclarationError, match="--quick: this sweep declares no quick form"):
+            load_sweep(path, Selection(quick=True))
+
+    def test_seeds_replace_the_declared_ones_and_stay_comparable(self, file):
+        sweep = load_sweep(file(), Selection(seeds=(3,)))
+        assert {c.trial.seed for c in sweep.cells} == {3}
+        assert sweep.comparable
+
+    def test_files_of_other_selections_have_other_names(self):
+        selections = [
+            Selection(), Selection(quick=True), Selection(seeds=(1,)), Selection(only=("a",)), Selection(set=("a=1",)),
+            Selection(quick=True, seeds=(1,)),
+        ]  # fmt: skip
+        assert len({s.suffix for s in selections}) == len(selections)
+        assert Selection().suffix == ""
+
+
+class TestExpansion:
+    def test_variants_times_orders_times_seeds(self, file):
+        sweep = load_sweep(file(("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [identity, [2, 0, 1]]")))
+        assert len(sweep.cells) == 3 * 2 * 2
+        plain = [(c.trial.task_order, c.trial.seed) for c in sweep.cells if c.variant == "plain"]
+        assert plain == [(None, 0), (None, 1), ([2, 0, 1], 0), ([2, 0, 1], 1)]
+
+    def test_a_grid_is_crossed_with_every_variant(self, file):
+        path = file(("quick:", "grid: {lr: [0.1, 0.2], resources: [{cpu: 1}, {cpu: 2}, {cpu: 3}]}\nquick:"))
+        sweep = load_sweep(path)
+        assert len(sweep.cells) == 3 * 2 * 3 * 2
+        assert len({c.variant for c in sweep.cells}) == 18
+        assert sorted({c.trial.hyperparameters["lr"] for c in sweep.cells}) == [0.1, 0.2]
+
+    def test_random_orders_are_permutations_from_their_seed(self, file):
+        def orders(seed: int) -> list[list[int]]:
+            text = f"seeds: [0]\ntask_orders: {{random: 6, seed: {seed}}}"
+            sweep = load_sweep(file(("seeds: [0, 1]", text), ("tasks: 3", "tasks: 8")))
+            return [c.trial.task_order for c in sweep.cells if c.variant == "plain"]
+
+        assert all(sorted(order) == list(range(8)) for order in orders(0))
+        assert len({tuple(order) for order in orders(0)}) == 6
+        assert orders(0) == orders(0) != orders(1)
+
+    def test_a_variant_may_change_benchmark_model_and_resources(self, file):
+        changed = "online, lr: 0.01, benchmark: {tasks: 2}, model: {hidden: [7, 7]}, resources: {cpu: 2}"
+        sweep = load_sweep(file(("online, lr: 0.01", changed)))
+        plain, gem = sweep.cells[0], sweep.cells[-1]
+        assert (plain.trial.benchmark["tasks"], gem.trial.benchmark["tasks"]) == (2, 3)
+        assert (plain.trial.model["hidden"], gem.trial.model["hidden"]) == ([7, 7], [20, 20])
+        assert (plain.resources.cpu, gem.resources.cpu) == (2, 1)
+        assert plain.trial.benchmark["train_per_task"] == 50
+
+    def test_defaults_are_written_out(self, file):
+        trial = load_sweep(file()).cells[2].trial
+        assert trial.hyperparameters == {"algorithm": 4, "lr": 0.1, "memories": 20, "replay_batch": 5}
+        assert trial.benchmark["last_test_example"] == "skipped"
+
+    @pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.0e-3", "+1e-3", ".1e-2"])
+    def test_numbers_are_numbers(self, file, text):
+        assert load_sweep(file(("lr: 0.01}", f"lr: {text}}}"))).cells[0].trial.hyperparameters["lr"] == 0.001
+
+    @pytest.mark.parametrize("name", spec.sweep_names())
+    def test_the_sweeps_that_ship(self, name):
+        sweep = load_sweep(name)
+        assert sweep.name == name
+        assert len({c.trial.declaration for c in sweep.cells}) == len(sweep.cells)
+        first = (spec.declared_root() / "sweeps" / f"{name}.yaml").read_text().splitlines()[0]
+        assert first == f"# clray sweep {name}"
+        assert load_sweep(name, Selection(quick=True)).cells
+
+
+FIRST_ID = "4e254b3dae08adf8"
+"""Of the first trial of SWEEP, on data with the fingerprint ``fingerprint``."""
+
+
+def ids(path: Path) -> list[str]:
+    return [cell.trial.id("fingerprint") for cell in load_sweep(path).cells]
+
+
+class TestIds:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            ("version: 1", "version: 2"),
+            ("tasks: 3", "tasks: 4"),
+            ("train_per_task: 50", "train_per_task: 51"),
+            ("name: mnist-rotations", "name: mnist-permutations"),
+            ("source: embedded", "source: embedded\n  seed: 1"),
+            ("source: embedded", "source: embedded\n  angles: [1, 2, 3]"),
+            ("source: embedded", "source: embedded\n  last_test_example: scored"),
+            ("hidden: [20, 20]", "hidden: [20, 21]"),
+            ("seeds: [0, 1]", "seeds: [2, 3]"),
+            ("seeds: [0, 1]", "seeds: [0, 1]\nevaluate: 10"),
+            ("seeds: [0, 1]", "seeds: [0, 1]\nrandomness: official"),
+            ("seeds: [0, 1]", "seeds: [0, 1]\nengine: eager"),
+            ("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [[1, 0, 2]]"),
+        ],
+        ids=lambda change: change[1].split("\n")[-1].strip(),
+    )
+    def test_every_setting_that_changes_numbers_changes_them(self, file, change):
+        assert not set(ids(file())) & set(ids(file(change, name="other.yaml")))
+
+    @pytest.mark.parametrize(
+        "change",
+        [("lr: 0.01}", "lr: 0.02}"), ("memories: 20", "memories: 21"), ("replay_batch: 5", "replay_batch: 6"),
+         ("memories_per_task: 10", "memories_per_task: 11"), ("margin: 0.5", "margin: 0.6"),
+         ("method: er,", "method: er, algorithm: 5,")],
+    )  # fmt: skip
+    def test_a_hyperparameter_changes_its_variants_alone(self, file, change):
+        before, after = ids(file()), ids(file(change, name="other.yaml"))
+        assert sum(a != b for a, b in zip(before, after, strict=True)) == 2
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            ("cpu: 1", "cpu: 3, gpu: 0.5, pack: 4"),
+            ("paper: mer", "paper: mer\ntitle: another title"),
+            ("seeds: [0, 1]", "seeds: [0, 1]  # a comment"),
+            ("  plain:", "  another_name:"),
+            ("method: er, lr: 0.1, memories: 20", "memories: 20, lr: 0.1, method: er, algorithm: 4"),
+            ("model: {name: mlp, hidden: [20, 20]}", "model: {hidden: [20, 20]}"),
+            ("lr: 0.01}", "lr: 1e-2}"),
+            ("only: [plain]", "only: [gem]"),
+        ],
+        ids=lambda change: change[1],
+    )
+    def test_nothing_else_does(self, file, change):
+        changed = file(change, name="other.yaml")
+        if "another_name" in change[1]:
+            changed.write_text(changed.read_text().replace("[plain]", "[another_name]"))
+        assert ids(file()) == ids(changed)
+
+    def test_key_order_does_not(self, file, tmp_path):
+        data = yaml.safe_load(SWEEP)
+        turned = tmp_path / "turned.yaml"
+        data["benchmark"] = dict(reversed(data["benchmark"].items()))
+        turned.write_text(yaml.safe_dump(dict(reversed(data.items())), sort_keys=False))
+        assert ids(file()) == ids(turned)
+
+    def test_the_data_does(self, file):
+        trial = load_sweep(file()).cells[0].trial
+        assert trial.id("a") != trial.id("b")
+        assert len(trial.id("a")) == 16
+
+    def test_an_id_is_for_ever(self, file):
+        """A change here would orphan every record that was ever made."""
+        assert ids(file())[0] == FIRST_ID
+
+
+REPRODUCTION = """\
+version: 1
+paper: mer
+title: A test
+runs: 5
+spread: sd
+known: recalled
+margins: {RA: {points: 1.0, reason: because it is a test}}
+tables:
+  - title: One
+    sweep: mer/rotations
+    source: Table 1
+    metrics: [RA, LA]
+    rows:
+      - {label: Online, variant: online, claims: {RA: 53.38 ± 1.53, LA: {mean: 58.82, runs: 3, kind: sem}}}
+      - {label: EWC, variant: ewc, claims: {RA: "−57.5 ± ?", LA: 61}}
+"""
+
+
+class TestReproductions:
+    def load(self, tmp_path: Path, *changes: tuple[str, str]):
+        text = REPRODUCTION
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / "test.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_reproduction(path)
+
+    def test_claims_are_read_and_filled_in(self, tmp_path):
+        found = self.load(tmp_path)
+        table = found.tables[0]
+        first = found.claim(table, table.rows[0], "RA")
+        assert (first.mean, first.spread, first.kind, first.runs, first.known, first.source) == (
+            53.38, 1.53, "sd", 5, "recalled", "Table 1",
+        )  # fmt: skip
+        second = found.claim(table, table.rows[0], "LA")
+        assert (second.mean, second.spread, second.kind, second.runs) == (58.82, None, "sem", 3)
+        third, fourth = (found.claim(table, table.rows[1], metric) for metric in ("RA", "LA"))
+        assert (third.mean, third.spread, fourth.mean) == (-57.5, None, 61)
+        assert found.claim(table, table.rows[1], "BTI") is None
+
+    def test_its_sweeps_hold_the_named_variants(self, tmp_path):
+        sweeps = self.load(tmp_path).sweeps()
+        assert {c.variant for c in sweeps["mer/rotations"].cells} == {"online", "ewc"}
+        only = self.load(tmp_path).sweeps(Selection(only=("ewc",)))
+        assert {c.variant for c in only["mer/rotations"].cells} == {"ewc"}
+
+    @pytest.mark.parametrize(
+        ("change", "at", "said"),
+        [
+            (("53.38 ± 1.53", "about 50"), "Online", "expected a number, 'MEAN ± SPREAD'"),
+            (("metrics: [RA, LA]", "metrics: [RA, LAA]"), "title: One", "did you mean 'LA'"),
+            (("spread: sd", "spread: std"), "spread:", "'sem'"),
+            (("known: recalled", "known: rumour"), "known:", "'second-hand'"),
+            (("points: 1.0", "points: 0"), "margins:", "greater than 0"),
+            (("title: A test", "titel: A test"), None, "did you mean 'title'"),
+            (("label: EWC, ", ""), "variant: ewc", "missing"),
+        ],
+    )
+    def test_wrong_ones_name_the_place(self, tmp_path, change, at, said):
+        with pytest.raises(DeclarationError) as caught:
+            self.load(tmp_path, change)
+        path = tmp_path / "test.yaml"
+        text = str(caught.value)
+        assert text.startswith(f"{path}:{line_of(path, at)}: " if at else str(path)), text
+        assert said in text
+
+    def test_a_variant_that_its_sweep_has_not(self, tmp_path):
+        with pytest.raises(DeclarationError, match="'onlin' is not a variant of mer/rotations; did you mean 'online'"):
+            self.load(tmp_path, ("variant: online", "variant: onlin")).sweeps()
+
+    def test_no_such_reproduction(self):
+        with pytest.raises(DeclarationError, match="did you mean 'mer_rotations'"):
+            load_reproduction("mer_rotatons")
+
+    def test_a_sweep_copied_elsewhere_keeps_its_ids(self, tmp_path):
+        copied = Path(shutil.copy(spec.find_sweep("mer/rotations"), tmp_path / "mine.yaml"))
+        assert ids(copied) == ids(Path("mer/rotations"))
+
+
+def test_random_orders_do_not_touch_the_global_generator():
+    before = np.random.get_state()[1].tolist()
+    spec.RandomOrders(random=2, seed=0)
+    assert np.random.get_state()[1].tolist() == before

@@ -1,0 +1,284 @@
+"""The fused kernels against the plain PyTorch form, on the same draws."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import SETTINGS
+
+from clray.errors import DeclarationError
+from clray.training import run
+from clray.vision.engines import EagerNet, FusedNet, SparseImages, Workshop
+from clray.vision.models import Mlp, Weights
+from clray.vision.randomness import ClrayRandomness
+
+pytestmark = pytest.mark.usefixtures("kernels")
+WIDTHS = [(100, 100), (5, 5), (1, 1), (130, 100), (16, 33)]
+LR = 0.05
+
+
+def initial(hidden=(100, 100), seed=3) -> Weights:
+    model = Mlp(name="mlp", hidden=list(hidden))
+    weights = model.initial(model.sizes(784, 10), ClrayRandomness(seed))
+    rng = np.random.default_rng(seed)  # biases too, so that a wrong one shows
+    return [w + rng.uniform(-0.05, 0.05, w.shape).astype(np.float32) if w.ndim == 1 else w for w in weights]
+
+
+def nets(stream, hidden=(100, 100), lr=LR) -> tuple[EagerNet, FusedNet]:
+    weights = initial(hidden)
+    return Workshop(stream, "eager").net(weights, lr), Workshop(stream, "fused").net(weights, lr)
+
+
+def flat(weights: Weights) -> np.ndarray:
+    return np.concatenate([np.asarray(w, np.float64).ravel() for w in weights])
+
+
+def apart(a: Weights, b: Weights) -> float:
+    """The distance between two sets of weights, relative to the first."""
+    return float(np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(a)))
+
+
+def same_update(before: Weights, eager: Weights, fused: Weights, tolerance: float = 1e-5) -> None:
+    """The two engines moved the weights alike, and did move them."""
+    one, other = flat(eager) - flat(before), flat(fused) - flat(before)
+    assert np.linalg.norm(one) > 0
+    # A weight holds 24 bits, and its update is a difference of two: that much is rounding, whatever the update.
+    rounding = np.linalg.norm(flat(before) * 2.0**-24) * 2
+    assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(one) + rounding
+
+
+class TestOneUpdate:
+    """A learning rate of 1 makes the update as large as the weights, so that rounding hides nothing of it."""
+
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    @pytest.mark.parametrize(
+        ("kind", "positions", "scale"),
+        [
+            ("step", [7], None),
+            ("step", [7, 3, 3, 150], None),
+            ("step", [7, 3, 3, 150], [1.0, 0.25, 0.25, 0.5]),
+            ("steps", [7], [5.0]),
+        ],
+    )
+    def test_it_is_the_same(self, stream, hidden, kind, positions, scale):
+        eager, fused = nets(stream, hidden, lr=1.0)
+        before = eager.weights()
+        for net in (eager, fused):
+            getattr(net, kind)(positions, scale)
+        same_update(before, eager.weights(), fused.weights())
+
+    def test_a_mean_is_not_a_sum(self, stream):
+        _, fused = nets(stream, lr=1.0)
+        before = fused.weights()
+        fused.step([7, 3])
+        mean = flat(fused.weights()) - flat(before)
+        fused.load(before)
+        fused.step([7, 3], [1.0, 1.0])
+        summed = flat(fused.weights()) - flat(before)
+        np.testing.assert_allclose(summed, 2 * mean, atol=1e-6)
+
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    def test_gradients(self, stream, hidden):
+        eager, fused = nets(stream, hidden)
+        positions = [0, 60, 110, 199]
+        autograd = flat([g.numpy() for g in eager.gradients(eager.losses(positions).mean())])
+        np.testing.assert_allclose(flat(fused.views(fused.gradient(positions))), autograd, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("hidden", [(100, 100), (5, 33)])
+    def test_gradients_and_products_of_groups(self, stream, hidden):
+        eager, fused = nets(stream, hidden)
+        positions = np.array([[0, 5, 9], [60, 61, 61], [120, 7, 130]])
+        groups = fused.groups(positions)
+        groups.update()
+        autograd = np.stack(
+            [flat([g.numpy() for g in eager.gradients(eager.losses(group).mean())]) for group in positions]
+        )
+        own = flat([g.numpy() for g in eager.gradients(eager.losses([180]).mean())])
+        formed = np.stack([flat(fused.views(g)) for g in groups.gradients()])
+        np.testing.assert_allclose(formed, autograd, rtol=1e-4, atol=1e-6)
+        assert groups.products(180) == pytest.approx(autograd @ own, rel=1e-4)
+
+    def test_sequential_steps_are_not_one_step(self, stream):
+        for net in nets(stream, lr=0.5):
+            before = net.weights()
+            net.steps([1, 2])
+            sequential = net.weights()
+            net.load(before)
+            net.step([1, 2], [1.0, 1.0])
+            assert apart(sequential, net.weights()) > 1e-3
+
+    @pytest.mark.parametrize("rate", [1.0, 0.3, 0.03])
+    def test_reptile_steps(self, stream, rate):
+        for net in nets(stream, lr=0.5):
+            before = net.weights()
+            kept = net.snapshot()
+            net.steps([1, 2, 3])
+            after = net.weights()
+            net.interpolate(kept, rate)
+            wanted = flat(before) + rate * (flat(after) - flat(before))
+            np.testing.assert_allclose(flat(net.weights()), wanted, rtol=3e-7, atol=1e-7)
+
+
+class TestManySteps:
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    def test_the_parameters_stay_together(self, stream, hidden):
+        eager, fused = nets(stream, hidden, lr=0.01)
+        rng = np.random.default_rng(1)
+        for _ in range(20):
+            batch = rng.integers(200, size=50)
+            for net in (eager, fused):
+                net.steps(batch)
+        assert apart(initial(hidden), eager.weights()) > 0.01
+        assert apart(eager.weights(), fused.weights()) < 1e-4
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_whole_trials_of_every_method(self, name, train):
+        """Hundreds to thousands of updates: the weights, and the accuracies of every evaluation."""
+        eager, fused = (train(name, engine) for engine in ("eager", "fused"))
+        measured = [run(training) for training in (eager, fused)]
+        assert max(abs(a.value - b.value) for a, b in zip(*measured, strict=True)) <= 0.003
+        assert [m[:4] for m in measured[0]] == [m[:4] for m in measured[1]]
+        start = train(name)
+        for task in range(3):
+            assert apart(eager.method.weights(task), fused.method.weights(task)) < 1e-4
+        assert apart(start.method.weights(2), fused.method.weights(2)) > 0.005
+
+    @pytest.mark.parametrize("hidden", [(5, 5), (1, 1), (130, 7)])
+    def test_padded_units_stay_zero(self, stream, hidden):
+        _, fused = nets(stream, hidden, lr=0.05)
+        rng = np.random.default_rng(2)
+        kept = fused.snapshot()
+        fused.steps(rng.integers(200, size=300))
+        fused.step(rng.integers(200, size=20))
+        fused.interpolate(kept, 0.5)
+        real = np.zeros_like(fused.theta)
+        for view in fused.views(real):
+            view[...] = 1
+        assert (real == 0).sum() > 0
+        assert not fused.theta[real == 0].any()
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    def test_both_engines_count_alike(self, stream, hidden):
+        _, fused = nets(stream, hidden)
+        fused.steps(np.arange(200))
+        weights = fused.weights()
+        found = [[Workshop(stream, e).accuracy(weights, t) for t in range(4)] for e in ("eager", "fused")]
+        assert found[0] == pytest.approx(found[1], abs=1.1e-3)  # one image of a thousand may stand on the edge
+        if min(hidden) > 4:
+            assert len(set(found[1])) > 1
+
+    def test_it_is_the_fraction_of_right_answers(self, stream):
+        """Against a perceptron written out in numpy, task by task."""
+        _, fused = nets(stream)
+        fused.steps(np.arange(200))
+        W1, b1, W2, b2, W3, b3 = fused.weights()
+        for task in range(4):
+            h = np.maximum(stream.test_x(task) @ W1.T + b1, 0)
+            predicted = (np.maximum(h @ W2.T + b2, 0) @ W3.T + b3).argmax(1)
+            right = float((predicted == stream.test_labels).mean())
+            assert Workshop(stream, "fused").accuracy(fused.weights(), task) == pytest.approx(right, abs=1.1e-3)
+
+
+class TestWeights:
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_they_are_copies(self, stream, which):
+        """Weights handed out as views changed under who had asked for them, in one engine only."""
+        net = nets(stream)[which]
+        before = net.weights()
+        kept = [w.copy() for w in before]
+        net.steps(np.arange(20))
+        assert all((a == b).all() for a, b in zip(before, kept, strict=True))
+        for w in net.weights():
+            w += 1
+        assert apart(net.weights(), kept) < 0.5
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_a_snapshot_is_a_copy(self, stream, which):
+        net = nets(stream)[which]
+        before, kept = net.weights(), net.snapshot()
+        net.steps(np.arange(20))
+        net.interpolate(kept, 1e-9)
+        assert apart(before, net.weights()) < 1e-6
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_a_net_neither_keeps_nor_changes_what_it_was_given(self, stream, which):
+        given = initial()
+        kept = [w.copy() for w in given]
+        net = (EagerNet(given, stream, LR), FusedNet(given, SparseImages(stream.images, stream.labels), LR))[which]
+        net.steps(np.arange(20))
+        net.load(given)
+        net.steps(np.arange(20))
+        assert all((a == b).all() for a, b in zip(given, kept, strict=True))
+
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    def test_they_come_back_as_they_went_in(self, stream, hidden):
+        for net in nets(stream, hidden):
+            given = initial(hidden, seed=9)
+            net.load(given)
+            assert all((a == b).all() and a.shape == b.shape for a, b in zip(net.weights(), given, strict=True))
+
+
+class TestWhichEngine:
+    def test_auto_is_fused_on_the_cpu(self, train):
+        assert train("online", "auto").facts == {"engine": "fused", "device": "cpu"}
+        assert train("online", "eager").facts == {"engine": "eager", "device": "cpu"}
+
+    @pytest.mark.parametrize("hidden", [(20,), (20, 20, 20)])
+    def test_other_depths_are_eager(self, train, hidden):
+        training = train("online", "auto", hidden=hidden)
+        assert training.facts["engine"] == "eager"
+        assert run(training)[-1].value > 0.1
+
+    def test_what_has_no_kernel_is_an_error_that_names_the_others(self, train):
+        with pytest.raises(DeclarationError, match=r"two hidden layers.*allowed here: auto, eager"):
+            train("online", "fused", hidden=(20,))
+
+
+SAME_BITS = """
+import hashlib, numpy as np
+from clray.execution import set_threads
+set_threads(1)
+from clray.vision.engines import FusedNet, SparseImages
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (50, 784)) * (rng.random((50, 784)) < 0.2)
+examples = SparseImages(images.astype(np.uint8), rng.integers(0, 10, 50))
+shapes = [(100, 784), (100,), (100, 100), (100,), (10, 100), (10,)]
+net = FusedNet([(0.1 * rng.standard_normal(s)).astype(np.float32) for s in shapes], examples, 0.05)
+for i in range(40):
+    net.step(rng.integers(50, size=11))
+print(hashlib.sha256(b"".join(w.tobytes() for w in net.weights())).hexdigest())
+"""
+
+
+def same_bits(**environment: str) -> str:
+    """The hash of some weights after some steps in a process of their own."""
+    command, environment = [sys.executable, "-c", SAME_BITS], {**os.environ, **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_two_processes_give_the_same_bits():
+    assert same_bits() == same_bits()
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_gives_the_same_bits(tmp_path):
+    """As those that load the kernels from numba's cache: with fast-math they rounded otherwise."""
+    assert same_bits(NUMBA_CACHE_DIR=str(tmp_path)) == same_bits(NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_a_trial_gives_the_same_bits_twice(train):
+    def digest() -> str:
+        training = train("mer")
+        run(training)
+        return hashlib.sha256(b"".join(w.tobytes() for w in training.method.weights(0))).hexdigest()
+
+    assert digest() == digest()
