@@ -42,9 +42,7 @@ SAME_DRAWS = """\
 `randomness: official` draws every number as the official code does. What is left is rounding: the engines sum in
 another order, and a method that takes tens of steps on each example amplifies the last bit. The columns are ours
 less the official figure, seed by seed; `·` is agreement to the last digit (no test image of the five tasks counted
-otherwise in sum). Of {runs} runs {exact} agree in all three metrics. A difference may come from a single example for
-which a hidden unit is on in one engine and off in the other, as in `rot5_ewc_lr1e-2` with seed 1: the same fused
-trial from weights changed by one part in 100,000 ends anywhere between agreement to the last digit and a point away.
+otherwise in sum). Of {runs} runs {exact} agree in all three metrics.
 
 | case | {columns} |
 |---|{rule}|

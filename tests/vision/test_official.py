@@ -17,18 +17,15 @@ COUNTED_ALIKE = 1e-6
 """Accuracies are multiples of 1e-4 and the reference is float32: no test image may be counted otherwise."""
 ROUNDING = {
     # Both engines sum in another order than the official code. Where a method takes one step an example that shows in
-    # no prediction, or in one where a hidden unit stands on the edge (docs/parity_mer.md); tens of sequential steps an
-    # example amplify it. The bounds on RA and LA are about twice what was measured: other processors round otherwise.
+    # no prediction; tens of sequential steps an example amplify it, by up to these differences of RA and LA. They are
+    # two to three times what was measured, and GEM's were exact: other processors, and other BLAS, round otherwise.
     "rot5_eralg4_200": 0.008,
     "rot5_eralg5_200": 0.003,
-    "rot5_ewc_lr1e-2": 0.015,
-    "rot5_ewc_official": 0.001,
     "rot5_gem_m40": 0.008,
     "rot5_meralg1_200": 0.006,
     "rot5_meralg6_200": 0.015,
     "rot5_meralg7_200": 0.006,
 }
-
 
 _FUSED: dict[tuple[str, int], dict[str, float]] = {}
 
@@ -112,8 +109,8 @@ def test_fused_figures_are_the_official_ones(name, seed, mnist, kernels):
 
 def test_fused_figures_agree_to_the_last_digit_where_they_did(mnist, kernels):
     """The tolerances above would hide an error that is small everywhere: most of these agree exactly."""
-    sensitive = [("rot5_eralg4_200", 0), ("rot5_gem_m40", 1), ("rot5_gem_m40", 2), ("rot5_ewc_lr1e-2", 0)]
-    sensitive += [("rot5_ewc_official", 0), ("rot5_ewc_official", 1), ("rot5_meralg1_200", 2)]
+    sensitive = [("rot5_eralg4_200", 0), ("rot5_gem_m40", 0), ("rot5_gem_m40", 1), ("rot5_gem_m40", 2)]
+    sensitive += [("rot5_meralg1_200", 1), ("rot5_meralg7_200", 1)]
     exact = 0
     for name, seed in sensitive:
         ours = fused(name, seed, mnist)
