@@ -91,8 +91,8 @@ class Execution:
                 self._training.load_state_dict(state["training"])
                 self.measurements = [Measurement(*row) for row in state["measurements"]]
                 self.seconds = state["seconds"]
-            except (CheckpointError, KeyError, TypeError):
-                # Unreadable, though its checksum holds: made by other code. The one before it may do, or the start.
+            except (CheckpointError, KeyError, TypeError, RuntimeError):
+                # Not to be continued, though its checksum holds. The one before it may do, or the start.
                 self._training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
                 continue
             self.resumed = self._training.progress

@@ -428,7 +428,8 @@ _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?
 class Claim(Declared):
     """What a paper published for one cell, in per cent where the metric is a rate.
 
-    In a file it may be short, ``89.56 ± 0.11`` (``± ?`` where the spread is not known), or a mapping of these keys.
+    In a file it may be short, ``89.56 ± 0.11`` (where the spread is not known ``"89.56 ± ?"``, in quotes), or a
+    mapping of these keys.
     """
 
     mean: float
