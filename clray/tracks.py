@@ -35,6 +35,10 @@ class Track(Protocol):
         """The name of a method's file below ``methods/``, without its ending."""
         ...
 
+    def loop_of(self, method: str) -> str:
+        """The name of the file, in the track's folder and without its ending, that trains what ``module_of`` names."""
+        ...
+
     def estimate(self, trial: Trial) -> float:
         """Seconds that the trial takes on one core or GPU, roughly, for a plan made before anything has run."""
         ...

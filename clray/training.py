@@ -16,8 +16,10 @@ from clray.metrics import Measurement
 class Training(Protocol):
     """One trial in progress."""
 
-    progress: float
-    """How much of the trial is done, 0 to 1."""
+    @property
+    def progress(self) -> float:
+        """How much of the trial is done, 0 to 1."""
+        ...
 
     def advance(self) -> list[Measurement]:
         """Train to the next natural stop (at most some tens of seconds) and return what was measured on the way.

@@ -12,6 +12,7 @@ import pytest
 from clray import provenance
 
 METHODS = ("online", "er", "gem")
+TASK_METHODS = ("naive", "agem")
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 def digests() -> dict[str, str]:
     provenance.code_digest.cache_clear()
-    found = {method: provenance.code_digest("vision", method) for method in METHODS}
+    found = {method: provenance.code_digest("vision", method) for method in (*METHODS, *TASK_METHODS)}
     provenance.code_digest.cache_clear()
     return found
 
@@ -37,7 +38,7 @@ def append(path: Path, text: str) -> None:
 def test_it_is_the_same_wherever_the_package_lies(package):
     copied = digests()
     provenance.code_digest.cache_clear()
-    assert len(set(copied.values())) == len(METHODS)
+    assert len(set(copied.values())) == len(METHODS) + len(TASK_METHODS)
     assert all(len(digest) == 16 for digest in copied.values())
 
 
@@ -60,19 +61,36 @@ def test_a_method_s_own_code_counts_for_it_alone(package):
     assert (after["online"], after["gem"]) == (before["online"], before["gem"])
 
 
-@pytest.mark.parametrize(
-    "file",
-    ["training.py", "optim.py", "vision/training.py", "vision/data.py", "vision/engines.py", "vision/kernels/mlp.py"],
-)
-def test_what_methods_share_counts_for_all(package, file):
+@pytest.mark.parametrize("file", ["training.py", "optim.py"])
+def test_what_tracks_share_counts_for_those_who_use_it(package, file):
     before = digests()
     append(package / file, "\nx = 1\n")
-    assert not set(digests().values()) & set(before.values())
+    changed = {method for method, digest in digests().items() if digest != before[method]}
+    assert changed == ({"gem"} if file == "optim.py" else {*METHODS, *TASK_METHODS})
+
+
+@pytest.mark.parametrize("file", ["stream_training.py", "engines.py", "kernels/mlp.py", "randomness.py", "benchmarks.py"])
+def test_what_methods_share_counts_for_those_who_use_it(package, file):
+    before = digests()
+    append(package / "vision" / file, "\nx = 1\n")
+    changed = {method for method, digest in digests().items() if digest != before[method]}
+    assert changed == {*METHODS, *(TASK_METHODS if file == "benchmarks.py" else ())}
+
+
+@pytest.mark.parametrize("file", ["task_training.py", "tag.py", "learner.py", "networks.py", "hessian.py"])
+def test_the_other_loop_counts_for_its_own_methods(package, file):
+    before = digests()
+    append(package / "vision" / file, "\nx = 1\n")
+    assert {method for method, digest in digests().items() if digest != before[method]} == set(TASK_METHODS)
 
 
 @pytest.mark.parametrize(
-    "file", ["cli.py", "results.py", "planning.py", "cluster/launch.py", "metrics.py", "vision/methods/__init__.py"]
-)
+    "file",
+    [
+        "cli.py", "results.py", "planning.py", "cluster/launch.py", "metrics.py", "spec.py",
+        "vision/methods/__init__.py", "vision/training.py", "vision/data.py", "vision/datasets/__init__.py",
+    ],
+)  # fmt: skip
 def test_what_determines_no_number_does_not(package, file):
     before = digests()
     append(package / file, "\nx = 1\n")
