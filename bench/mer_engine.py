@@ -25,7 +25,7 @@ from clray.execution import set_threads  # noqa: E402
 from clray.spec import Selection, load_sweep  # noqa: E402
 from clray.vision import data  # noqa: E402
 from clray.vision.models import Weights  # noqa: E402
-from clray.vision.training import StreamTraining  # noqa: E402
+from clray.vision.stream_training import StreamTraining  # noqa: E402
 
 ENGINES = ("eager", "fused")
 PAST = 10

@@ -1,41 +1,42 @@
-"""The vision track: one trial as a ``Training`` (see ``clray.training``), and what the track tells of its settings."""
+"""The vision track: what it tells of its settings, and which of its two training loops a trial is for.
+
+``stream_training``: one example at a time (the MER family). ``task_training``: task by task, in minibatches and epochs
+(Stable SGD, TAG and their baselines). A benchmark belongs to one of them, and so do a method and a network.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from pydantic import BaseModel
 
-from clray.errors import CheckpointError, DeclarationError
-from clray.metrics import Measurement
 from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.training import Training
 from clray.vision import data as sources
-from clray.vision.benchmarks import BENCHMARKS, build
-from clray.vision.engines import Workshop
-from clray.vision.methods import METHODS, find
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.methods import METHODS, STREAM_METHODS, TASK_METHODS, find
 from clray.vision.models import MODELS
-from clray.vision.randomness import ClrayRandomness, OfficialRandomness
-
-_STOP_AFTER = 10.0
-"""Seconds of training after which ``advance`` returns even where there is nothing to evaluate yet."""
-_LOOK_AT_CLOCK = 50
-"""Examples between looks at the clock."""
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
-    benchmark = declared["benchmark"]
-    name = benchmark.get("name")
-    if name not in BENCHMARKS:
-        raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
-    model = {"name": "mlp", **declared["model"]}
-    if model["name"] not in MODELS:
-        raise SettingError("model", ["name"], f"{model['name']!r} is not a model; {one_of(str(model['name']), MODELS)}")
-    method = declared["method"]
-    if method not in METHODS:
-        raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), METHODS)}")
-    stream = check_settings("benchmark", BENCHMARKS[name], benchmark)
+    name = declared["benchmark"].get("name")
+    if name in BENCHMARKS:
+        return _resolve_stream(declared)
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    if name in TASK_BENCHMARKS:
+        return _resolve_tasks(declared)
+    every = [*BENCHMARKS, *TASK_BENCHMARKS]
+    raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), every)}")
+
+
+def _resolve_stream(declared: dict[str, Any]) -> dict[str, Any]:
+    benchmark, model = declared["benchmark"], {"name": "mlp", **declared["model"]}
+    schema = _named("model", model["name"], MODELS, "a model for streams of single examples")
+    method = _method(declared["method"], STREAM_METHODS, benchmark["name"])
+    stream = check_settings("benchmark", BENCHMARKS[benchmark["name"]], benchmark)
     settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
     kept = getattr(settings, "memories_per_task", 0)
     if kept > stream.train_per_task:  # type: ignore[attr-defined]
@@ -44,9 +45,44 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
             ["memories_per_task"],
             f"{kept} is more than a task has: train_per_task is {stream.train_per_task}",  # type: ignore[attr-defined]
         )
+    return _resolved(stream, check_settings("model", schema, model), method, settings)
+
+
+def _resolve_tasks(declared: dict[str, Any]) -> dict[str, Any]:
+    from clray.vision.networks import NETWORKS
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    benchmark, model = declared["benchmark"], declared["model"]
+    if "name" not in model:
+        raise SettingError("model", ["name"], f"this setting is missing; {one_of('', NETWORKS)}")
+    schema = _named("model", model["name"], NETWORKS, "a network")
+    method = _method(declared["method"], TASK_METHODS, benchmark["name"])
+    return _resolved(
+        check_settings("benchmark", TASK_BENCHMARKS[benchmark["name"]], benchmark),
+        check_settings("model", schema, model),
+        method,
+        check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"]),
+    )
+
+
+def _named(section: str, name: Any, known: Mapping[str, Any], what: str) -> Any:
+    if name not in known:
+        raise SettingError(section, ["name"], f"{name!r} is not {what}; {one_of(str(name), known)}")
+    return known[name]
+
+
+def _method(name: Any, known: Mapping[str, str], benchmark: str) -> str:
+    if name not in METHODS:
+        raise SettingError("hyperparameters", ["method"], f"{name!r} is not a method; {one_of(str(name), known)}")
+    if name not in known:
+        raise SettingError("hyperparameters", ["method"], f"{name!r} is not for {benchmark}; {one_of(name, known)}")
+    return name
+
+
+def _resolved(benchmark: BaseModel, model: BaseModel, method: str, settings: BaseModel) -> dict[str, Any]:
     return {
-        "benchmark": stream.model_dump(mode="json"),
-        "model": check_settings("model", MODELS[model["name"]], model).model_dump(mode="json"),
+        "benchmark": benchmark.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
         "method": method,
         "hyperparameters": settings.model_dump(mode="json"),
     }
@@ -54,12 +90,24 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
     """The data set a trial would read here; see ``clray.tracks.Track``."""
-    return sources.locate(trial.benchmark["dataset"], trial.benchmark["source"], fetch)
+    name, source = trial.benchmark["name"], trial.benchmark["source"]
+    if name in BENCHMARKS:
+        return sources.locate(trial.benchmark["dataset"], source, fetch)
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    names = TASK_BENCHMARKS[name](**trial.benchmark).datasets
+    return sources.locate(names[0], source, fetch) if len(names) == 1 else sources.locate_all(names, source, fetch)
 
 
-def train(trial: Trial, data: dict[str, Any], device: str) -> StreamTraining:
+def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     """The trial, ready to begin."""
-    return StreamTraining(trial, data, device)
+    if trial.benchmark["name"] in BENCHMARKS:
+        from clray.vision.stream_training import StreamTraining
+
+        return StreamTraining(trial, data, device)
+    from clray.vision.task_training import TaskTraining
+
+    return TaskTraining(trial, data, device)
 
 
 def module_of(method: str) -> str:
@@ -67,8 +115,18 @@ def module_of(method: str) -> str:
     return METHODS[method].partition(":")[0]
 
 
+def loop_of(method: str) -> str:
+    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    streams = {target.partition(":")[0] for target in STREAM_METHODS.values()}
+    return "stream_training" if method in streams else "task_training"
+
+
 def estimate(trial: Trial) -> float:
-    """Seconds on one core with the fused engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
+    """Seconds on one core with the fastest engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
+    return _estimate_stream(trial) if trial.benchmark["name"] in BENCHMARKS else _estimate_tasks(trial)
+
+
+def _estimate_stream(trial: Trial) -> float:
     settings, tasks = trial.hyperparameters, trial.benchmark["tasks"]
     examples = tasks * trial.benchmark["train_per_task"]
     gradients = examples * (settings.get("replay_batch", 0) + 1) * settings.get("batches_per_example", 1)
@@ -80,107 +138,28 @@ def estimate(trial: Trial) -> float:
     return seconds
 
 
-class StreamTraining:
-    """One pass over a stream, one example at a time, with evaluations on every task between."""
-
-    def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
-        if trial.engine == "fused" and (device != "cpu" or len(trial.model["hidden"]) != 2):
-            raise DeclarationError(
-                "engine: fused: this track's kernels are for two hidden layers on the CPU; allowed here: auto, eager"
-            )
-        engine = "eager" if trial.engine == "auto" and len(trial.model["hidden"]) != 2 else trial.engine
-        self.trial = trial
-        settings = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
-        official = trial.randomness == "official"
-        self.randomness = OfficialRandomness(trial.seed) if official else ClrayRandomness(trial.seed)
-        self.stream = build(settings, sources.load(data), trial.task_order, self.randomness.choose)
-        self.workshop = Workshop(self.stream, engine, device)
-        method = find(trial.method)
-        self.method = method(
-            method.Settings(**trial.hyperparameters), MODELS["mlp"](**trial.model), self.workshop, self.randomness
-        )
-        self.position = 0
-        """Examples learned so far."""
-        self.evaluated = False
-        """Whether the evaluation due before the next example is done."""
-
-    @property
-    def length(self) -> int:
-        return len(self.stream.labels)
-
-    @property
-    def progress(self) -> float:
-        if self.position == self.length:
-            return 1.0 if self.evaluated else 1.0 - 1e-9
-        return self.position / self.length
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"engine": self.workshop.name, "device": self.workshop.device}
-
-    def advance(self) -> list[Measurement]:
-        if self._evaluation_is_due():
-            self.evaluated = True
-            return self._evaluate()
-        deadline = time.monotonic() + _STOP_AFTER
-        while self.position < self.length and not self._evaluation_is_due():
-            self.method.observe(self.position)
-            self.position += 1
-            self.evaluated = False
-            if self.position % _LOOK_AT_CLOCK == 0 and time.monotonic() > deadline:
-                return []
-        self.evaluated = True
-        return self._evaluate()
-
-    def _evaluation_is_due(self) -> bool:
-        """Before any training, where a task ends, and every N examples where the trial says so."""
-        if self.evaluated:
-            return False
-        here = self.position
-        if here in (0, self.length) or self.stream.tasks[here] != self.stream.tasks[here - 1]:
-            return True
-        return self.trial.evaluate != "after_task" and here % self.trial.evaluate == 0
-
-    def _evaluate(self) -> list[Measurement]:
-        begun = int(self.stream.tasks[self.position - 1]) + 1 if self.position else 0
-        measured = []
-        for task in range(self.stream.task_count):
-            accuracy = self.workshop.accuracy(self.method.weights(task), task)
-            measured.append(Measurement(self.position, begun, task, "accuracy", accuracy))
-        return measured
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "position": self.position,
-            "evaluated": self.evaluated,
-            "randomness": self.randomness.state_dict(),
-            "method": _tensors(self.method.state_dict()),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        try:
-            self.position, self.evaluated = state["position"], state["evaluated"]
-            self.randomness.load_state_dict(state["randomness"])
-            self.method.load_state_dict(_arrays(state["method"]))
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
+_IMAGES = {"split-cifar100": 50_000, "split-mini-imagenet": 48_000, "split-cub": 6_000, "5-dataset": 260_000}
+"""Training images of all tasks together; each task of MNIST has 60,000."""
+_SECONDS_PER_STEP = {
+    "mlp": (0.0006, 0.000003),
+    "reduced-resnet18": (0.006, 0.0022),
+    "alexnet": (0.02, 0.0015),
+    "resnet18": (0.05, 0.12),
+}
+"""Of a network's step: for itself, and for each 32-pixel image in the batch."""
 
 
-def _tensors(state: Any) -> Any:
-    """NumPy arrays as tensors: what ``torch.load(weights_only=True)`` accepts."""
-    import torch
-
-    if isinstance(state, np.ndarray):
-        return torch.from_numpy(state.copy())
-    if isinstance(state, dict):
-        return {key: _tensors(value) for key, value in state.items()}
-    return [_tensors(value) for value in state] if isinstance(state, list | tuple) else state
-
-
-def _arrays(state: Any) -> Any:
-    """The inverse of ``_tensors``."""
-    if hasattr(state, "numpy"):
-        return state.numpy()
-    if isinstance(state, dict):
-        return {key: _arrays(value) for key, value in state.items()}
-    return [_arrays(value) for value in state] if isinstance(state, list) else state
+def _estimate_tasks(trial: Trial) -> float:
+    benchmark, settings = trial.benchmark, trial.hyperparameters
+    every = _IMAGES.get(benchmark["name"], 60_000 * benchmark["tasks"])
+    images = benchmark["train_per_task"] or every / benchmark["tasks"]
+    visits = benchmark["tasks"] * settings.get("cycles", 1) * benchmark["epochs"]
+    fixed, each = _SECONDS_PER_STEP[trial.model["name"]]
+    each *= 7 if benchmark["name"] == "split-mini-imagenet" else 1
+    passes = {"er_reservoir": 2.0, "agem": 2.4}.get(trial.method, 1.0)
+    step = (fixed + each * settings["batch"]) * passes
+    if settings.get("optimizer", "").startswith("tag-"):
+        step += 0.003
+    tests = benchmark["test_per_task"] or min(images / 5, 10_000)
+    evaluations = benchmark["tasks"] * (benchmark["tasks"] + 1) / 2 * tests * each / 3
+    return 5 + visits * images / settings["batch"] * step + evaluations

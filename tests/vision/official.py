@@ -13,7 +13,8 @@ from typing import Any
 from clray.metrics import Measurement, summarize
 from clray.spec import Trial
 from clray.training import run
-from clray.vision.training import StreamTraining, resolve
+from clray.vision.stream_training import StreamTraining
+from clray.vision.training import resolve
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "mer"
 ANGLES = [30.3992, 63.2864, 87.1406, 117.3210, 162.4059]

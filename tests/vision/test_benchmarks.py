@@ -17,7 +17,8 @@ from clray.spec import SettingError, load_sweep
 from clray.vision.benchmarks import BENCHMARKS, MnistPermutations, MnistRotations, arrange, build, rotation_map
 from clray.vision.data import ImageSet
 from clray.vision.randomness import ClrayRandomness, OfficialRandomness
-from clray.vision.training import StreamTraining, resolve
+from clray.vision.stream_training import StreamTraining
+from clray.vision.training import resolve
 
 OFFICIAL = MnistRotations(name="mnist-rotations", tasks=20, train_per_task=1000, seed=0).task_angles()
 ROTATIONS = {"name": "mnist-rotations", "tasks": 3, "train_per_task": 40, "source": "embedded"}
@@ -171,7 +172,7 @@ class TestEvaluations:
         assert ends[0] == ends[1]
 
     def test_a_stop_by_the_clock_changes_no_number(self, train, monkeypatch):
-        from clray.vision import training as module
+        from clray.vision import stream_training as module
 
         ends = []
         for seconds in (10.0, -1.0):

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from clray.optim import gem_multipliers
 from clray.training import run
-from clray.vision.methods import METHODS, find
+from clray.vision.methods import STREAM_METHODS, find
 from clray.vision.methods.ewc import CollapsedPenalty, SeparatePenalties
 
 ENGINES = ("eager", "fused")
@@ -288,8 +288,8 @@ class TestEr:
 
 
 def test_every_method_is_in_the_small_settings():
-    assert {method for method, _ in SETTINGS.values()} == set(METHODS)
-    for name in METHODS:
+    assert {method for method, _ in SETTINGS.values()} == set(STREAM_METHODS)
+    for name in STREAM_METHODS:
         assert find(name).Settings.model_config["extra"] == "forbid"
 
 

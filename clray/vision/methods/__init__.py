@@ -1,8 +1,9 @@
 """The methods of the vision track, one file each, and the list of their names.
 
-A method is a class with a ``Settings`` schema for its hyper-parameters. It learns from one arriving example at a time
-(``observe``), and says which weights answer for a task (``weights``). It knows nothing of files, sweeps or Ray.
-To add one: write its file, add its line below, declare a variant that names it.
+A method is a class with a ``Settings`` schema for its hyper-parameters. It knows nothing of files, sweeps or Ray.
+There are two kinds: some learn from one arriving example at a time (``Method`` below), others task by task, in
+minibatches and epochs (``clray.vision.learner.TaskMethod``). To add one: write its file, add its line below, declare a
+variant that names it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from clray.vision.models import Mlp, Weights
     from clray.vision.randomness import Randomness
 
-METHODS = {
+STREAM_METHODS = {
     "online": "online:Online",
     "independent": "independent:Independent",
     "task_input": "task_input:TaskInput",
@@ -26,6 +27,19 @@ METHODS = {
     "er": "er:Er",
     "mer": "mer:Mer",
 }
+"""Of benchmarks that bring one example at a time."""
+
+TASK_METHODS = {
+    "naive": "naive:Naive",
+    "stable_sgd": "stable_sgd:StableSgd",
+    "ewc_online": "ewc_online:EwcOnline",
+    "agem": "agem:AGem",
+    "er_reservoir": "er_reservoir:ErReservoir",
+    "multitask_cyclic": "multitask_cyclic:MultitaskCyclic",
+}
+"""Of benchmarks that bring a task at a time."""
+
+METHODS = {**STREAM_METHODS, **TASK_METHODS}
 """Name to ``module:Class`` within this package; a module is imported when one of its trials is planned or run."""
 
 
@@ -36,7 +50,7 @@ class Settings(BaseModel):
 
 
 class Method(Protocol):
-    """What the training loop asks of a method."""
+    """What the loop over single examples asks of a method."""
 
     Settings: ClassVar[type[BaseModel]]
 
@@ -55,7 +69,7 @@ class Method(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def find(name: str) -> type[Method]:
+def find(name: str) -> Any:
     """The class of a method; KeyError where there is none."""
     module, _, attribute = METHODS[name].partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

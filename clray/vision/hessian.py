@@ -1,0 +1,348 @@
+"""The shape of the loss around a network's weights: the largest eigenvalues of its Hessian, and how far it moved.
+
+What Stable SGD (Mirzadeh 2020, arXiv 2006.06958) shows in Fig. 3. Its official code
+(github.com/imirzadeh/stable-continual-learning @be4049c) takes the eigenvalues once a task, right after its last
+epoch, on that task's test images in batches of 256, of the mean cross-entropy of the network in eval mode. The
+defaults here are what that code does:
+
+- its ``external_libs/hessian_eigenthings`` averages the products of the batches, each batch counted alike: an image
+  of a short last batch weighs more (``weighting: batches``). The mean over images is ``weighting: examples``;
+- it runs 18 steps of power iteration for each of 3 eigenvalues, which ends before convergence. Lanczos on the same
+  weights gives values that differ by about one per cent;
+- it never measures the displacement, which the paper's figure shows: here it is the Frobenius norm over all
+  parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Weighting = Literal["batches", "examples"]
+
+_CHUNK = 1024  # images; larger chunks are no faster
+_CHUNK_BYTES = 2**28  # of what one chunk's graph holds
+_KEPT_BYTES = 2**30  # of what all graphs together may hold between products
+
+
+class Curvature(BaseModel):
+    """What is measured of the Hessian after each task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    eigenvalues: Annotated[int, Field(ge=1)] = 3
+    solver: Literal["power_iteration", "lanczos"] = "power_iteration"
+    """``power_iteration``: 18 steps each, as the official code; ``lanczos``: converged."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """The task's first so many test images; None for all."""
+    batch: Annotated[int, Field(ge=1)] = 256
+    """Images a batch. It sets how much an image weighs where ``weighting`` is ``batches``, nothing else."""
+    weighting: Weighting = "batches"
+    """``batches`` counts every batch alike, as the official code; ``examples`` counts every image alike."""
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Hessian times vector
+
+
+def image_weights(images: int, batch: int, weighting: Weighting) -> NDArray[np.float64]:
+    """What each image's cross-entropy counts in the loss whose Hessian is taken: [images], their sum is 1.
+
+    A mean over batches of means over their images is a weighted sum over images. So it can be computed in pieces of
+    any size, whatever the batches are.
+    """
+    if weighting == "examples":
+        return np.full(images, 1 / images)
+    starts = np.arange(0, images, batch)
+    sizes = np.minimum(batch, images - starts)
+    return np.repeat(1 / (len(starts) * sizes), sizes)
+
+
+class HessianProduct:
+    """The Hessian of a module's cross-entropy times a vector.
+
+    The module is read, never written: it is evaluated in eval mode with copies of its parameters and buffers, and its
+    modes are as they were when the constructor returns. Later changes to it do not reach this object.
+
+    Plain ``torch.autograd``: as the weights never change, the graph of the gradient is built once and a product is
+    one pass back through it. On one core, the MLP 784-100-100-10 and 10,000 images, a product takes 77 ms so in chunks
+    of 1024, 90 ms in batches of 256; 150 ms where the gradient is built anew for every product, as the official code
+    does; 200 to 290 ms by ``torch.func.jvp`` of the gradient; 80 to 94 ms by ``torch.func.linearize``, after seconds
+    of tracing. Graphs that would hold more than a gigabyte are built anew for every product.
+
+    Args:
+        module: any module that maps x to logits, where in eval mode an image's logits depend on no other image.
+        x: inputs [n, …] of the module, of its dtype, on its device.
+        y: labels [n].
+        batch: images a batch, see ``image_weights``.
+        weighting: whether batches or examples count alike.
+        head: what is done to the module's outputs before the softmax, such as keeping the columns of one task.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        x: Tensor,
+        y: Tensor,
+        batch: int = 256,
+        weighting: Weighting = "batches",
+        head: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        import torch
+
+        assert len(x) == len(y) > 0, f"{len(x)} inputs, {len(y)} labels"
+        self._copies = {n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
+        self._buffers = {n: b.detach().clone() for n, b in module.named_buffers()}
+        self._parameters = list(self._copies.values())
+        self._module, self._head = module, head
+        first = self._parameters[0]
+        self.dtype, self.device = first.dtype, first.device
+        self.size = sum(p.numel() for p in self._parameters)
+        """How many parameters there are: a vector's length. They lie in it in the order of ``parameters()``."""
+        weights = torch.from_numpy(image_weights(len(x), batch, weighting)).to(self.device, self.dtype)
+        held = self._held_bytes(x[:16], y[:16], weights[:16]) / len(x[:16])
+        # Batch by batch the sums round as the official code's do, which can decide when power iteration stops.
+        most = batch if weighting == "batches" else _CHUNK
+        chunk = int(min(most, max(1, _CHUNK_BYTES // held)))
+        self._chunks = list(zip(x.split(chunk), y.split(chunk), weights.split(chunk), strict=True))
+        self._kept = list(self._gradients()) if held * len(x) <= _KEPT_BYTES else None
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """``H v`` [size] for ``v`` [size]."""
+        import torch
+
+        total = torch.zeros_like(vector)
+        for gradient in self._gradients() if self._kept is None else self._kept:
+            parts = torch.autograd.grad(
+                gradient,
+                self._parameters,
+                vector,
+                retain_graph=self._kept is not None,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            total += _flat(parts)
+        return total
+
+    def _gradients(self) -> Iterator[Tensor]:
+        """Each chunk's share of the gradient [size], with its graph."""
+        return (self._gradient(*chunk) for chunk in self._chunks)
+
+    def _gradient(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        import torch
+
+        with _eval_mode(self._module):
+            outputs = torch.func.functional_call(self._module, (self._copies, self._buffers), (x,))
+        if self._head is not None:
+            outputs = self._head(outputs)
+        loss = torch.nn.functional.cross_entropy(outputs, y, reduction="none") @ weights
+        found = torch.autograd.grad(
+            loss, self._parameters, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return _flat(found)
+
+    def _held_bytes(self, x: Tensor, y: Tensor, weights: Tensor) -> int:
+        """The memory that the graph of the gradient holds beside the parameters."""
+        import torch
+
+        held: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            gradient = self._gradient(x, y, weights)
+        known = {p.untyped_storage().data_ptr() for p in (x, y, weights, *self._parameters, gradient)}
+        return max(1, sum(bytes for pointer, bytes in held.items() if pointer not in known))
+
+
+@contextmanager
+def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Eigenvalues
+
+Product = Callable[["Tensor"], "Tensor"]
+"""A symmetric matrix times a vector [size]."""
+
+
+def top_eigenvalues_by_power_iteration(
+    product: Product,
+    size: int,
+    count: int = 3,
+    steps: int = 18,
+    tolerance: float = 1e-5,
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """Power iteration with deflation as ``external_libs/hessian_eigenthings`` of the official Stable SGD code does it.
+
+    Its particulars, all of which show in the numbers since 18 steps end before convergence:
+
+    - the first vector is uniform on [0, 1) in every component, and not normalised: the estimate of the first step is
+      not one of an eigenvalue, and serves the stopping rule only, unless ``steps`` is 1;
+    - a step is one product: the estimate is ``v·Hv`` with the vector that went in, the vector that comes out is
+      ``Hv`` normalised. So the vector kept is one step ahead of the estimate;
+    - it stops when the estimate changed by less than ``tolerance`` of itself, or after ``steps`` products;
+    - an eigenpair (λ, v) is deflated by subtracting ``λ v (v·x)`` from every later product, and the search for the
+      next one starts from that same ``v``, which the deflation has just all but cancelled: from what an unconverged
+      pair leaves over;
+    - what is found are the eigenvalues largest in magnitude, with their signs, sorted in descending order; they need
+      not be found in that order;
+    - a vector that the matrix sends to zero ends the search with the eigenvalue 0.
+
+    The official code draws from torch's global generator, and draws more than it uses: ``size`` normal numbers for
+    each eigenpair, and one 64-bit integer for each pass over the data (by the loader). Neither changes the result;
+    whoever follows its stream of random numbers beyond this point has to draw them too.
+
+    Args:
+        product: a symmetric matrix times a vector of ``dtype`` on ``device``.
+        size: its rows.
+        count: how many eigenvalues.
+        generator: of the first vector, which is drawn in float32.
+        dtype: float32 by default.
+    """
+    import torch
+
+    vector = torch.rand(size, generator=generator, device=generator.device).to(device, dtype)
+    found: list[tuple[float, Tensor]] = []
+    for _ in range(min(count, size)):
+        value = 0.0
+        for _ in range(steps):
+            image = product(vector)
+            for eigenvalue, eigenvector in found:
+                image = image - eigenvalue * eigenvector.dot(vector) * eigenvector
+            before, value = value, float(vector.dot(image))
+            length = image.norm()
+            if length == 0:
+                value, vector = 0.0, image
+                break
+            vector = image / length
+            if value != 0 and abs((value - before) / value) < tolerance:
+                break
+        found.append((value, vector))
+    return sorted((value for value, _ in found), reverse=True)
+
+
+def top_eigenvalues_by_lanczos(
+    product: Product,
+    size: int,
+    count: int = 3,
+    tolerance: float = 1e-4,
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """The algebraically largest eigenvalues, descending: implicitly restarted Lanczos (ARPACK, through SciPy).
+
+    Args:
+        product: a symmetric matrix times a vector of ``dtype`` on ``device``.
+        size: its rows; more than ``count``.
+        count: how many eigenvalues.
+        tolerance: of an eigenpair (λ, v), ``‖Hv - λv‖`` over ``|λ|``. The error of λ is at most that, and of the order
+            of its square where eigenvalues are well apart.
+        generator: of the first vector: normal, drawn in float32.
+        dtype: float32 by default.
+
+    Raises:
+        FloatingPointError: a product is not finite.
+        scipy.sparse.linalg.ArpackNoConvergence: ten products for every row were not enough.
+    """
+    import torch
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    def apply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        image = product(torch.from_numpy(vector.reshape(-1)).to(device, dtype or torch.float32))
+        if not image.isfinite().all():
+            raise FloatingPointError("the Hessian times a vector is not finite")
+        return image.to("cpu", torch.float64).numpy()
+
+    start = torch.randn(size, generator=generator, device=generator.device).to("cpu", torch.float64).numpy()
+    operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
+    values = eigsh(operator, count, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
+    return sorted((float(value) for value in values), reverse=True)
+
+
+def measure(
+    module: torch.nn.Module,
+    x: Tensor,
+    y: Tensor,
+    settings: Curvature,
+    generator: torch.Generator,
+    head: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """The largest eigenvalues of a task's Hessian: ``eigenvalue_1`` (the largest) to ``eigenvalue_k``.
+
+    Not a number, all of them, where the loss or its derivatives are not finite: the network has diverged.
+
+    Args:
+        module: see ``HessianProduct``.
+        x: the task's test images, as the module takes them.
+        y: their labels.
+        generator: of the solver's first vector.
+        head: see ``HessianProduct``.
+    """
+    chosen = slice(settings.images)
+    product = HessianProduct(module, x[chosen], y[chosen], settings.batch, settings.weighting, head)
+    powers = settings.solver == "power_iteration"
+    solve = top_eigenvalues_by_power_iteration if powers else top_eigenvalues_by_lanczos
+    wanted = settings.eigenvalues
+    try:
+        values = solve(product, product.size, wanted, generator=generator, dtype=product.dtype, device=product.device)
+    except FloatingPointError:
+        values = []
+    if len(values) < wanted or not np.isfinite(values).all():
+        values = [float("nan")] * wanted
+    return {f"eigenvalue_{i + 1}": value for i, value in enumerate(values)}
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Displacement
+
+
+def norm(parameters: Iterable[Tensor]) -> float:
+    """The Frobenius norm of all parameters together."""
+    return math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
+
+
+def displacement(parameters: Iterable[Tensor], origin: Iterable[Tensor]) -> float:
+    """How far the parameters are from where they were: ``‖w - o‖`` over all of them together.
+
+    The two must have the same shapes in the same order. ``origin`` are copies: parameters change in place.
+    """
+    return norm(p.detach().double() - o.detach().double() for p, o in zip(parameters, origin, strict=True))
+
+
+def relative_displacement(parameters: Iterable[Tensor], origin: Iterable[Tensor]) -> float:
+    """The displacement as a share of how large the parameters were: ``‖w - o‖ / ‖o‖``."""
+    origin = list(origin)
+    return displacement(parameters, origin) / norm(origin)

@@ -1,0 +1,95 @@
+"""EWC with one running Fisher information (TAG's ``existing_methods/ewc.py``), as coded there and as intended.
+
+The penalty is ``strength * sum F (p - p*)^2``, without a factor of one half, p* the parameters at the end of the last
+task. Its gradient alone is clipped to norm 100; the loss's is then added.
+
+``as_coded``, after task t (from 1): F <- (F + t g^2) / (t + 1) with g the gradient of the mean loss of 200 images, in
+evaluation mode, under the mask of task t + 1. So the true class is masked, F measures how the network sorts old
+images into the next task's classes, and after the last task every logit is masked.
+
+``intended``: the task's own mask, the mean of the squared gradients of single images, and a running mean over tasks,
+F <- ((t - 1) F + f) / t.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from clray.vision.learner import MASKED, Batch, TaskMethod
+from clray.vision.optimizers import OptimizerSettings
+
+_CLIP = 100.0
+
+
+class EwcOnline(TaskMethod):
+    """Each step also pulls the parameters to where the last task left them, the more the Fisher information says."""
+
+    class Settings(OptimizerSettings):
+        strength: Annotated[float, Field(ge=0)]
+        """Lambda, the weight of the penalty."""
+        fisher: Literal["as_coded", "intended"] = "as_coded"
+        fisher_images: Annotated[int, Field(ge=1)] = 200
+        """Training images of a task that its Fisher information is estimated from."""
+
+    def __init__(self, settings: Settings, learner: Any) -> None:
+        super().__init__(settings, learner)
+        self.fisher = [torch.zeros_like(p) for p in learner.parameters]
+        self.anchor = [p.detach().clone() for p in learner.parameters]
+        self.finished = 0
+
+    def add_gradients(self, batch: Batch) -> None:
+        parameters, strength = self.learner.parameters, self.settings.strength
+        for p, fisher, anchor in zip(parameters, self.fisher, self.anchor, strict=True):
+            p.grad = 2 * strength * fisher * (p.detach() - anchor)
+        torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
+
+    def end_task(self, task: int) -> None:
+        learner, stream = self.learner, self.learner.stream
+        self.finished += 1
+        t = self.finished
+        learner.module.eval()
+        count = len(stream.train.members[task])
+        order = learner.randomness.order(f"Fisher information {t}", count, shuffled=True)
+        x, y = stream.batch(task, order[: self.settings.fisher_images].to(stream.device))
+        if self.settings.fisher == "as_coded":
+            squares = self._squares_as_coded(x, y, task)
+            self.fisher = [(f + t * s) / (t + 1) for f, s in zip(self.fisher, squares, strict=True)]
+        else:
+            squares = self._mean_squares(x, y, task)
+            self.fisher = [((t - 1) * f + s) / t for f, s in zip(self.fisher, squares, strict=True)]
+        self.anchor = [p.detach().clone() for p in learner.parameters]
+        super().end_task(task)
+
+    def _squares_as_coded(self, x: Tensor, y: Tensor, task: int) -> list[Tensor]:
+        stream, module = self.learner.stream, self.learner.module
+        logits = module(x)
+        width = stream.heads[task][1] - stream.heads[task][0]
+        begin, end = stream.heads[task][0] + width, stream.heads[task][1] + width  # the next block of logits
+        if stream.heads[task] != (0, stream.outputs):
+            with torch.no_grad():  # in place: the gradient still flows through what is overwritten
+                logits[:, :begin] = MASKED
+                logits[:, end:] = MASKED
+        gradients = torch.autograd.grad(cross_entropy(logits, y), self.learner.parameters)
+        return [g**2 for g in gradients]
+
+    def _mean_squares(self, x: Tensor, y: Tensor, task: int) -> list[Tensor]:
+        total = [torch.zeros_like(p) for p in self.learner.parameters]
+        for i in range(len(y)):
+            loss = self.learner.loss(self.learner.module(x[i : i + 1]), y[i : i + 1], task)
+            for sum_, g in zip(total, torch.autograd.grad(loss, self.learner.parameters), strict=True):
+                sum_.add_(g**2)
+        return [sum_ / len(y) for sum_ in total]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fisher": self.fisher, "anchor": self.anchor, "finished": self.finished}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = self.learner.stream.device
+        self.fisher = [f.to(device) for f in state["fisher"]]
+        self.anchor = [a.to(device) for a in state["anchor"]]
+        self.finished = state["finished"]

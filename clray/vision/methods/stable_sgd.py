@@ -1,0 +1,39 @@
+"""Stable SGD (Mirzadeh 2020, arXiv 2006.06958): a learning rate that falls from task to task, dropout, small batches.
+
+Task t (from 1) is trained at ``max(lr gamma^t, 5e-5)``: the first task already at ``lr gamma``. Dropout is the
+network's (``model: {dropout: …}``). The official code rebuilds its SGD, momentum 0.8, before every epoch, for what the
+paper calls "plastic" too (gamma 1, no dropout); TAG's repository runs "Stable SGD" without momentum: ``momentum: 0``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from clray.vision import methods
+from clray.vision.learner import TaskMethod
+
+_LOWEST_LR = 5e-5
+
+
+class StableSgd(TaskMethod):
+    """SGD at a rate that falls from task to task, its momentum forgotten before every epoch."""
+
+    class Settings(methods.Settings):
+        lr: Annotated[float, Field(gt=0)]
+        """Learning rate before any decay."""
+        gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+        """What the rate is multiplied by before each task, the first included."""
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+        batch: Annotated[int, Field(ge=1)] = 10
+        """Images in a minibatch."""
+
+    def make_optimizer(self, task: int = 0) -> torch.optim.Optimizer:
+        settings = self.settings
+        lr = max(settings.lr * settings.gamma ** (task + 1), _LOWEST_LR)
+        return torch.optim.SGD(self.learner.parameters, lr=lr, momentum=settings.momentum)
+
+    def begin_epoch(self, task: int) -> None:
+        self.learner.optimizer = self.make_optimizer(task)
