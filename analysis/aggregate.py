@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.verdict import Sample, sample
-from clray.metrics import METRICS, Matrix, accuracy_matrix
+from clray.metrics import METRICS, Matrix, Measurement, accuracy_matrix
 from clray.results import Problem, Record, Store
 from clray.spec import Cell, Sweep
 
@@ -133,6 +133,7 @@ class Run:
         seconds: what the trial took, None where its record does not say.
         code: the digest of the code that made it.
         collapsed: it fell to guessing while its fellows did not.
+        measurements: all of them, for figures of what no published metric is made of.
     """
 
     id: str
@@ -148,6 +149,7 @@ class Run:
     code: str = ""
     commit: str = ""
     collapsed: bool = False
+    measurements: Sequence[Measurement] = ()
 
 
 def run(record: Record) -> Run:
@@ -163,6 +165,7 @@ def run(record: Record) -> Run:
         order=_order(record.trial.task_order),
         # per cent, rounded to a millionth of a point, so that a difference of floats that is zero prints as zero
         metrics={name: round(100 * value, 6) + 0.0 for name, value in record.metrics.items()},
+        measurements=record.measurements,
         matrix=matrix,
         baseline=baseline,
         data=record.data,
@@ -364,6 +367,27 @@ def _mixed_code(runs: Sequence[Run]) -> list[str]:
         for method, codes in versions.items()
         if len(codes) > 1
     ]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Hyper-parameter searches
+
+
+def select(points: Mapping[str, Runs], metric: str) -> str | None:
+    """The point of a grid with the best mean of a metric; None where no point is complete.
+
+    As official search loops do: points are taken in grid order, and a later one must be strictly better. A point that
+    lacks runs takes no part, because fewer runs make a lucky mean likelier.
+    """
+    best, chosen = -np.inf, None
+    for name, runs in points.items():
+        values = runs.values(metric)
+        if runs.missing or not values:
+            continue
+        mean = float(np.mean(list(values.values())))
+        if mean > best:
+            best, chosen = mean, name
+    return chosen
 
 
 def known_metrics(names: Iterable[str]) -> dict[str, str]:

@@ -31,8 +31,8 @@ OUTCOME_COLOURS: Mapping[Outcome, str] = {
     "not judged": "#7a7a7a",
 }
 _MARKERS: Mapping[Outcome, str] = {"reproduced": "o", "differs": "D", "inconclusive": "s", "not judged": "."}
-_INK = "#010203"  # stands for the page's ink until the SVG is written
-_DASHES = ("solid", "dashed", "dotted")
+INK = "#010203"  # stands for the page's ink until the SVG is written
+DASHES = ("solid", "dashed", "dotted")
 
 
 def curves(table: ComparedTable, key: str = "curves") -> str:
@@ -49,7 +49,7 @@ def curves(table: ComparedTable, key: str = "curves") -> str:
         values = 100 * row.runs.seen_curves
         tasks, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
         colour = SERIES[i % len(SERIES)]
-        axes.plot(tasks, mean, color=colour, linestyle=_DASHES[i // len(SERIES) % 3], linewidth=1.6, label=row.label)
+        axes.plot(tasks, mean, color=colour, linestyle=DASHES[i // len(SERIES) % 3], linewidth=1.6, label=row.label)
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             low, high = np.clip([mean - sd, mean + sd], 0, 100)
@@ -57,9 +57,9 @@ def curves(table: ComparedTable, key: str = "curves") -> str:
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("mean accuracy on them (%)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.15, color=_INK)
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=_INK)
-    return _svg(figure, key, curves_alt(table))
+    axes.grid(alpha=0.15, color=INK)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK)
+    return svg(figure, key, curves_alt(table))
 
 
 def curves_alt(table: ComparedTable) -> str:
@@ -83,7 +83,7 @@ def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
     if tasks <= 10:
         _write_values(axes, 100 * matrix)
     _colour_scale(figure, axes)
-    return _svg(figure, key, heat_map_alt(runs, label))
+    return svg(figure, key, heat_map_alt(runs, label))
 
 
 def heat_map_alt(runs: Runs, label: str) -> str:
@@ -110,8 +110,8 @@ def _colour_scale(figure: Figure, axes: Axes) -> None:
     scale.imshow(np.linspace(100, 0, 64)[:, None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 100))
     scale.set_xticks([])
     scale.yaxis.tick_right()
-    scale.set_title("%", fontsize=8.5, color=_INK)
-    _ink(scale)
+    scale.set_title("%", fontsize=8.5, color=INK)
+    ink(scale)
 
 
 def differences(table: ComparedTable, key: str = "differences") -> str:
@@ -127,17 +127,17 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
         margin = table.margins.get(metric)
         reach = _reach(cells, margin.points if margin else None)
         if margin:
-            axes.axvspan(-margin.points, margin.points, color=_INK, alpha=0.08, linewidth=0)
-        axes.axvline(0, color=_INK, linewidth=0.8, alpha=0.5)
+            axes.axvspan(-margin.points, margin.points, color=INK, alpha=0.08, linewidth=0)
+        axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
         for place, cell in enumerate(cells):
             _draw_difference(axes, len(rows) - 1 - place, cell, reach)
         axes.set_xlim(-1.08 * reach, 1.08 * reach)
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_title(metric, fontsize=9.5, color=_INK)
+        axes.set_title(metric, fontsize=9.5, color=INK)
         axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)] if axes is panels[0] else [])
         axes.tick_params(axis="y", length=0)
-    figure.supxlabel("ours less published, points", fontsize=9.5, color=_INK)
-    return _svg(figure, key, differences_alt(table))
+    figure.supxlabel("ours less published, points", fontsize=9.5, color=INK)
+    return svg(figure, key, differences_alt(table))
 
 
 def differences_alt(table: ComparedTable) -> str:
@@ -182,24 +182,24 @@ def _figure(width: float, height: float, panels: int = 0) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, max(1, panels), squeeze=False)[0]
     for one in axes:
-        _ink(one)
+        ink(one)
     return figure, list(axes) if panels else axes[0]
 
 
-def _ink(axes: Axes) -> None:
+def ink(axes: Axes) -> None:
     """Draw in the page's ink, on no ground."""
     axes.set_facecolor("none")
-    axes.tick_params(colors=_INK, labelsize=8.5, width=0.6)
+    axes.tick_params(colors=INK, labelsize=8.5, width=0.6)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(_INK)
+        label.set_color(INK)
         label.set_fontsize(9.5)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_INK)
+        spine.set_color(INK)
         spine.set_linewidth(0.6)
 
 
-def _svg(figure: Figure, key: str, alt: str) -> str:
+def svg(figure: Figure, key: str, alt: str) -> str:
     """The figure as an ``svg`` element with ids of its own, its colours handed to the page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -212,7 +212,7 @@ def _svg(figure: Figure, key: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{key}-", text)
-    colours = [(_INK, "currentColor")]
+    colours = [(INK, "currentColor")]
     colours += [(c, f"var(--series-{i}, {c})") for i, c in enumerate(SERIES)]
     colours += [(c, f"var(--{outcome.replace(' ', '-')}, {c})") for outcome, c in OUTCOME_COLOURS.items()]
     for colour, page in colours:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import plots, tables
+from analysis import landscape, plots, tables
 from analysis.aggregate import Run, known_metrics
-from analysis.tables import ComparedCell, ComparedRow, ComparedTable, Comparison
+from analysis.tables import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison
 from analysis.verdict import OUTCOMES, interval
 from clray.errors import StoreError
 
@@ -62,13 +62,17 @@ def render(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     sections = [_section(i, table) for i, table in enumerate(comparison.tables)]
+    groups: list[ComparedTable | ComparedSearches] = [*comparison.tables, *comparison.searches]
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         paper_line=tables.paper_line(comparison.paper) if comparison.paper else "",
         sections=sections,
+        searches=[_searches(i, group) for i, group in enumerate(comparison.searches)],
         explained=EXPLAINED,
-        commits=_seen(run.commit for table in comparison.tables for run in table.gathered.runs),
-        metrics=known_metrics(dict.fromkeys(m for table in comparison.tables for m in table.metrics)),
+        commits=_seen(run.commit for group in groups for run in group.gathered.runs),
+        metrics=known_metrics(
+            dict.fromkeys([m for t in comparison.tables for m in t.metrics] + [g.metric for g in comparison.searches])
+        ),
     )
 
 
@@ -93,11 +97,26 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "rows": [_row(table, row) for row in table.rows],
         "curves": Markup(plots.curves(table, f"c{index}")) if has_runs else "",
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
+        "landscape": Markup(
+            landscape.svg({row.label: [run.measurements for run in row.runs.runs] for row in table.rows}, f"l{index}")
+        ),
         "matrices": [
             (row, Markup(plots.heat_map(row.runs, row.label, f"m{index}-{i}")))
             for i, row in enumerate(table.rows)
             if row.runs.runs
         ],
+    }
+
+
+def _searches(index: int, group: ComparedSearches) -> dict[str, Any]:
+    head, body = tables.search_lines(group)
+    return {
+        "id": f"search-{index + 1}",
+        "heading": tables.heading(group),
+        "warning": group.warning,
+        "head": head,
+        "lines": body,
+        "notes": tables.search_notes(group),
     }
 
 

@@ -15,17 +15,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from analysis.aggregate import Gathered, Order, Results, Runs, gather, known_metrics, read
+import numpy as np
+
+from analysis.aggregate import Gathered, Order, Results, Runs, gather, known_metrics, read, select
 from analysis.verdict import ALPHA, OUTCOMES, POWER, Judgement, Outcome, Question, Sample, interval, judge, published
+from clray.metrics import METRICS
 from clray.results import Problem, Store
-from clray.spec import Claim, Margin, Paper, Reproduction, Row, Selection, Sweep, Table, papers
+from clray.spec import (
+    Claim,
+    Margin,
+    Paper,
+    Reproduction,
+    Row,
+    Searches,
+    SearchRow,
+    Selection,
+    Sweep,
+    Table,
+    papers,
+    point_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
-
-PLAIN_METRICS = ("RA", "LA", "BTI")
-"""The columns of a sweep that fills no published table."""
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -100,12 +113,72 @@ class ComparedTable:
     @property
     def warning(self) -> str:
         """The label of a table whose numbers must not be held against the paper; empty where they may."""
-        return f"NOT COMPARABLE WITH THE PAPER ({', '.join(self.bars)})" if self.bars else ""
+        return _warning(self.bars)
+
+
+@dataclass(frozen=True)
+class ComparedSearch:
+    """A hyper-parameter search: what it selects, and what the paper chose.
+
+    Attributes:
+        points: the runs of each point of the grid, in grid order.
+        settings: the axes and values of each point.
+        selected: the point with the best mean so far; None while none is complete.
+        published: the published choice, by axis.
+        there: the runs of the published choice, which may lie beside the grid; None where nothing declares them.
+        in_grid: whether the published choice is a point of the grid.
+    """
+
+    label: str
+    variant: str
+    note: str
+    metric: str
+    points: Mapping[str, Runs]
+    settings: Mapping[str, Mapping[str, Any]]
+    selected: str | None
+    published: Mapping[str, Any]
+    there: Runs | None
+    in_grid: bool
+
+    @property
+    def complete(self) -> int:
+        """How many points have all their runs."""
+        return sum(not runs.missing for runs in self.points.values())
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the whole grid selects the published choice; None while points are missing."""
+        if self.selected is None or self.complete < len(self.points):
+            return None
+        return dict(self.settings[self.selected]) == dict(self.published)
+
+
+@dataclass(frozen=True)
+class ComparedSearches:
+    """The searches of one sweep. ``bars`` as in ``ComparedTable``."""
+
+    title: str
+    source: str
+    sweep: str
+    metric: str
+    rows: Sequence[ComparedSearch]
+    gathered: Gathered
+    validation: bool
+    left_out: Sequence[str] = ()
+    bars: Sequence[str] = ()
+
+    @property
+    def warning(self) -> str:
+        return _warning(self.bars)
+
+
+def _warning(bars: Sequence[str]) -> str:
+    return f"NOT COMPARABLE WITH THE PAPER ({', '.join(bars)})" if bars else ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All tables of a reproduction, or of sweeps without one."""
+    """All tables and searches of a reproduction, or of sweeps without one."""
 
     name: str
     title: str
@@ -114,6 +187,7 @@ class Comparison:
     paper: Paper | None = None
     reproduction: Reproduction | None = None
     selection: Selection = field(default_factory=Selection)
+    searches: Sequence[ComparedSearches] = ()
 
     @property
     def commands(self) -> list[str]:
@@ -154,6 +228,7 @@ def compare(
     """
     results = read(store)
     first = next(iter(sweeps.values()))
+    searches: list[ComparedSearches] = []
     if reproduction is None:
         tables = [_sweep_table(sweep, results) for sweep in sweeps.values()]
     else:
@@ -162,9 +237,14 @@ def compare(
             for table in reproduction.tables
             if table.sweep in sweeps and (compared := _compare(table, sweeps[table.sweep], results, reproduction)).rows
         ]
+        searches = [
+            searched
+            for group in reproduction.searches
+            if group.sweep in sweeps and (searched := _search(group, sweeps[group.sweep], results)).rows
+        ]
     title = reproduction.title if reproduction else (first.title or name)
     paper = papers().get(reproduction.paper if reproduction else first.paper)
-    return Comparison(name, title, tables, results.problems, paper, reproduction, first.selection)
+    return Comparison(name, title, tables, results.problems, paper, reproduction, first.selection, searches)
 
 
 def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
@@ -172,18 +252,16 @@ def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
     gathered = gather(sweep, variants, results)
     unjudged = Judgement("not judged", "no published number")
     rows = [
-        ComparedRow(name, name, "", runs, {m: _cell(m, runs, None, None, unjudged) for m in PLAIN_METRICS})
+        ComparedRow(name, name, "", runs, {m: _cell(m, runs, None, None, unjudged) for m in sweep.metrics})
         for name, runs in gathered.variants.items()
     ]
-    return ComparedTable(sweep.title or sweep.name, "", sweep.name, PLAIN_METRICS, rows, gathered)
+    return ComparedTable(sweep.title or sweep.name, "", sweep.name, sweep.metrics, rows, gathered)
 
 
 def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reproduction) -> ComparedTable:
     present = {name for name, _ in sweep.variant_settings()}
     gathered = gather(sweep, [row.variant for row in table.rows if row.variant in present], results)
-    bars = [*sweep.selection.changes]
-    if gathered.data is not None and gathered.data.embedded:
-        bars.append("embedded data")
+    bars = _bars(sweep, gathered)
     # Rows that were not asked for are judged with the others: they belong to the family that tests are corrected for.
     places = [(row, metric) for row in table.rows for metric in table.metrics]
     questions = [_question(row, metric, table, gathered, reproduction, bars) for row, metric in places]
@@ -210,6 +288,48 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
         claims=sum(q.claim is not None and published(q.claim) is not None for q in questions),
         left_out=left_out,
         bars=bars if any(q.claim for q in questions) else [],
+    )
+
+
+def _bars(sweep: Sweep, gathered: Gathered) -> list[str]:
+    """What makes this another experiment than the declared one."""
+    embedded = gathered.data is not None and gathered.data.embedded
+    return [*sweep.selection.changes, *(["embedded data"] if embedded else [])]
+
+
+def _search(group: Searches, sweep: Sweep, results: Results) -> ComparedSearches:
+    variants = dict(sweep.variant_settings())
+    gathered = gather(sweep, list(variants), results)
+    asked = [row for row in group.rows if row.points(variants)]
+    return ComparedSearches(
+        title=group.title,
+        source=group.source,
+        sweep=sweep.name,
+        metric=group.metric,
+        rows=[_search_row(row, group.metric, variants, gathered) for row in asked],
+        gathered=gathered,
+        validation=all(cell.trial.benchmark.get("validation") for cell in sweep.cells),
+        left_out=[row.label for row in group.rows if row not in asked],
+        bars=_bars(sweep, gathered),
+    )
+
+
+def _search_row(
+    row: SearchRow, metric: str, variants: Mapping[str, dict[str, Any]], gathered: Gathered
+) -> ComparedSearch:
+    points = {name: gathered.variants[name] for name in row.points(variants)}
+    published = row.published_point(variants)
+    return ComparedSearch(
+        label=row.label,
+        variant=row.variant,
+        note=row.note,
+        metric=metric,
+        points=points,
+        settings={name: point_of(name, variants[name]) for name in points},
+        selected=select(points, metric),
+        published=row.published,
+        there=gathered.variants[published] if published else None,
+        in_grid=published in points,
     )
 
 
@@ -255,10 +375,14 @@ def summary(cells: Iterable[ComparedCell]) -> str:
 
 KINDS = {
     "sd": "standard deviation",
+    "population sd": "population standard deviation (over n, compared as that over n - 1)",
     "sem": "standard error of the mean",
     "95% interval": "95% interval",
     "unknown": "spread of unknown kind",
 }
+
+
+SOURCES = {"authors": "from the authors' logs", "second-hand": "quoted by others", "recalled": "recalled"}
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -312,14 +436,18 @@ def notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines = [("runs", _runs_note(table)), ("±", _spread_note(table))]
     lines += _missing_notes(table)
     lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
-    lines += [("data", f"left aside: {other}, which has {other.records} of the runs") for other in table.gathered.aside]
-    lines += [("code", mixture) for mixture in table.gathered.mixed_code]
+    lines += _store_notes(table.gathered)
     lines += _collapsed_notes(table)
     if table.judged:
         lines += _judging_notes(table)
     lines += [("note", f"{row.label}: {row.note}") for row in table.rows if row.note]
     lines += [("note", f"{where}: {text}") for text, where in _claim_notes(table).items()]
     return lines
+
+
+def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
+    aside = [("data", f"left aside: {other}, which has {other.records} of the runs") for other in gathered.aside]
+    return aside + [("code", mixture) for mixture in gathered.mixed_code]
 
 
 def _runs_note(table: ComparedTable) -> str:
@@ -372,7 +500,7 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
         lines.append(("tests", tests))
     known = dict.fromkeys(cell.claim.known for _, cell in table.cells if cell.claim and cell.judgement.dagger)
     if known:
-        words = " or ".join(str(k) for k in known)
+        words = " or ".join(SOURCES[k] for k in known if k in SOURCES)
         lines.append(("†", f"{words}: not read in the paper, so the verdict is on the number as we have it"))
     return lines
 
@@ -401,7 +529,7 @@ def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]]) -> dict[str
     return {text: "; ".join(f"{r} {', '.join(m)}" for r, m in rows.items()) for text, rows in by_text.items()}
 
 
-def heading(table: ComparedTable) -> str:
+def heading(table: ComparedTable | ComparedSearches) -> str:
     return f"{table.title} ({table.source})" if table.source else table.title
 
 
@@ -409,6 +537,72 @@ def column_titles(table: ComparedTable) -> tuple[str, str, str, str]:
     kinds = published_kinds(table)
     published = f"published ± {kinds[0]} (n)" if len(kinds) == 1 else "published (n)"
     return "ours ± sd (n)", published, "difference", "verdict"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Searches, in words and numbers
+
+
+def setting_text(point: Mapping[str, Any]) -> str:
+    """``b 5, lr 0.0005``: the last part of an axis's name is enough to know it."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {_plain(value)}" for axis, value in point.items())
+
+
+def _plain(value: Any) -> str:
+    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
+
+
+def search_lines(group: ComparedSearches) -> tuple[list[str], list[list[str]]]:
+    """Head and body of the printed searches: for each a line of what it selects, and one of the published choice."""
+    body = []
+    for row in group.rows:
+        points = f"of {len(row.points)} points"
+        if row.complete < len(row.points):
+            points = f"{row.complete} {points} so far"
+        chosen = row.points[row.selected] if row.selected else None
+        setting = setting_text(row.settings[row.selected]) if row.selected else "–"
+        body += [
+            [row.label, "selected", setting, _mean_text(chosen, group.metric), points],
+            ["", "published", setting_text(row.published), _mean_text(row.there, group.metric), _place_text(row)],
+        ]
+    return ["search", "", "setting", f"{group.metric} ± sd (n)", ""], body
+
+
+def _mean_text(runs: Runs | None, metric: str) -> str:
+    values = runs.values(metric) if runs else {}
+    if runs is None or not values:
+        return "–"
+    ours = runs.sample(metric)
+    return number(ours.mean) + (f" ± {number(ours.sd)}" if ours.n > 1 else "") + f" ({ours.n})"
+
+
+def _place_text(row: ComparedSearch) -> str:
+    """Where the published choice lies."""
+    if not row.in_grid:
+        return "not in the grid"
+    return "selected here too" if row.agrees else "in the grid"
+
+
+def search_notes(group: ComparedSearches) -> list[tuple[str, str]]:
+    """What a reader must know beside the searches, as pairs of a key and a sentence."""
+    every = group.gathered.variants.values()
+    finished, expected = sum(len(v.runs) for v in every), sum(v.expected for v in every)
+    half = sum(v.half_done for v in every)
+    runs = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
+    data = group.gathered.data
+    measured = "validation data held out of each task's training data" if group.validation else "the test data"
+    lines = [
+        ("runs", runs + (f", on {data}" if data else "")),
+        ("±", f"per cent, measured on {measured}; mean ± standard deviation over runs (number of runs)"),
+        (
+            "selected",
+            f"the point with the best mean {group.metric}, the first in grid order where several are best; "
+            "points that lack runs take no part",
+        ),
+    ]
+    lines += [("left out", f"not asked for: {'; '.join(group.left_out)}")] if group.left_out else []
+    lines += _store_notes(group.gathered)
+    return lines + [("note", f"{row.label}: {row.note}") for row in group.rows if row.note]
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -438,6 +632,11 @@ def text(comparison: Comparison) -> RenderableType:
         if table.judged:
             parts.append(Text(summary(cell for _, cell in table.cells)))
         parts += [Text(""), _TerminalTable(table), Text("")]
+    for group in comparison.searches:
+        parts += [Text(""), Text(heading(group), style="bold")]
+        if group.warning:
+            parts.append(Text(group.warning, style="bold red reverse"))
+        parts += [Text(""), _search_grid(group), Text(""), _notes_grid(search_notes(group)), Text("")]
     if comparison.problems:
         parts.append(Text(f"{len(comparison.problems)} files of the store could not be used:", style="yellow"))
         parts += [Text(f"  {problem}") for problem in comparison.problems]
@@ -529,6 +728,19 @@ def _wide_grid(table: ComparedTable) -> RenderableType:
     return grid
 
 
+def _search_grid(group: ComparedSearches) -> RenderableType:
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    head, body = search_lines(group)
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for i, title in enumerate(head):
+        grid.add_column(title, justify="right" if i == 3 else "left", overflow="fold", no_wrap=i in (1, 3))
+    for line in body:
+        grid.add_row(Text(line[0], style="bold"), *map(Text, line[1:]))
+    return grid
+
+
 def _narrow_lines(table: ComparedTable, width: int) -> Iterator[Text]:
     """A line a variant, below it a line a cell; a cell takes two where the terminal is narrower than its line."""
     from rich.text import Text
@@ -577,6 +789,12 @@ def markdown(comparison: Comparison) -> str:
             parts.append(summary(cell for _, cell in table.cells) + ".")
         parts.append(_pipes(*_lines(table)))
         parts.append("\n".join(f"- {key}: {_md(sentence)}" for key, sentence in notes(table)))
+    for group in comparison.searches:
+        parts.append(f"### {_md(heading(group))}")
+        if group.warning:
+            parts.append(f"**{_md(group.warning)}**")
+        parts.append(_pipes(*search_lines(group)))
+        parts.append("\n".join(f"- {key}: {_md(sentence)}" for key, sentence in search_notes(group)))
     if comparison.problems:
         parts.append("### Files that could not be used")
         parts.append("\n".join(f"- `{problem.path}`: {_md(problem.reason)}" for problem in comparison.problems))
@@ -606,8 +824,9 @@ def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]]]:
 
 
 def _pipes(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    right = {"ours ± sd (n)", "difference", *(h for h in head if h.startswith("published")), "RA", "LA", "BTI"}
-    rule = ["---:" if title in right else "---" for title in head]
+    numbers = ("ours ± sd (n)", "difference", *METRICS)
+    right = [title in numbers or title.startswith("published") or title.endswith(" ± sd (n)") for title in head]
+    rule = ["---:" if one else "---" for one in right]
     return "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in [head, rule, *body])
 
 
@@ -645,24 +864,32 @@ def latex(comparison: Comparison) -> str:
         if table.judged:  # the reasons are too long for a printed table: they stay with the other forms
             head, body = head[:-1], [line[:-1] for line in body]
         columns = "llrrrl" if table.judged else "l" + "r" * len(table.metrics)
-        rows = [" & ".join(map(tex, line)) + r" \\" for line in body]
-        caption = ". ".join(filter(None, [table.warning, heading(table), summary(c for _, c in table.cells)])) + "."
-        foot = r" \\ ".join(f"{tex(key)}: {tex(sentence)}." for key, sentence in notes(table))
-        parts += [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{tex(caption)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(map(tex, head)) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\par\footnotesize\raggedright {foot}",
-            r"\end{table}",
-        ]
+        caption = ". ".join(filter(None, [table.warning, heading(table), summary(c for _, c in table.cells)]))
+        parts += _latex_table(columns, head, body, caption, notes(table))
+    for group in comparison.searches:
+        caption = ". ".join(filter(None, [group.warning, heading(group)]))
+        parts += _latex_table("lllrl", *search_lines(group), caption, search_notes(group))
     return "\n".join(parts) + "\n"
+
+
+def _latex_table(
+    columns: str, head: Sequence[str], body: Sequence[Sequence[str]], caption: str, remarks: Sequence[tuple[str, str]]
+) -> list[str]:
+    foot = r" \\ ".join(f"{tex(key)}: {tex(sentence)}." for key, sentence in remarks)
+    return [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex(caption + '.')}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(map(tex, head)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(tex, line)) + r" \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par\footnotesize\raggedright {foot}",
+        r"\end{table}",
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -707,11 +934,52 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
     }
 
 
+def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
+    """A line a point of each grid, and one for a published choice beside it; numbers in per cent."""
+    lines = []
+    for row in group.rows:
+        shown = [(runs, row.settings[name], name) for name, runs in row.points.items()]
+        if row.there is not None and not row.in_grid:
+            shown.append((row.there, row.published, row.there.variant))
+        for runs, setting, name in shown:
+            ours = runs.sample(group.metric)
+            lines.append(
+                {
+                    "search": group.title,
+                    "sweep": group.sweep,
+                    "label": row.label,
+                    "variant": name,
+                    "setting": setting_text(setting),
+                    "in_grid": name in row.points,
+                    "selected": name == row.selected,
+                    "published": dict(setting) == dict(row.published),
+                    "metric": group.metric,
+                    "validation": group.validation,
+                    "ours_mean": ours.mean if ours.n else None,
+                    "ours_sd": ours.sd if ours.n > 1 else None,
+                    "ours_runs": ours.n,
+                    "expected_runs": runs.expected,
+                    "comparable": not group.bars,
+                    "data": str(group.gathered.data) if group.gathered.data else None,
+                    "trials": [r.id for r in runs.runs if group.metric in r.metrics],
+                }
+            )
+    return lines
+
+
 def csv(comparison: Comparison) -> str:
-    """One line a cell; lists are separated by spaces, what there is not is empty."""
+    """One line a cell; lists are separated by spaces, what there is not is empty.
+
+    Searches have columns of their own, so where there are both they follow below an empty line: a line a point.
+    """
+    cells = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
+    points = [line for group in comparison.searches for line in search_data(group)]
+    return "\n".join(_csv(rows) for rows in (cells, points) if rows)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
-    rows = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
-    writer = csv_format.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv_format.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for data in rows:
         writer.writerow({key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in data.items()})
@@ -729,6 +997,7 @@ def json(comparison: Comparison) -> str:
         "differences": list(comparison.differences),
         "problems": [{"path": p.path, "reason": p.reason} for p in comparison.problems],
         "tables": [_table_data(table) for table in comparison.tables],
+        "searches": [_searches_data(group) for group in comparison.searches],
     }
     return json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -756,4 +1025,33 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             for row, cell in table.cells
         ],
         "missing": {row.variant: [{"seed": s, "task_order": o} for s, o in row.runs.missing] for row in table.rows},
+    }
+
+
+def _searches_data(group: ComparedSearches) -> dict[str, Any]:
+    points = search_data(group)
+    return {
+        "title": group.title,
+        "source": group.source,
+        "sweep": group.sweep,
+        "metric": group.metric,
+        "validation": group.validation,
+        "comparable": not group.bars,
+        "not_comparable_because": list(group.bars),
+        "data": str(group.gathered.data) if group.gathered.data else None,
+        "notes": [f"{key}: {sentence}" for key, sentence in search_notes(group)],
+        "rows": [
+            {
+                "label": row.label,
+                "variant": row.variant,
+                "selected": dict(row.settings[row.selected]) if row.selected else None,
+                "published": dict(row.published),
+                "published_in_grid": row.in_grid,
+                "selects_the_published": row.agrees,
+                "points": len(row.points),
+                "complete": row.complete,
+                "results": [line for line in points if line["label"] == row.label],
+            }
+            for row in group.rows
+        ],
     }

@@ -61,10 +61,11 @@ def interval(ours: Sample, confidence: float = 1 - ALPHA) -> tuple[float, float]
 
 
 def published(claim: Claim) -> Sample | None:
-    """The claim as a sample: its ± turned into a standard deviation.
+    """The claim as a sample: its ± turned into a standard deviation (n - 1).
 
-    A ± of unknown kind is read as a standard error, which among the kinds gives the widest standard deviation: enough
-    to say that two numbers differ, never that they agree (``supports_equivalence``).
+    A population standard deviation divides by n, so it is multiplied by sqrt(n / (n - 1)). A ± of unknown kind is read
+    as a standard error, which among the kinds gives the widest standard deviation: enough to say that two numbers
+    differ, never that they agree (``supports_equivalence``).
 
     Returns:
         None where no spread was published, or it stands for a single run.
@@ -73,6 +74,8 @@ def published(claim: Claim) -> Sample | None:
         return None
     if claim.kind == "sd":
         return Sample(claim.mean, claim.spread, claim.runs)
+    if claim.kind == "population sd":
+        return Sample(claim.mean, claim.spread * math.sqrt(claim.runs / (claim.runs - 1)), claim.runs)
     sd = claim.spread * math.sqrt(claim.runs)
     if claim.kind == "95% interval":
         from scipy import stats

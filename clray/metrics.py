@@ -100,6 +100,18 @@ def forgetting(R: Matrix, b: Matrix) -> float:
     return float(np.mean([np.max(R[j : tasks - 1, j]) - R[-1, j] for j in range(tasks - 1)]))
 
 
+def forgetting_as_coded(R: Matrix, b: Matrix) -> float:
+    """F of TAG's and Stable SGD's code: over the first T - 1 tasks, the best accuracy ever less the last one.
+
+    The best is taken over the last evaluation too, so F is never negative; the papers' formula, ``forgetting`` here,
+    can be. Not available (NaN) where a task was only measured at the end.
+    """
+    tasks = len(R)
+    if tasks < 2:
+        return float("nan")
+    return float(np.mean([np.max(R[j:, j]) - R[-1, j] for j in range(tasks - 1)]))
+
+
 @dataclass(frozen=True)
 class Metric:
     """A published metric: how it is computed, what it is called in full, and which way is better."""
@@ -120,6 +132,9 @@ METRICS: dict[str, Metric] = {
     "FWT": Metric(forward_transfer, "forward transfer", "sum of R[t-1,t] - b[t], over T - 1"),
     "FWT_T": Metric(forward_transfer_over_all, "forward transfer, as coded", "sum of R[t-1,t] - b[t], over T"),
     "forgetting": Metric(forgetting, "average forgetting", "best earlier accuracy less the last, over T - 1 tasks"),
+    "F": Metric(
+        forgetting_as_coded, "forgetting, as coded", "best accuracy, the last included, less the last, over T - 1 tasks"
+    ),
 }
 
 

@@ -175,7 +175,12 @@ class Sweep(Declared):
     task_orders: RandomOrders | list[Literal["identity"] | list[int]] = ["identity"]
     resources: Resources = Resources()
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """By name: a method with its settings, and what it changes of ``benchmark``, ``model`` and ``resources``. Under
+    ``grid``, axes of its own."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
+    metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
+    """The columns of the sweep's own table; they change no number."""
     quick: dict[str, Any] = {}
     """What ``--quick`` changes: keys of this file, and ``only`` with a list of variants."""
 
@@ -206,6 +211,9 @@ class Sweep(Declared):
             raise ValueError(f"track: {self.track!r} is not a track; {one_of(self.track, TRACKS)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: a seed stands twice in {self.seeds}")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"metrics: {name!r} is not a metric; {one_of(name, METRICS)}")
         return self
 
     def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
@@ -215,13 +223,27 @@ class Sweep(Declared):
         return kept
 
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each variant with its settings, the axes of ``grid`` crossed in, named ``variant@axis=value``."""
-        axes = list(self.grid.items())
+        """Each variant with its settings, the axes of the grids crossed in, named ``variant@axis=value``.
+
+        The last axis varies fastest; the sweep's axes stand before the variant's own.
+        """
         for name, settings in self.variants.items():
-            for values in itertools.product(*(choices for _, choices in axes)):
-                point = dict(zip((axis for axis, _ in axes), values, strict=True))
-                suffix = "".join(f"@{axis}={value}" for axis, value in point.items())
-                yield name + suffix, {**settings, **point}
+            settings = dict(settings)
+            axes = {**self.grid, **self._own_axes(name, settings.pop("grid", {}))}
+            for values in itertools.product(*axes.values()):
+                point = dict(zip(axes, values, strict=True))
+                yield name + _suffix(point), at_point(settings, point)
+
+    def _own_axes(self, variant: str, grid: Any) -> dict[str, list[Any]]:
+        place = self.place("variants", variant, "grid")
+        if not isinstance(grid, dict):
+            raise DeclarationError(f"{place}: expected axes, such as {{lr: [0.1, 0.01]}}")
+        for axis, choices in grid.items():
+            if not isinstance(choices, list) or not choices:
+                raise DeclarationError(f"{place}.{axis}: expected a list of values")
+            if axis in self.grid:
+                raise DeclarationError(f"{place}.{axis}: the sweep's own grid has this axis already")
+        return grid
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -286,6 +308,22 @@ class Sweep(Declared):
         return orders
 
 
+def _suffix(point: Mapping[str, Any]) -> str:
+    """What a point of a grid adds to its variant's name."""
+    return "".join(f"@{axis}={value}" for axis, value in point.items())
+
+
+def at_point(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's settings with a point of a grid laid on them: ``{"model.dropout": 0.1}`` goes into ``model``."""
+    result = dict(settings)
+    for axis, value in point.items():
+        change: Any = value
+        for key in reversed(axis.split(".")):
+            change = {key: change}
+        result = _merged(result, change)
+    return result
+
+
 class SettingError(Exception):
     """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
 
@@ -348,9 +386,10 @@ def _assign(data: dict[str, Any], item: str) -> None:
         raise DeclarationError(f"--set {item}: no variant {keys[1]!r}; {one_of(keys[1], data.get('variants', {}))}")
     node = data
     for key in keys[:-1]:
-        node = node.setdefault(key, {})
-        if not isinstance(node, dict):
+        inner = node.get(key, {})
+        if not isinstance(inner, dict):
             raise DeclarationError(f"--set {item}: {key!r} holds no keys")
+        node[key] = node = dict(inner)  # a copy: by an alias, YAML lets two keys hold one and the same mapping
     node[keys[-1]] = value
 
 
@@ -420,7 +459,8 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
 Known = Literal["paper", "authors", "second-hand", "recalled"]
 """How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
 
-SpreadKind = Literal["sd", "sem", "95% interval", "unknown"]
+SpreadKind = Literal["sd", "population sd", "sem", "95% interval", "unknown"]
+"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default)."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
@@ -465,6 +505,8 @@ class Row(Declared):
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
+    source: str = ""
+    """Where this row's numbers stand, if that is more exact than the table's source."""
     note: str = ""
 
 
@@ -493,6 +535,62 @@ class Table(Declared):
         return self
 
 
+class SearchRow(Declared):
+    """One hyper-parameter search: the variant whose grid it is, and what the paper chose."""
+
+    label: str
+    variant: str
+    """A variant of the sweep that has a grid."""
+    published: dict[str, Any]
+    """The published choice, a value for each axis of the grid; it need not be a point of it."""
+    note: str = ""
+
+    def points(self, variants: Mapping[str, Any]) -> list[str]:
+        """The names of the grid's points among the variants of a sweep, in grid order."""
+        return [name for name in variants if name.startswith(f"{self.variant}@")]
+
+    def published_point(self, variants: Mapping[str, dict[str, Any]]) -> str | None:
+        """The variant, on the grid or beside it, that has the published settings; None where none was declared."""
+        points = self.points(variants)
+        if not points:
+            return None
+        wanted = at_point(variants[points[0]], self.published)
+        return next((name for name, settings in variants.items() if settings == wanted), None)
+
+
+def point_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes and values that ``variant@axis=value`` stands for, the values as they are declared in ``settings``."""
+    point = {}
+    for part in name.split("@")[1:]:
+        axis = part.partition("=")[0]
+        value: Any = settings
+        for key in axis.split("."):
+            value = value[key]
+        point[axis] = value
+    return point
+
+
+class Searches(Declared):
+    """Hyper-parameter searches in one sweep, each shown with what it selects beside the published choice.
+
+    Of the points whose runs are complete, the one with the best mean is selected, the first one where several are best.
+    """
+
+    title: str
+    sweep: str
+    source: str
+    """Where the grids and the published choices stand."""
+    metric: str = "ACC"
+    """What is selected by; the sweep says whether it is measured on validation data (``benchmark.validation``)."""
+    rows: Annotated[list[SearchRow], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _metric_exists(self) -> Searches:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric: {self.metric!r} is not a metric; {one_of(self.metric, METRICS)}")
+        return self
+
+
 class Reproduction(Declared):
     """A published table beside the sweeps that fill it."""
 
@@ -509,7 +607,8 @@ class Reproduction(Declared):
     """By metric."""
     differences: list[str] = []
     """Where the paper's flags and the script's differ, and which this reproduction runs."""
-    tables: Annotated[list[Table], Field(min_length=1)]
+    tables: list[Table] = []
+    searches: list[Searches] = []
 
     _name: str = PrivateAttr("")
 
@@ -517,36 +616,62 @@ class Reproduction(Declared):
     def name(self) -> str:
         return self._name
 
+    @model_validator(mode="after")
+    def _shows_something(self) -> Reproduction:
+        if not self.tables and not self.searches:
+            raise ValueError("tables: a reproduction needs at least one table or search")
+        return self
+
     def claim(self, table: Table, row: Row, metric: str) -> Claim | None:
         """The claim for a cell with this file's defaults filled in, or None where nothing was published."""
         claim = row.claims.get(metric)
         if claim is None:
             return None
-        defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": table.source}
+        source = row.source or table.source
+        defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": source}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
-        """The sweeps that fill the tables, each with the variants that the tables name (with ``--only``, some)."""
-        wanted: dict[str, list[str]] = {}
-        for table in self.tables:
-            wanted.setdefault(table.sweep, []).extend(row.variant for row in table.rows)
-        every = dict.fromkeys(variant for variants in wanted.values() for variant in variants)
+        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some)."""
+        groups: list[Table | Searches] = [*self.tables, *self.searches]
+        every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for variant in selection.only:
             if variant not in every:
                 raise DeclarationError(f"--only {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
         loaded = {}
-        for name, variants in wanted.items():
+        for name in dict.fromkeys(group.sweep for group in groups):
             sweep, _ = _read_sweep(name, selection)
             present = dict(sweep.variant_settings())
-            for variant in variants:
-                if variant not in present:
-                    where = f"reproduce/{self.name}.yaml: {variant!r} is not a variant of {name}"
-                    raise DeclarationError(f"{where}; {one_of(variant, present)}")
-            chosen = [v for v in dict.fromkeys(variants) if not selection.only or v in selection.only]
+            wanted = [
+                (row.variant, variant)
+                for group in groups
+                if group.sweep == name
+                for row in group.rows
+                for variant in self._filling(row, name, present)
+            ]
+            chosen = [v for of, v in wanted if not selection.only or of in selection.only]
             if chosen:
-                loaded[name] = sweep.keep({v: present[v] for v in chosen})
+                loaded[name] = sweep.keep({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
         return loaded
+
+    def _filling(self, row: Row | SearchRow, sweep: str, present: Mapping[str, dict[str, Any]]) -> list[str]:
+        """The variants of a sweep that a row needs."""
+        where = f"reproduce/{self.name}.yaml: {row.variant!r} is not a variant of {sweep}"
+        if isinstance(row, Row):
+            if row.variant not in present:
+                raise DeclarationError(f"{where}; {one_of(row.variant, present)}")
+            return [row.variant]
+        points = row.points(present)
+        if not points:
+            searched = dict.fromkeys(name.split("@")[0] for name in present if "@" in name)
+            raise DeclarationError(f"{where} with a grid; {one_of(row.variant, searched)}")
+        axes = point_of(points[0], present[points[0]])
+        if set(row.published) != set(axes):
+            where = f"reproduce/{self.name}.yaml: {row.label}: published"
+            raise DeclarationError(f"{where}: expected a value for each axis of the grid: {', '.join(axes)}")
+        published = row.published_point(present)
+        return points + ([published] if published and published not in points else [])
 
 
 def load_reproduction(name: str | Path) -> Reproduction:

@@ -24,6 +24,7 @@ BY_HAND = {
     "FWT": 0.2,  # ((0.2 - 0.15) + (0.4 - 0.05)) / 2
     "FWT_T": 0.4 / 3,  # as GEM's and MER's code have it
     "forgetting": 0.25,  # ((0.9 - 0.5) + (0.8 - 0.7)) / 2
+    "F": 0.25,  # the same here, where no task is best at the end
 }
 
 
@@ -66,6 +67,27 @@ def test_forgetting_is_from_the_best_earlier_accuracy():
     assert METRICS["BWT"].compute(matrix, B) == pytest.approx(-0.25)
 
 
+def test_forgetting_as_coded_counts_a_gain_as_nothing():
+    matrix = R.copy()
+    matrix[2, 1] = 0.85  # better at the end than ever before
+    assert METRICS["forgetting"].compute(matrix, B) == pytest.approx(((0.9 - 0.5) + (0.8 - 0.85)) / 2)
+    assert METRICS["F"].compute(matrix, B) == pytest.approx((0.9 - 0.5) / 2)
+
+
+def test_where_only_seen_tasks_are_measured_transfer_to_new_ones_alone_is_missing():
+    """Task-incremental benchmarks: nothing above the diagonal, nothing before training."""
+    seen = [m for m in measured() if m.trained_tasks and m.eval_task < m.trained_tasks]
+    matrix, baseline = accuracy_matrix(seen)
+    assert np.isnan(matrix[np.triu_indices(3, 1)]).all()
+    assert np.isnan(baseline).all()
+    assert summarize(seen) == pytest.approx({k: v for k, v in BY_HAND.items() if k not in ("FWT", "FWT_T")})
+
+
+def test_where_only_the_end_is_measured_there_is_an_accuracy_and_nothing_else():
+    """Multi-task, which goes through the tasks again and again."""
+    assert summarize([m for m in measured() if m.trained_tasks == 3]) == pytest.approx({"RA": 0.6, "ACC": 0.6})
+
+
 def test_the_two_normalisations_differ_by_their_count():
     T = len(R)
     assert METRICS["BTI"].compute(R, B) == pytest.approx(METRICS["BWT"].compute(R, B) * (T - 1) / T)
@@ -84,7 +106,7 @@ def test_what_was_not_measured_gives_no_number():
 def test_one_task_has_no_transfer():
     found = summarize([Measurement(0, 0, 0, "accuracy", 0.1), Measurement(5, 1, 0, "accuracy", 0.7)])
     assert found["RA"] == found["LA"] == 0.7
-    assert not {"BWT", "FWT", "forgetting"} & set(found)
+    assert not {"BWT", "FWT", "forgetting", "F"} & set(found)
 
 
 def test_nothing_gives_nothing_and_other_metrics_stay_out():

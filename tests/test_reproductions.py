@@ -38,6 +38,14 @@ class TestEveryFile:
         for table, row in rows(name):
             assert [c for c in sweeps[table.sweep].cells if c.variant == row.variant]
 
+    def test_every_search_is_of_a_grid_and_runs_the_published_choice(self, name):
+        sweeps = FILES[name].sweeps(Selection())
+        for group in FILES[name].searches:
+            variants = dict(sweeps[group.sweep].variant_settings())
+            for row in group.rows:
+                assert len(row.points(variants)) > 1
+                assert row.published_point(variants) in variants
+
     def test_our_runs_are_as_many_as_the_papers(self, name):
         for sweep in FILES[name].sweeps(Selection()).values():
             assert len(sweep.seeds) >= FILES[name].runs
@@ -66,6 +74,8 @@ class TestEveryFile:
         for table in FILES[name].tables:
             assert len({row.label for row in table.rows}) == len(table.rows)
             assert len({row.variant for row in table.rows}) == len(table.rows)
+        for group in FILES[name].searches:
+            assert len({row.label for row in group.rows}) == len(group.rows)
 
     def test_a_claim_without_spread_says_why(self, name):
         for row, metric, claim in claims(name):

@@ -99,6 +99,10 @@ class TestWrongSweeps:
             (("seeds: [0, 1]", "seeds: [0, 1]\nengine: warp"), "engine", "engine", ["'eager' or 'fused'", "'warp'"]),
             (("seeds: [0, 1]", "seeds: [0, 1]\nprecision: float16"), "precision", "precision", ["'float32'"]),
             (("seeds: [0, 1]", "seeds: [0, 1]\ngrid: {lr: []}"), "grid", "grid.lr", ["at least 1"]),
+            (("online, lr: 0.01", "online, grid: [lr]"), "plain:", "variants.plain.grid", ["expected axes"]),
+            (("online, lr: 0.01", "online, grid: {lr: 0.01}"), "plain:", "variants.plain.grid.lr", ["list of values"]),
+            (("online, lr: 0.01", "online, grid: {lr: []}"), "plain:", "variants.plain.grid.lr", ["list of values"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\nmetrics: [RA, ACCC]"), None, "metrics", ["did you mean 'ACC'"]),
         ],
     )  # fmt: skip
     def test_one_error_with_its_place(self, file, change, at, key, said):
@@ -237,6 +241,37 @@ class TestExpansion:
         assert len({c.variant for c in sweep.cells}) == 18
         assert sorted({c.trial.hyperparameters["lr"] for c in sweep.cells}) == [0.1, 0.2]
 
+    def test_a_variant_may_have_a_grid_of_its_own_the_last_axis_fastest(self, file):
+        path = file(("online, lr: 0.01", "online, grid: {lr: [0.2, 0.1], model.hidden: [[7, 7], [8, 8]]}"))
+        sweep = load_sweep(path)
+        points = [(c.trial.hyperparameters["lr"], c.trial.model["hidden"]) for c in sweep.cells if "plain" in c.variant]
+        assert points[::2] == [(0.2, [7, 7]), (0.2, [8, 8]), (0.1, [7, 7]), (0.1, [8, 8])]
+        assert sweep.cells[0].variant == "plain@lr=0.2@model.hidden=[7, 7]"
+        assert {c.variant for c in sweep.cells[8:]} == {"replay", "gem"}
+        only = load_sweep(path, Selection(only=("plain",)))
+        assert len(only.cells) == 8
+
+    def test_both_grids_are_crossed(self, file):
+        changed = file(
+            ("online, lr: 0.01", "online, grid: {lr: [0.2, 0.1]}"),
+            ("quick:", "grid: {model.hidden: [[7, 7], [8, 8]]}\nquick:"),
+        )
+        assert len(load_sweep(changed).cells) == (2 * 2 + 2 + 2) * 2
+
+    def test_an_axis_stands_in_one_grid(self, file):
+        changed = file(("online, lr: 0.01", "online, grid: {lr: [0.2]}"), ("quick:", "grid: {lr: [0.1]}\nquick:"))
+        with pytest.raises(DeclarationError, match=r"variants.plain.grid.lr: the sweep's own grid has this axis"):
+            load_sweep(changed)
+
+    def test_setting_one_of_two_grids_that_are_one_in_the_file(self, file):
+        changed = file(
+            ("online, lr: 0.01", "online, grid: &axes {lr: [0.2, 0.1]}"),
+            ("margin: 0.5", "margin: 0.5, grid: *axes"),
+        )
+        sweep = load_sweep(changed, Selection(set=("variants.plain.grid.lr=[0.3]",)))
+        found = {c.variant for c in sweep.cells}
+        assert found == {"plain@lr=0.3", "replay", "gem@lr=0.2", "gem@lr=0.1"}
+
     def test_random_orders_are_permutations_from_their_seed(self, file):
         def orders(seed: int) -> list[list[int]]:
             text = f"seeds: [0]\ntask_orders: {{random: 6, seed: {seed}}}"
@@ -327,6 +362,7 @@ class TestIds:
             ("model: {name: mlp, hidden: [20, 20]}", "model: {hidden: [20, 20]}"),
             ("lr: 0.01}", "lr: 1e-2}"),
             ("only: [plain]", "only: [gem]"),
+            ("seeds: [0, 1]", "seeds: [0, 1]\nmetrics: [ACC, F]"),
         ],
         ids=lambda change: change[1],
     )
@@ -394,6 +430,12 @@ class TestReproductions:
         third, fourth = (found.claim(table, table.rows[1], metric) for metric in ("RA", "LA"))
         assert (third.mean, third.spread, fourth.mean) == (-57.5, None, 61)
         assert found.claim(table, table.rows[1], "BTI") is None
+
+    def test_a_row_may_say_more_exactly_where_its_numbers_stand(self, tmp_path):
+        found = self.load(tmp_path, ("label: Online,", "label: Online, source: line 25,"))
+        table = found.tables[0]
+        sources = [found.claim(table, row, "RA").source for row in table.rows]
+        assert sources == ["line 25", "Table 1"]
 
     def test_its_sweeps_hold_the_named_variants(self, tmp_path):
         sweeps = self.load(tmp_path).sweeps()

@@ -28,3 +28,20 @@ def measured(tasks: int, la: float, ra: float) -> list[Measurement]:
 def of(sweep: Sweep, variant: str) -> list[Cell]:
     """The cells of one variant, by seed."""
     return [cell for cell in sweep.cells if cell.variant == variant]
+
+
+def shaped(
+    measurements: list[Measurement], eigenvalues: list[list[float]], displacements: list[float] | None
+) -> list[Measurement]:
+    """The measurements and, for each task right after it was learned, its eigenvalues and how far the weights moved.
+
+    The relative displacements are tenths of the displacements.
+    """
+    found = list(measurements)
+    for task, values in enumerate(eigenvalues):
+        at = (1000 * (task + 1), task + 1, task)
+        found += [Measurement(*at, f"eigenvalue_{i + 1}", value) for i, value in enumerate(values)]
+        if displacements is not None:
+            found.append(Measurement(*at, "displacement", float(displacements[task])))
+            found.append(Measurement(*at, "relative_displacement", displacements[task] / 10))
+    return found

@@ -97,6 +97,13 @@ def test_the_p_of_equivalence_is_the_larger_one_sided_one(ours, theirs):
     assert p_equivalence(welch(ours, theirs), 1.5) == pytest.approx(expected)
 
 
+def test_a_population_sd_is_that_of_the_runs_themselves():
+    values = np.array([51.5, 54.2, 49.1, 56.8, 46.9])
+    claimed = claim(mean=values.mean(), spread=values.std(), kind="population sd")
+    assert published(claimed) == Sample(pytest.approx(values.mean()), pytest.approx(values.std(ddof=1)), 5)
+    assert verdict(sample(values), claimed, margin=20.0).outcome == "reproduced"  # the kind is known
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
@@ -112,6 +119,8 @@ def test_holm_counts_the_tests_that_were_not_made():
     ("kind", "spread", "sd"),
     [
         ("sd", 0.5, 0.5),
+        # five runs: the sum of squares over 5 becomes that over 4
+        ("population sd", 0.4, 0.4 * math.sqrt(5 / 4)),
         ("sem", 0.5, 0.5 * math.sqrt(5)),
         # half-width of an interval of five runs: t(4) = 2.776 standard errors
         ("95% interval", 2.776445, math.sqrt(5)),
