@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.verdict import Sample, sample
-from clray.metrics import METRICS, Matrix, Measurement, accuracy_matrix
+from clray.metrics import METRICS, Matrix, Measurement, final_matrix
 from clray.results import Problem, Record, Store
 from clray.spec import Cell, Sweep
 
@@ -69,7 +69,7 @@ def _unfit(record: Record, folder: str) -> str:
         return ""
     if record.status != "finished":
         return f"a record of a trial that is {record.status!r}"
-    matrix, _ = accuracy_matrix(record.measurements)
+    matrix, _ = final_matrix(record.measurements)
     tasks = record.trial.benchmark.get("tasks", len(matrix))
     if not len(matrix) or len(matrix) != tasks or np.isnan(matrix[-1]).any():
         return f"finished, but not measured on all {tasks} tasks after the last"
@@ -154,7 +154,7 @@ class Run:
 
 def run(record: Record) -> Run:
     """A record as a run."""
-    matrix, baseline = accuracy_matrix(record.measurements)
+    matrix, baseline = final_matrix(record.measurements)
     provenance = record.provenance
     git = provenance.get("git") or {}
     seconds = provenance.get("seconds")

@@ -35,18 +35,27 @@ INK = "#010203"  # stands for the page's ink until the SVG is written
 DASHES = ("solid", "dashed", "dotted")
 
 
-def curves(table: ComparedTable, key: str = "curves") -> str:
-    """Mean accuracy over the tasks seen so far after each task: a line a variant, its band one sd over the runs.
+CURVES = {
+    # column of a run's history: (attribute of Runs, axis, the figure in words)
+    "accuracy/mean_seen": ("seen_curves", "mean accuracy on them (%)", "Mean accuracy over the tasks seen so far"),
+    "accuracy/mean": ("overall_curves", "mean accuracy on all tasks (%)", "Mean accuracy over all tasks"),
+}
+
+
+def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mean_seen") -> str:
+    """A mean accuracy after each task: a line a variant, its band one sd over the runs.
 
     Args:
         key: distinguishes the figure's ids from those of other figures on the same page.
+        value: over which tasks, one of ``CURVES``.
     """
+    attribute, axis, _ = CURVES[value]
     shown = [row for row in table.rows if row.runs.runs]
     columns = 2 if max((len(row.label) for row in shown), default=0) > 18 else 3
     rows_of_legend = -(-len(shown) // columns)
     figure, axes = _figure(5.6, 3.0 + 0.2 * rows_of_legend)
     for i, row in enumerate(shown):
-        values = 100 * row.runs.seen_curves
+        values = 100 * getattr(row.runs, attribute)
         tasks, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
         colour = SERIES[i % len(SERIES)]
         axes.plot(tasks, mean, color=colour, linestyle=DASHES[i // len(SERIES) % 3], linewidth=1.6, label=row.label)
@@ -55,17 +64,61 @@ def curves(table: ComparedTable, key: str = "curves") -> str:
             low, high = np.clip([mean - sd, mean + sd], 0, 100)
             axes.fill_between(tasks, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("tasks learned")
-    axes.set_ylabel("mean accuracy on them (%)")
+    axes.set_ylabel(axis)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.15, color=INK)
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK)
-    return svg(figure, key, curves_alt(table))
+    return svg(figure, key, curves_alt(table, value))
 
 
-def curves_alt(table: ComparedTable) -> str:
+def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
     """The curves in words."""
-    ends = [f"{r.label} {100 * r.runs.seen_curves[:, -1].mean():.1f}" for r in table.rows if r.runs.runs]
-    return "Mean accuracy over the tasks seen so far, after each task; at the end, in per cent: " + ", ".join(ends)
+    attribute, _, words = CURVES[value]
+    ends = [f"{r.label} {100 * getattr(r.runs, attribute)[:, -1].mean():.1f}" for r in table.rows if r.runs.runs]
+    return f"{words}, after each task; at the end, in per cent: " + ", ".join(ends)
+
+
+def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") -> str:
+    """Each run of each variant, their mean and one sd to each side, and what was published: a panel a metric."""
+    rows = [row for row in table.rows if row.runs.runs]
+    figure, panels = _figure(7.2, 0.9 + 0.3 * len(rows), len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
+        for place, row in enumerate(rows):
+            _draw_spread(axes, len(rows) - 1 - place, row.cells[metric], SERIES[place % len(SERIES)])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.margins(x=0.08)
+        axes.set_title(metric, fontsize=9.5, color=INK)
+        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)] if axes is panels[0] else [])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.15, color=INK)
+    figure.supxlabel("per cent", fontsize=9.5, color=INK)
+    return svg(figure, key, spreads_alt(table, metrics))
+
+
+def spreads_alt(table: ComparedTable, metrics: Sequence[str]) -> str:
+    """The spreads in words."""
+    said = [
+        f"{row.label} {metric} {number(ours.mean)}" + (f" ± {number(ours.sd)}" if ours.n > 1 else "")
+        for row in table.rows
+        for metric in metrics
+        if (ours := row.cells[metric].ours)
+    ]
+    return "Mean and standard deviation over runs, in per cent: " + "; ".join(said)
+
+
+def _draw_spread(axes: Axes, height: float, cell: ComparedCell, colour: str) -> None:
+    """Ours on the row's line, the published number a little below it."""
+    if cell.ours:
+        sd = cell.ours.sd if cell.ours.n > 1 else 0.0
+        ends = [cell.ours.mean - sd, cell.ours.mean + sd]
+        axes.plot(ends, [height, height], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        values = list(cell.values.values())
+        axes.plot(values, [height] * len(values), "o", color=colour, markersize=3, alpha=0.8, markeredgewidth=0)
+        axes.plot([cell.ours.mean] * 2, [height - 0.26, height + 0.26], color=colour, linewidth=1.8)
+    if cell.claim:
+        below, spread = height - 0.36, cell.claim.spread or 0.0
+        axes.plot([cell.claim.mean - spread, cell.claim.mean + spread], [below, below], color=INK, linewidth=0.9)
+        axes.plot(cell.claim.mean, below, "D", color=INK, markersize=3.4)
 
 
 def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis import landscape, plots, tables
 from analysis.aggregate import Run, known_metrics
 from analysis.tables import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison
 from analysis.verdict import OUTCOMES, interval
+from clray.dashboards import Panel, panels
 from clray.errors import StoreError
+from clray.results import Store
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 EXPLAINED = {
     "reproduced": (
@@ -50,6 +56,33 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
+    """Write the comparison's page as ``reports/NAME.html`` of the store, on whichever file system. Returns where it is.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    from pyarrow import fs
+
+    if "://" not in store.uri:
+        return str(write_report(comparison, Path(store.path("reports", f"{name}.html"))))
+    files, root = fs.FileSystem.from_uri(store.uri)
+    path = posixpath.join(root.rstrip("/"), "reports", f"{name}.html")
+    if isinstance(files, fs.LocalFileSystem):
+        return str(write_report(comparison, path))
+    _send(render(comparison), files, path)
+    return f"{store.uri.partition('://')[0]}://{path}"
+
+
+def _send(content: str, files: fs.FileSystem, path: str) -> None:
+    try:
+        files.create_dir(posixpath.dirname(path), recursive=True)
+        with files.open_output_stream(path) as stream:  # an object is there once it is whole
+            stream.write(content.encode())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error}") from error
+
+
 def render(comparison: Comparison) -> str:
     """The page as text; the same comparison gives the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -84,6 +117,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
     """All that the template shows of one table; figures are safe to set as they are."""
     from markupsafe import Markup
 
+    shown = panels(table.metrics)
     has_runs = bool(table.gathered.runs)
     has_differences = any(cell.judgement.interval for _, cell in table.cells)
     return {
@@ -95,7 +129,8 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "titles": tables.column_titles(table),
         "notes": tables.notes(table),
         "rows": [_row(table, row) for row in table.rows],
-        "curves": Markup(plots.curves(table, f"c{index}")) if has_runs else "",
+        "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
+        "curves": _curves(index, table, shown) if has_runs else [],
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
         "landscape": Markup(
             landscape.svg({row.label: [run.measurements for run in row.runs.runs] for row in table.rows}, f"l{index}")
@@ -118,6 +153,13 @@ def _searches(index: int, group: ComparedSearches) -> dict[str, Any]:
         "lines": body,
         "notes": tables.search_notes(group),
     }
+
+
+def _curves(index: int, table: ComparedTable, shown: Sequence[Panel]) -> list[tuple[Panel, str]]:
+    from markupsafe import Markup
+
+    drawn = [panel for panel in shown if panel.kind == "curve"]
+    return [(panel, Markup(plots.curves(table, f"c{index}-{i}", panel.value))) for i, panel in enumerate(drawn)]
 
 
 def _counts(table: ComparedTable) -> list[tuple[str, str, int]]:

@@ -46,6 +46,8 @@ class Server(ThreadingHTTPServer):
         self.runs: dict[tuple[str, str], Run] = {}
         self.artifacts: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        """Pages, by id."""
         self.refuse: dict[str, int] = {}
         """Path endings, and the HTTP status that they are answered with."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -71,6 +73,8 @@ class Server(ThreadingHTTPServer):
             run = self.runs.get((v["project"], v["name"]))
             return {"model": {**model, "bucket": _known(v["name"], run) if run and run.info else None}}
         if operation == "UpsertBucket":
+            if "project" not in v:  # the public API's way: a run that is there, by its id
+                v = {**v, "name": v["id"], "project": next(p for p, id in self.runs if id == v["id"])}
             run = self.run(v["name"], v["project"])
             inserted = not run.info
             run.info.update({k: x for k, x in v.items() if x is not None})
@@ -87,6 +91,23 @@ class Server(ThreadingHTTPServer):
             return {"createArtifact": {"artifact": {"id": str(len(self.artifacts) - 1), "state": "COMMITTED"}}}
         if operation == "ArtifactByID":
             return {"artifact": _committed(v["id"], self.artifacts[int(v["id"])], model)}
+        if operation == "GetProjects":
+            known = {"__typename": "Project", "entityName": ENTITY, "createdAt": "", "isBenchmark": False, "user": None}
+            nodes = [{"node": {**known, "id": "p", "name": name}} for name in {project for project, _ in self.runs}]
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"pageInfo": page, "edges": nodes}}
+        if operation == "ProjectViews":
+            nodes = [{"node": view, "cursor": id} for id, view in self.views.items()]
+            return {"project": {**model, "allViews": {"edges": nodes, "pageInfo": {"hasNextPage": False}}}}
+        if operation == "ProjectInternalId":
+            known = v["projectName"] in {project for project, _ in self.runs}
+            return {"project": {"id": "p", "internalId": "p-internal"} if known else None}
+        if operation == "upsertView":
+            id = v["id"] or f"view{len(self.views)}"
+            inserted = id not in self.views
+            project = {"id": "p", "name": v["projectName"], "entityName": v["entityName"]}
+            self.views[id] = {**v, "id": id, "project": project, "updatedAt": "2020-01-01T00:00:00", "user": {}}
+            return {"upsertView": {"view": self.views[id], "inserted": inserted}}
         return {"project": None, "entity": None}
 
 
@@ -95,6 +116,10 @@ def _known(name: str, run: Run) -> dict[str, Any]:
         "id": name,
         "name": name,
         "displayName": run.info.get("displayName"),
+        "group": run.info.get("groupName"),
+        "jobType": run.info.get("jobType"),
+        "description": None,
+        "notes": None,
         "state": "running" if run.exitcode is None else "finished",
         "summaryMetrics": json.dumps(run.summary),
         "logLineCount": 0,

@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 import pytest
 
 from analysis import plots
-from analysis.report import render, write_report
+from analysis.report import _send, render, write_into_store, write_report
 from analysis.tables import compare
+from clray.dashboards import panels
 from clray.errors import StoreError
+from clray.results import Store
 from clray.spec import Selection
 
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
@@ -96,8 +98,8 @@ def test_ids_are_unique_and_every_reference_has_its_target(comparison, page):
 def test_the_page_is_accessible(page):
     assert page.tags[0] == ("html", {"lang": "en"})
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    # two tables with curves, one with differences, and a matrix for each of the three variants that ran
-    assert len(drawn) == 2 + 1 + 3
+    # two tables with spreads and two kinds of curves, one with differences, a matrix for each variant that ran
+    assert len(drawn) == 2 * 3 + 1 + 3
     assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in drawn)
     assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
     assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
@@ -169,13 +171,29 @@ def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypat
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_the_page_goes_into_the_store_wherever_that_is(comparison, store, tmp_path):
+    from pyarrow import fs
+
+    path = write_into_store(comparison, store, "mer_rotations")
+    assert path == store.path("reports", "mer_rotations.html")
+    uri = (tmp_path / "elsewhere").as_uri()
+    path = write_into_store(comparison, Store(uri), "mer_rotations")
+    assert path == str(tmp_path / "elsewhere" / "reports" / "mer_rotations.html")
+    # What is no local file system is written to through pyarrow's.
+    bucket = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    _send("a page", bucket, "bucket/clray/reports/page.html")
+    assert (tmp_path / "bucket/clray/reports/page.html").read_text() == "a page"
+    with pytest.raises(StoreError, match="cannot be written"):
+        _send("a page", bucket, "elsewhere/reports/mer_rotations.html/page.html")
+
+
 # -- figures -------------------------------------------------------------------------------------------------------
 
 
 def test_figures_are_svg_with_ids_of_their_own(comparison):
     table = comparison.tables[0]
     runs = next(r.runs for r in table.rows if r.label == "MER")
-    for draw in (plots.curves, plots.differences):
+    for draw in (plots.curves, plots.differences, lambda table, key: plots.spreads(table, table.metrics, key)):
         a, b = draw(table, "a"), draw(table, "b")
         assert a == draw(table, "a")
         ids_a, ids_b = ({e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")} for svg in (a, b))
@@ -200,6 +218,30 @@ def test_a_figure_in_words_has_the_numbers_of_the_table(comparison):
     runs = next(r.runs for r in table.rows if r.label == "MER")
     assert 100 * runs.seen_curves[:, -1].mean() == pytest.approx(runs.sample("RA").mean)
     assert "87.7% right after" in plots.heat_map_alt(runs, "MER")
+
+
+def test_all_that_a_page_shows_is_on_it(comparison, page):
+    """What W&B's page shows is declared in clray.dashboards: the report leaves none of it out."""
+    figures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    words = " ".join(page.words)
+    for table in comparison.tables:
+        for panel in panels(table.metrics):
+            match panel.kind:
+                case "verdicts" | "runs":
+                    assert comparison.tables[0].rows[0].label in words
+                case "spread":
+                    assert plots.spreads_alt(table, table.metrics) in figures
+                case "curve":
+                    assert plots.curves_alt(table, panel.value) in figures
+                    assert panel.title in words
+                case "matrices":
+                    assert all(plots.heat_map_alt(r.runs, r.label) in figures for r in table.rows if r.runs.runs)
+
+
+def test_spreads_in_words_are_those_of_the_table(comparison):
+    table = comparison.tables[0]
+    assert "MER RA 89.55 ± 0.13" in plots.spreads_alt(table, ["RA"])
+    assert "LA" not in plots.spreads_alt(table, ["RA"])
 
 
 def test_figures_register_nothing_with_pyplot(comparison):

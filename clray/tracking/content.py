@@ -1,0 +1,67 @@
+"""What of a record goes to W&B, and in which form: pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from statistics import fmean
+from typing import Any
+
+from clray.metrics import accuracy_matrix
+from clray.results import Record
+from clray.tracking.publication import TAG, Publication, sweep_tag
+
+
+def history(record: Record) -> list[dict[str, float]]:
+    """A record as rows of a W&B history, one for each point at which tasks were evaluated, in that order.
+
+    A row holds ``examples`` (training examples seen), ``trained_tasks``, and for every metric ``METRIC/task_03``,
+    ``METRIC/mean`` over all tasks that were evaluated and ``METRIC/mean_seen`` over those whose training has begun.
+    """
+    points: dict[tuple[int, int], dict[str, dict[int, float]]] = {}
+    for m in record.measurements:
+        points.setdefault((m.step, m.trained_tasks), {}).setdefault(m.metric, {})[m.eval_task] = m.value
+    rows = []
+    for (step, trained), metrics in points.items():
+        row: dict[str, float] = {"examples": step, "trained_tasks": trained}
+        for metric, values in metrics.items():
+            row |= {f"{metric}/task_{task:02d}": value for task, value in sorted(values.items())}
+            row[f"{metric}/mean"] = fmean(values.values())
+            if seen := [value for task, value in values.items() if task < trained]:
+                row[f"{metric}/mean_seen"] = fmean(seen)
+        rows.append(row)
+    return rows
+
+
+def matrix_rows(record: Record) -> list[list[float]]:
+    """The accuracy matrix as (trained_tasks, eval_task, accuracy), the baseline under 0 trained tasks."""
+    R, b = accuracy_matrix(record.measurements)
+    rows = [[0, task, float(value)] for task, value in enumerate(b)]
+    rows += [[i + 1, j, float(R[i, j])] for i in range(len(R)) for j in range(len(R))]
+    return [row for row in rows if math.isfinite(row[2])]
+
+
+def config_of(record: Record, sweep: str, variant: str) -> dict[str, Any]:
+    labels = {"sweep": sweep, "variant": variant, "data": record.data, "provenance": record.provenance}
+    return {**record.trial.model_dump(mode="json"), **labels}
+
+
+def summary_of(record: Record) -> dict[str, Any]:
+    seconds = record.provenance.get("seconds")
+    return {**record.metrics, "status": record.status, **({} if seconds is None else {"seconds": seconds})}
+
+
+def name_of(record: Record, variant: str) -> str:
+    order = record.trial.task_order
+    return f"{variant}/{record.trial.seed}" + ("" if order is None else f"/order {'-'.join(map(str, order))}")[:80]
+
+
+def tags_of(publication: Publication, record: Record) -> list[str]:
+    source, seed = str(record.data.get("source") or ""), f"seed:{record.trial.seed}"
+    tags = [publication.paper, publication.table, seed, source]
+    return list(dict.fromkeys([*(tag[:TAG] for tag in tags if tag), sweep_tag(publication.sweep)]))
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

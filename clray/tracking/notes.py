@@ -1,0 +1,61 @@
+"""Notes of what was published: what makes publishing again send only what changed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from clray.tracking.publication import Publication
+
+
+class Notes:
+    """What is known of a run's publications: one small file, and a lock so that one process at a time sends it."""
+
+    def __init__(self, publication: Publication, id: str) -> None:
+        self._target = publication.target
+        self._path = Path(publication.folder) / "published" / f"{id}.json"
+        self._lock: io.TextIOWrapper | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock; False where another process has it. The system drops it when a process is killed."""
+        path = self._path.parent / "locks" / self._path.stem
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "a")  # noqa: SIM115 - held until release
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        except OSError:
+            pass  # a file system without locks: then only one publisher at a time is safe
+        self._lock = lock
+        return True
+
+    def release(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _all(self) -> dict[str, dict[str, Any]]:
+        try:
+            notes = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}  # a lost or torn note costs a look at the server, no row
+        return notes if isinstance(notes, dict) else {}
+
+    def read(self) -> dict[str, Any]:
+        """The note of the last publication to this target; empty where there is none."""
+        return self._all().get(self._target, {})
+
+    def write(self, note: dict[str, Any]) -> None:
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({**self._all(), self._target: note}, indent=1))
+        os.replace(temporary, self._path)
+
+    def elsewhere(self) -> set[str]:
+        """The folders of offline runs that belong to other targets."""
+        return {note.get("directory", "") for target, note in self._all().items() if target != self._target}
