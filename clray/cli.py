@@ -10,6 +10,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,14 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clray import __version__
-from clray.errors import ClrayError, DeclarationError
+from clray.errors import ClrayError, DeclarationError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.tables import Comparison
-    from clray.planning import Plan
-    from clray.results import Store
+    from clray.dashboards import Dashboard
+    from clray.planning import Plan, Planned
+    from clray.results import Record, Store
     from clray.spec import Reproduction, Selection, Sweep
     from clray.tracking import Follower
 
@@ -113,6 +115,8 @@ class Target:
     sweeps: dict[str, Sweep]
     reproduction: Reproduction | None
     selection: Selection
+    file: str = ""
+    """What was typed: the name, or a sweep file's path."""
 
     @property
     def comparable(self) -> bool:
@@ -141,13 +145,13 @@ def _target(name: str, selection: Selection) -> Target:
 
     if name in reproduction_names():
         reproduction = load_reproduction(name)
-        return Target(name, reproduction.sweeps(selection), reproduction, selection)
+        return Target(name, reproduction.sweeps(selection), reproduction, selection, name)
     if not Path(name).is_file() and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
         raise DeclarationError(
             f"{name}: no such reproduction, sweep or file; {one_of(name, [*reproduction_names(), *sweep_names()])}"
         )
     sweep = load_sweep(name, selection)
-    return Target(sweep.name, {sweep.name: sweep}, None, selection)
+    return Target(sweep.name, {sweep.name: sweep}, None, selection, name)
 
 
 def _console() -> Console:
@@ -167,20 +171,54 @@ def _store(uri: str) -> Store:
 # Planning and running
 
 
+def _memory_columns(trials: list[Planned]) -> tuple[str, str]:
+    """The largest peak of a variant's trials, and the smallest 1/k of that GPU which has room for it."""
+    from clray.gpu import needed, sharers, words
+
+    measured = [t.memory for t in trials if t.memory]
+    if not measured:
+        return "·", "·"
+    largest = max(measured, key=needed)
+    return words(largest), f"1/{sharers(largest)} ({1 / sharers(largest):.3g})"
+
+
+def _too_small_shares(plan: Plan) -> Iterator[str]:
+    """The variants that ask for less of a GPU than their trials were seen to need."""
+    from clray.gpu import needed
+
+    for sweep, variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
+        trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == (sweep, variant) and t.memory]
+        worst = max(trials, key=lambda t: needed(t.memory) - t.cell.resources.gpu, default=None)
+        if worst and 0 < worst.cell.resources.gpu < needed(worst.memory):
+            yield (
+                f"{variant} asks for {worst.cell.resources.gpu:g} of a GPU, but needs {needed(worst.memory):.2g} of "
+                "the one it was measured on: its trials may run out of memory beside others; see 'resources', or --gpu"
+            )
+
+
 def _show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -> None:
     from rich.table import Table
+
+    from clray.gpu import HEADROOM
 
     table = Table(
         title=f"{target.name}: {len(plan.trials)} trials", title_justify="left", box=None, padding=(0, 2, 0, 0)
     )
-    for heading in ("variant", "finished", "half-done", "to do", "stale", "a trial"):
+    measured = any(t.memory for t in plan.trials)
+    headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
         trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == variant]
         name = variant[1] if len(target.sweeps) == 1 else "/".join(variant)
         counts = [sum(t.state == s for t in trials) for s in ("finished", "half-done", "to do", "stale")]
-        table.add_row(name, *(str(c or "·") for c in counts), f"{max(t.seconds for t in trials):.0f} s")
+        memory = _memory_columns(trials) if measured else ()
+        table.add_row(name, *(str(c or "·") for c in counts), f"{max(t.seconds for t in trials):.0f} s", *memory)
     console.print(table)
+    if measured:
+        console.print(f"GPU memory: the peak measured; 'fits' leaves {HEADROOM:.0%} on top and 0.5 GiB for CUDA itself")
+        for warning in _too_small_shares(plan):
+            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     left = plan.left(rerun_stale)
     resources = {(t.cell.resources.cpu, t.cell.resources.gpu) for t in left}
     hours = sum(t.seconds * t.cell.resources.cpu for t in left) / 3600
@@ -215,6 +253,18 @@ def plan_command(
 
     target = _target(name, _selection(quick, only, seeds, set_))
     _show_plan(target, plan(target.sweeps, _store(results)), _console(), rerun_stale)
+
+
+@app.command("costs")
+def costs_command(results: Results = "results") -> None:
+    """What each reproduction costs, in core and GPU hours: from the store's records, else computed. Markdown."""
+    from clray.costs import cost, markdown
+    from clray.spec import Selection, load_reproduction, reproduction_names
+
+    records, _ = _store(results).records()
+    finished = {record.trial.declaration: record for record in records}
+    reproductions = [load_reproduction(name) for name in reproduction_names()]
+    print(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")
 
 
 @app.command("sweep")
@@ -258,12 +308,15 @@ def _launch(
         outcome = (run_here if local else run_on_ray)(planned, store, console, options)
     finally:
         comparison = target.compare(store)
-        _stop_publisher(publisher, comparison, console)
+        _stop_publisher(publisher, target, comparison, store, console)
     _print_table(comparison, Format.text, console)
     if selection.suffix == "-quick" and target.reproduction:
         console.print(f"The whole table: python -m clray.reproduce {target.name}", style="bold")
-    page = _write_report(comparison, target, store, None)
-    console.print(f"Report: {page}", soft_wrap=True)
+    unwritten = None
+    try:
+        console.print(f"Report: {_write_report(comparison, target, store, None)}", soft_wrap=True)
+    except StoreError as error:
+        unwritten = error  # a full disk, say: what it did to the trials is told first
     if outcome.interrupted:
         console.print("Interrupted: the same command goes on from here.")
         raise typer.Exit(130)
@@ -272,6 +325,8 @@ def _launch(
         for id, reason in outcome.failed.items():
             console.print(f"  {id}: {reason}   (clray show {id} --results {results})", soft_wrap=True, markup=False)
         raise typer.Exit(1)
+    if unwritten:
+        raise unwritten
 
 
 @app.command("run")
@@ -306,7 +361,7 @@ def run_command(
             if not as_json and console.is_terminal:
                 console.print(f"  {100 * execution.progress:3.0f}%", end="\r")
     if not execution.done:
-        execution.save()
+        execution.stop()
         raise KeyboardInterrupt
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
@@ -347,12 +402,13 @@ def table_command(
     _print_table(_target(name, _selection(quick, only, seeds, set_)).compare(_store(results)), form, _console())
 
 
-def _write_report(comparison: Comparison, target: Target, store: Store, path: str | None) -> Path:
-    from analysis.report import write_report
+def _write_report(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
+    """Write the page, into the store where no path is given. Returns where it is."""
+    from analysis.report import write_into_store, write_report
 
-    local = Path(store.path()) if "://" not in store.uri else Path("results")
-    name = target.name.replace("/", "-") + target.selection.suffix
-    return write_report(comparison, Path(path) if path else local / "reports" / f"{name}.html")
+    if path:
+        return str(write_report(comparison, path))
+    return write_into_store(comparison, store, target.name.replace("/", "-") + target.selection.suffix)
 
 
 @app.command("report")
@@ -373,7 +429,8 @@ def list_command(results: Results = "results") -> None:
 
     from clray.spec import Selection, load_reproduction, load_sweep, papers, reproduction_names, sweep_names
     from clray.vision.benchmarks import BENCHMARKS
-    from clray.vision.methods import METHODS
+    from clray.vision.methods import STREAM_METHODS, TASK_METHODS
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
 
     console = _console()
     records, _ = _store(results).records()
@@ -396,12 +453,17 @@ def list_command(results: Results = "results") -> None:
     )
     sweeps = [load_sweep(name) for name in sweep_names()]
     show("Sweeps: clray sweep NAME", [(s.name, s.title, {s.name: s}) for s in sweeps])
-    console.print("Methods: " + ", ".join(METHODS), "Benchmarks: " + ", ".join(BENCHMARKS), sep="\n")
+    for what, benchmarks, methods in (
+        ("One example at a time", BENCHMARKS, STREAM_METHODS),
+        ("Task by task", TASK_BENCHMARKS, TASK_METHODS),
+    ):
+        console.print(f"{what}: benchmarks {', '.join(benchmarks)}; methods {', '.join(methods)}")
 
 
 @app.command("show")
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
     """A reproduction, a sweep, or a trial by its id, provenance included."""
+    from clray.gpu import sharers, words
     from clray.results import Problem, Record
 
     store, console = _store(results), _console()
@@ -423,10 +485,73 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
             "metrics": record.metrics, "measurements": len(record.measurements),
         }  # fmt: skip
         console.print_json(json.dumps(facts))
+    memory = record.provenance.get("gpu_memory") if isinstance(record, Record) else None
+    if memory:
+        console.print(f"It took {words(memory)} at most: {sharers(memory)} of its kind fit on such a GPU.")
     if failure:
         console.print(
             f"its last attempt failed on {failure.get('host')}:", failure.get("traceback"), sep="\n", markup=False
         )
+
+
+@app.command("export")
+def export_command(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The id of a finished trial.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which file; without, they are listed.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; by default ./NAME.")] = None,
+    results: Results = "results",
+) -> None:  # fmt: skip
+    """Write a file that a trial left beside its record, such as its network in the official code's layout."""
+    from clray.documents import one_of
+
+    store, console = _store(results), _console()
+    kept = store.artifacts(trial)
+    if not kept:
+        raise ClrayError(f"{trial}: nothing is kept of such a trial beside its record in {store.uri}")
+    if name is None:
+        for one in kept:
+            console.print(one)
+        return
+    content = store.read_artifact(trial, name) if name in kept else None
+    if content is None:
+        raise ClrayError(f"{trial}: {name!r} is not kept of it; {one_of(name, kept)}")
+    path = file or Path(name)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ClrayError(f"{path}: cannot be written: {error}") from None
+    console.print(f"{path}", soft_wrap=True)
+
+
+def _claim_lines(store: Store, saved: dict[str, Record]) -> Iterator[str]:
+    """Who runs what, by the claims; trials that have one are taken out of ``saved``."""
+    from clray.claims import Claim, Onlooker
+    from clray.gpu import words
+
+    onlooker, claimed = Onlooker(store), sorted(store.claimed())
+    now = store.clock() if claimed else 0.0
+    for id in claimed:
+        found = store.read_claim(id)
+        if found is None:
+            continue  # let go just now
+        claim, record = Claim.from_bytes(id, found.content), saved.pop(id, None)
+        notes = claim.notes
+        line = f"{id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {100 * notes.get('progress', 0):.0f}%"
+        if onlooker.dead(claim, found, now):
+            line += f", left by {claim.owner}, which is gone: the same command goes on from here"
+        else:
+            line += f" on {claim.owner}" + (f", seen {now - found.renewed:.0f} s ago" if found.renewed else "")
+        memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)
+        yield line + (f", {words(memory)}" if memory else "")
+
+
+def _begun_line(record: Record) -> str:
+    """A trial that nobody runs at the moment."""
+    host = record.provenance.get("machine", {}).get("host", "?")
+    share = 100 * record.provenance.get("progress", 0)
+    return f"{record.id} {record.variant} seed {record.trial.seed}: {share:.0f}%, stopped on {host}"
 
 
 @app.command("status")
@@ -437,13 +562,11 @@ def status_command(results: Results = "results") -> None:
     store, console = _store(results), _console()
     records, problems = store.records()
     running, more = store.records("running")
-    console.print(f"{store.uri}: {len(records)} finished trials, {len(running)} begun")
-    for record in running:
-        saved = record.provenance.get("saved")
-        age = f", last saved {time.time() - saved:.0f} s ago" if saved else ""
-        host = record.provenance.get("machine", {}).get("host", "?")
-        share = 100 * record.provenance.get("progress", 0)
-        console.print(f"  {record.id} {record.variant} seed {record.trial.seed}: {share:.0f}% on {host}{age}")
+    saved = {record.id: record for record in running}
+    lines = [*_claim_lines(store, saved), *(_begun_line(record) for record in running if record.id in saved)]
+    console.print(f"{store.uri}: {len(records)} finished trials, {len(lines)} begun", soft_wrap=True)
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
     for id in sorted(store.failed()):
         failure = store.failure(id) or {}
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
@@ -490,15 +613,37 @@ def _start_publisher(target: Target, store: Store, wandb: Tracking | None, conso
     if mode == "off":
         return None
     console.print(f"W&B: publishing {mode}")
-    return start(_publications(target, store, mode))
+    return start(_publications(target, store, mode), dashboard=_dashboard(target, store))
 
 
-def _stop_publisher(publisher: Follower | None, comparison: Comparison, console: Console) -> None:
+def _stop_publisher(
+    publisher: Follower | None, target: Target, comparison: Comparison, store: Store, console: Console
+) -> None:
     if publisher is None:
         return
     ready = _ready_tables(comparison)
     tables = {publication.sweep: ready for publication in publisher._publications}
-    console.print(publisher.stop(tables), soft_wrap=True, markup=False)
+    message = publisher.stop(tables, dashboard=_dashboard(target, store, comparison))
+    console.print(message, soft_wrap=True, markup=False)
+
+
+def _dashboard(target: Target, store: Store, comparison: Comparison | None = None) -> Dashboard:
+    """The page of all that the target stands for: a launch of a part of it does not leave a page of that part alone.
+
+    Args:
+        comparison: the target's, where there is one already.
+    """
+    from analysis import tables
+    from clray.dashboards import dashboard
+    from clray.spec import Selection
+
+    asked = target.selection
+    if asked.only or asked.seeds:
+        target = _target(target.file, Selection(quick=asked.quick, set=asked.set))
+        comparison = None
+    comparison = comparison or target.compare(store)
+    data = {table.title: table.gathered.data.fingerprint for table in comparison.tables if table.gathered.data}
+    return dashboard(target.name, target.sweeps, target.reproduction, tables.markdown(comparison), data)
 
 
 @app.command("publish")
@@ -508,17 +653,24 @@ def publish_command(
     wandb: Annotated[Tracking, typer.Option("--wandb", help="Where to.")] = Tracking.online,
     project: Annotated[str | None, typer.Option("--project", help="Default: WANDB_PROJECT, else clray.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", help="W&B user or team.")] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option("--dashboard/--no-dashboard", help="Make or renew its page at W&B. Default: where it can be."),
+    ] = None,
 ) -> None:  # fmt: skip
     """Send finished trials to W&B, now or again: what was sent before is not sent twice."""
     from clray.tracking import publish
 
     target, store = _target(name, _selection(quick, only, seeds, set_)), _store(results)
     tables = _ready_tables(target.compare(store))
+    publications = _publications(target, store, wandb.value, project, entity)
     failed = False
-    for publication in _publications(target, store, wandb.value, project, entity):
-        outcome = publish(publication, tables)
+    for publication in publications:
+        # The page shows the runs of all sweeps: it comes with the last.
+        last = publication is publications[-1]
+        outcome = publish(publication, tables, _dashboard(target, store) if last and page is not False else None)
         print(outcome.message(publication.again))
-        failed |= bool(outcome.failures)
+        failed |= bool(outcome.failures) or bool(page and outcome.no_page)
     if failed:
         raise typer.Exit(1)
 
@@ -529,14 +681,25 @@ def publish_command(
 
 @data_app.command("list")
 def data_list() -> None:
-    """Which data sets are here, and where they were found."""
+    """Which data sets are here, where they were found, what is missing and where it comes from."""
+    from clray.errors import DataError
     from clray.vision import data
 
     for name, published in data.PUBLISHED.items():
-        found = data.present(name)
-        print(f"{name}: {found[0]}: {found[1]}" if found else f"{name}: not here: clray data fetch {name}")
-        for file in published.files:
-            print(f"  {file}")
+        try:
+            found = data.find(name)
+        except DataError as error:
+            print(f"{name}: {error}")
+            continue
+        if found:
+            print(f"{name}: {found.source}: {found.folder}\n  {', '.join(found.form.files)}")
+            if found.form.partial:
+                print(f"  only {found.form.partial}, never judged; the whole: clray data fetch {name}")
+        elif published.download:
+            print(f"{name}: not here: clray data fetch {name}")
+            print(f"  {', '.join(published.download.files)} from {published.origin}")
+        else:
+            print(f"{name}: not here\n  {published.advice}")
     print("mnist: 5,000 embedded digits stand in where the files are not here; they are never judged")
 
 
@@ -561,13 +724,32 @@ def data_fetch(name: DataName) -> None:
 
 
 @data_app.command("verify")
-def data_verify(name: DataName) -> None:
-    """Check the files that a trial would read against their published md5."""
+def data_verify(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All that are here, if none is named.")] = None,
+) -> None:
+    """Read and check the files that a trial would read: their published md5, or the content they hold."""
+    from clray.errors import DataError
     from clray.vision import data
 
-    _known_data(name)
-    found = data.locate(name, "files")
-    print(f"{name}: from {found['source']}: every file is as published, fingerprint {found['fingerprint']}")
+    if name is not None:
+        _known_data(name)
+    failed = False
+    for each in [name] if name else data.PUBLISHED:
+        try:
+            if name is None and data.find(each) is None:
+                continue
+            found = data.verify(each)
+        except DataError as error:
+            if name is not None:
+                raise
+            print(error, file=sys.stderr)
+            failed = True
+            continue
+        state = found.get("unverified") or "every file is as published"
+        only = f", only {found['partial']}" if "partial" in found else ""
+        print(f"{each}: from {found['source']}{only}: {state}, fingerprint {found['fingerprint']}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("doctor")
@@ -606,18 +788,26 @@ def doctor_command(results: Results = "results") -> None:
 @app.command("init")
 def init_command(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("my-method"),
+    like: Annotated[str, typer.Option(metavar="METHOD", help="The method to start from.")] = "er",
 ) -> None:
     """Copy a sweep file and a method to start your own from."""
+    from clray.documents import one_of
     from clray.spec import find_sweep
+    from clray.vision.methods import METHODS, STREAM_METHODS
 
+    if like not in METHODS:
+        raise DeclarationError(f"--like {like}: not a method; {one_of(like, METHODS)}")
     if folder.exists():
         raise DeclarationError(f"{folder}: it exists already; name a new folder")
+    streams = like in STREAM_METHODS
+    sweep, variant = ("mer/rotations", "er-5120") if streams else ("tag/rotated_mnist", "naive-sgd")
+    names = "STREAM_METHODS" if streams else "TASK_METHODS"
     methods = Path(__file__).parent / "vision" / "methods"
     folder.mkdir(parents=True)
-    shutil.copy(find_sweep("mer/rotations"), folder / "sweep.yaml")
-    shutil.copy(methods / "er.py", folder / "method.py")
-    print(f"{folder}/sweep.yaml: a sweep to change; try: clray sweep {folder}/sweep.yaml --quick --only er-5120")
-    print(f"{folder}/method.py: a method to change; put it into {methods}, and a line into METHODS in its __init__.py")
+    shutil.copy(find_sweep(sweep), folder / "sweep.yaml")
+    shutil.copy(methods / f"{METHODS[like].partition(':')[0]}.py", folder / "method.py")
+    print(f"{folder}/sweep.yaml: a sweep to change; try: clray sweep {folder}/sweep.yaml --quick --only {variant}")
+    print(f"{folder}/method.py: a method to change; put it into {methods}, and a line into {names} in its __init__.py")
 
 
 def _version(value: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clray.execution import Task
@@ -24,6 +24,7 @@ class Planned:
             ``to do``.
         failure: why its last attempt failed, if it did.
         seconds: what the trial took, or is expected to take on one core or GPU.
+        memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
     """
 
     sweep: str
@@ -33,6 +34,12 @@ class Planned:
     state: State
     failure: dict[str, Any] | None
     seconds: float
+    memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For a line of text."""
+        return f"{self.cell.variant} seed {self.cell.trial.seed}"
 
     def task(self, **changes: Any) -> Task:
         """The trial as it is handed to whoever runs it."""
@@ -95,9 +102,14 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
                 state = "half-done" if store.has_checkpoint(id) else "to do"
             seconds = _seconds(record) or side.estimate(cell.trial)
             failure = None if record is not None else store.failure(id)
-            trials[id] = Planned(name, cell, id, data, state, failure, seconds)
+            memory = _memory(record or (store.read(id, "running") if state == "half-done" else None))
+            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory)
     return Plan(list(trials.values()), problems)
 
 
 def _seconds(record: Record | None) -> float | None:
     return record.provenance.get("seconds") if record else None
+
+
+def _memory(record: Record | Problem | None) -> dict[str, int]:
+    return record.provenance.get("gpu_memory", {}) if isinstance(record, Record) else {}

@@ -6,6 +6,7 @@ Layout below the store's URI::
     running/ID.parquet       the same for a trial in progress, replaced at each of its stops
     checkpoints/ID.ckpt      what a trial in progress needs to continue; `.previous` is the one before
     failures/ID.json         why a trial's last attempt failed
+    claims/ID.json           who is running the trial; what it means is clray.claims's
 
 Every file is written to a temporary name, flushed, and renamed: a reader sees the old file, the new one or none.
 The store is the only truth about what is finished, half-done or to do.
@@ -18,8 +19,11 @@ import io
 import json
 import os
 import posixpath
+import random
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +134,14 @@ class Problem:
         return f"{self.path}: skipped: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Claimed:
+    """A claim as the store holds it: its bytes, and when they were written by the store's clock, where it has one."""
+
+    content: bytes
+    renewed: float | None
+
+
 class Store:
     """A results store at a local path or any URI that ``pyarrow.fs`` opens (``s3://…``, ``gs://…``, ``hdfs://…``)."""
 
@@ -161,8 +173,8 @@ class Store:
 
     # -- bytes -------------------------------------------------------------------------------------------------
 
-    def _write(self, relative: str, content: bytes) -> str:
-        """Write a file whole or not at all."""
+    def _write(self, relative: str, content: bytes, flush: bool = True) -> str:
+        """Write a file whole or not at all; unless flushed, it may be gone after a power failure."""
         path = self.path(relative)
         folder, name = posixpath.split(path)
         temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -173,14 +185,16 @@ class Store:
                     with open(temporary, "wb") as file:
                         file.write(content)
                         file.flush()
-                        os.fsync(file.fileno())
+                        if flush:
+                            os.fsync(file.fileno())
                     os.replace(temporary, path)
                 else:
                     with self._fs.open_output_stream(temporary) as stream:
                         stream.write(content)
                     self._fs.move(temporary, path)
             except BaseException:
-                self._delete(temporary)
+                with suppress(StoreError):  # what went wrong first is what has to be told
+                    self._delete(temporary)
                 raise
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error}") from error
@@ -234,7 +248,15 @@ class Store:
             f"failures/{record.id}.json",
         ):
             self._delete(self.path(leftover))
+        self._sweep(record.id)
         return path
+
+    def _sweep(self, id: str) -> None:
+        """Remove what processes that were killed in the middle of a write have left of a trial."""
+        if self._local:
+            for folder in ("records", "running", "checkpoints", "failures", "claims", "artifacts"):
+                for temporary in Path(self.path(folder)).glob(f".{id}.*.tmp"):
+                    self._delete(str(temporary))
 
     def read(self, id: str, folder: str = "records") -> Record | Problem | None:
         """The record of a trial: None where there is none, a Problem where the file is torn or foreign."""
@@ -300,6 +322,19 @@ class Store:
         for relative in (f"checkpoints/{id}.ckpt", f"checkpoints/{id}.ckpt.previous", f"running/{id}.parquet"):
             self._delete(self.path(relative))
 
+    # -- artifacts ---------------------------------------------------------------------------------------------
+
+    def write_artifact(self, id: str, name: str, content: bytes) -> None:
+        """Keep a file that a trial made beside its record, such as the weights of its network."""
+        self._write(f"artifacts/{id}.{name}", content)
+
+    def artifacts(self, id: str) -> list[str]:
+        """The names of what is kept of a trial beside its record."""
+        return [name.removeprefix(f"{id}.") for name in self._names("artifacts", "") if name.startswith(f"{id}.")]
+
+    def read_artifact(self, id: str, name: str) -> bytes | None:
+        return self._read(f"artifacts/{id}.{name}")
+
     # -- failures ----------------------------------------------------------------------------------------------
 
     def write_failure(self, id: str, failure: dict[str, Any]) -> None:
@@ -319,6 +354,146 @@ class Store:
             return json.loads(raw)
         except ValueError:
             return {"error": f"{self.path(f'failures/{id}.json')}: torn"}
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def claimed(self) -> set[str]:
+        """The ids of trials that somebody claims, or claimed and died."""
+        return set(self._names("claims", ".json"))
+
+    def read_claim(self, id: str) -> Claimed | None:
+        """A trial's claim, or None."""
+        path = self.path(f"claims/{id}.json")
+        try:
+            if self._local:
+                # NFS asks its server anew when a file is opened, not when it is only looked at.
+                with open(path, "rb") as file:
+                    return Claimed(file.read(), os.fstat(file.fileno()).st_mtime)
+            content = self._read(f"claims/{id}.json")
+            stamp = self._fs.get_file_info(path).mtime_ns if content is not None else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
+        return None if content is None else Claimed(content, stamp / 1e9 if stamp else None)
+
+    def add_claim(self, id: str, content: bytes) -> bool:
+        """Write a trial's claim where there is none. Returns whether there was none.
+
+        On a local file system and NFS one of several that try at once succeeds; elsewhere only within ``turn``.
+        """
+        path = self.path(f"claims/{id}.json")
+        if not self._local:
+            if self.read_claim(id) is not None:
+                return False
+            self.renew_claim(id, content)
+            return True
+        try:
+            self._fs.create_dir(posixpath.dirname(path), recursive=True)
+            try:
+                file = open(path, "xb")  # noqa: SIM115
+            except FileExistsError:
+                return False
+            try:
+                with file:
+                    file.write(content)
+            except BaseException:
+                with suppress(StoreError):
+                    self._delete(path)
+                raise
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error}") from error
+        return True
+
+    def renew_claim(self, id: str, content: bytes) -> None:
+        """Replace a trial's claim, whosoever it is."""
+        relative = f"claims/{id}.json"
+        if self._local:
+            self._write(relative, content, flush=False)
+        else:
+            self._put(relative, content)
+
+    def remove_claim(self, id: str, content: bytes) -> bool:
+        """Remove a trial's claim if it still says ``content``. Returns whether this call removed it."""
+        path = self.path(f"claims/{id}.json")
+        if not self._local:
+            found = self.read_claim(id)
+            if found is None or found.content != content:
+                return False
+            self._delete(path)
+            return True
+        # Only one of several can move the file away; who got hold of another one than was meant puts it back.
+        aside = self.path(f"claims/.{id}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            os.rename(path, aside)
+            meant = Path(aside).read_bytes() == content
+            if not meant:
+                with suppress(OSError):  # its holder writes it again
+                    os.link(aside, path)
+            os.unlink(aside)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be removed: {error}") from error
+        return meant
+
+    @contextmanager
+    def turn(self, id: str, patience: float) -> Iterator[bool]:
+        """Within, nobody else reads a trial's claim in order to write it; False where somebody else is at it.
+
+        Local file systems need none. An object store has no way to create an object exclusively that all of them know:
+        there everyone puts up a flag and then looks around. Of two who do so, one at least sees the other's flag; who
+        sees one takes his own down, and waits for a random while. Where a listing may lack what was just written, two
+        may go on at once. A flag of somebody who died counts for ``patience`` seconds, by the store's clock.
+        """
+        if self._local:
+            yield True
+            return
+        flag = f"claims/.{id}.{uuid.uuid4().hex[:8]}.flag"
+        self._put(flag, b"")
+        try:
+            alone = not self._flags(id, posixpath.basename(flag), patience)
+            if not alone:
+                time.sleep(random.uniform(0.1, 1.0))
+            yield alone
+        finally:
+            self._delete(self.path(flag))
+
+    def _flags(self, id: str, own: str, patience: float) -> list[str]:
+        from pyarrow import fs
+
+        try:
+            entries = self._fs.get_file_info(fs.FileSelector(self.path("claims")))
+        except OSError as error:
+            raise StoreError(f"{self.path('claims')}: cannot be listed: {error}") from error
+        up = {e.base_name: e for e in entries if e.base_name.startswith(f".{id}.") and e.base_name.endswith(".flag")}
+        now = up[own].mtime_ns if own in up else None
+        return [
+            name
+            for name, entry in up.items()
+            if name != own and (not now or not entry.mtime_ns or now - entry.mtime_ns < patience * 1e9)
+        ]
+
+    def _put(self, relative: str, content: bytes) -> None:
+        """Write a small file under its own name at once: object stores show an object only when it is whole."""
+        path = self.path(relative)
+        try:
+            self._fs.create_dir(posixpath.dirname(path), recursive=True)
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(content)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error}") from error
+
+    def clock(self) -> float:
+        """What time it is by the clock that stamps this store's files; where nothing can be written, by our own."""
+        probe = f"claims/.clock.{uuid.uuid4().hex[:8]}"
+        try:
+            self._put(probe, b"")
+            stamp = self._fs.get_file_info(self.path(probe)).mtime_ns
+            self._delete(self.path(probe))
+        except (OSError, StoreError):
+            return time.time()
+        return stamp / 1e9 if stamp else time.time()
 
 
 def checkpoint_bytes(id: str, state: dict[str, Any]) -> bytes:

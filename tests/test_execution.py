@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from clray.claims import RunsElsewhere, take
+from clray.cli import app
+from clray.errors import DataError
 from clray.execution import Execution, Task, describe_failure
 from clray.planning import plan
 from clray.results import Record, Store, checkpoint_bytes
@@ -136,7 +141,7 @@ class TestInterrupted:
         for todo in tasks:
             execution = Execution(todo, store)
             part_of_the_way(execution, 47)
-            execution.save()
+            execution.stop()
         done = subprocess.run(another_process(tasks, store), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         ended = [json.loads(line) for line in done.stdout.splitlines()]
@@ -246,10 +251,16 @@ class TestFinished:
         assert again.metrics["RA"] == pytest.approx(again.metrics["LA"] + again.metrics["BTI"])
         assert again.seconds > 0
 
-    def test_unless_it_is_asked_for(self, tiny, store):
+    def test_unless_it_is_asked_for_and_other_code_made_it(self, tiny, store):
         todo = task(tiny, store, "online")
         first = to_the_end(Execution(todo, store))
-        assert to_the_end(Execution(dataclasses.replace(todo, rerun=True), store)) == first
+        again = dataclasses.replace(todo, rerun=True)
+        assert Execution(again, store).done, "this code made it"
+        record = store.read(todo.id)
+        store.write(dataclasses.replace(record, provenance={**record.provenance, "code": "another"}))
+        assert Execution(todo, store).done
+        assert to_the_end(Execution(again, store)) == first
+        assert Execution(again, store).done, "it is run again once"
 
     def test_a_torn_record_is_made_again(self, tiny, store):
         todo = task(tiny, store, "online")
@@ -312,6 +323,108 @@ class TestOnTheWay:
         assert os.environ["OMP_NUM_THREADS"] == "2"
         Execution(task(tiny, store, "online"), store)
         assert torch.get_num_threads() == 1
+
+
+class TestClaim:
+    """What ``clray.claims`` promises is tested there; here, that an execution holds its claim as long as it should."""
+
+    def test_it_is_held_from_the_first_to_the_last(self, tiny, store):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        [id] = store.claimed()
+        assert id == todo.id
+        notes = execution._hold.claim.notes
+        assert (notes["variant"], notes["seed"], notes["progress"]) == ("er", 0, 0.0)
+        execution.step()
+        execution.step()
+        assert execution._hold.claim.notes["progress"] == pytest.approx(1 / 3)
+        assert store.claimed() == {todo.id}
+        to_the_end(execution)
+        assert store.claimed() == set()
+        assert store.read(todo.id).provenance["executions"] == execution.executions
+
+    def test_it_is_let_go_at_a_stop_and_at_an_error(self, tiny, store, monkeypatch):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        execution.step()
+        execution.stop()
+        assert store.claimed() == set()
+        assert store.has_checkpoint(todo.id)
+        again = Execution(todo, store)
+        monkeypatch.setattr(again._training, "advance", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            again.step()
+        assert store.claimed() == set()
+        with pytest.raises(DataError):
+            Execution(dataclasses.replace(todo, data={**todo.data, "fingerprint": "foreign"}), store)
+        assert store.claimed() == set()
+
+    def test_a_trial_that_another_launch_runs_is_not_even_built(self, tiny, store, monkeypatch):
+        todo = task(tiny, store, "er")
+        hold = take(store, todo.id, "another launch")
+        monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built"))
+        with pytest.raises(RunsElsewhere):
+            Execution(todo, store)
+        command = ["run", str(tiny), "--variant", "er", "--seed", "0", "--results", store.uri]
+        done = CliRunner().invoke(app, command)
+        hold.release()
+        assert isinstance(done.exception, RunsElsewhere)
+        assert done.exception.exit_code == 1
+        assert f"is being run by {hold.claim.owner}" in str(done.exception)
+
+    def test_what_another_finished_in_the_last_moment_is_not_run_again(self, tiny, store, tmp_path, monkeypatch):
+        todo, elsewhere = task(tiny, store, "er"), Store(tmp_path / "elsewhere")
+        expected = to_the_end(Execution(todo, elsewhere))[0]
+
+        def slowly(*args: Any, **notes: Any) -> Any:
+            shutil.copytree(elsewhere.path(), store.path(), dirs_exist_ok=True)  # between the look and the claim
+            return take(*args, **notes)
+
+        monkeypatch.setattr("clray.execution.take", slowly)
+        monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built"))
+        execution = Execution(dataclasses.replace(todo, launch="mine"), store)
+        assert execution.done
+        assert execution.measurements == expected
+        assert "elsewhere" in execution.ending
+        assert store.claimed() == set()
+
+    def test_who_was_out_of_reach_for_long_leaves_it_to_the_other(self, tiny, store):
+        todo = task(tiny, store, "er")
+        execution = Execution(dataclasses.replace(todo, launch="first"), store)
+        execution.step()
+        other = Execution(dataclasses.replace(todo, launch="first"), store)  # as after a failure of Ray's network
+        execution._hold.renew()
+        with pytest.raises(RunsElsewhere):
+            execution.step()
+        execution.stop()
+        assert not store.has_checkpoint(todo.id), "nor does it write over what the other has saved"
+        assert store.claimed() == {todo.id}
+        to_the_end(other)
+
+    def test_executions_that_left_no_checkpoint_are_known_from_their_claims(self, tiny, store):
+        todo = task(tiny, store, "er")
+        for launch in ("one", "two"):
+            execution = Execution(dataclasses.replace(todo, launch=launch), store)
+            execution._hold._over.set()  # it dies
+            dead = dataclasses.replace(execution._hold.claim, processes="another boot")
+            store.renew_claim(todo.id, dead.to_bytes())
+            path = store.path("claims", f"{todo.id}.json")
+            os.utime(path, (time.time() - 60,) * 2)
+        last = Execution(dataclasses.replace(todo, launch="three"), store)
+        to_the_end(last)
+        assert [e["launch"] for e in store.read(todo.id).provenance["executions"]] == ["one", "two", "three"]
+
+    def test_status_tells_who_left_a_trial(self, tiny, store):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        execution.step()
+        execution.save()
+        gone = dataclasses.replace(execution._hold.claim, born=-5)
+        execution._hold._over.set()
+        store.renew_claim(todo.id, gone.to_bytes())
+        said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
+        assert "1 begun" in said
+        assert f"{todo.id} er seed 0: 0%, left by {gone.owner}, which is gone" in said
 
 
 def test_a_task_is_plain_data(tiny, store):

@@ -200,6 +200,27 @@ class TestAtomicity:
         store.write(record())
         assert seen == [(False, 6, True)]
 
+    def test_what_a_killed_writer_left_goes_with_the_trial(self, store, monkeypatch):
+        class Killed(BaseException):
+            pass
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        for folder in ("records", "checkpoints"):
+            with monkeypatch.context() as patch:
+                patch.setattr(results.os, "replace", die)
+                patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
+                with pytest.raises(Killed):
+                    store.write(record()) if folder == "records" else store.write_checkpoint(record().id, b"x")
+                with pytest.raises(Killed):
+                    store.write(record(seed=1))
+        assert len(files(store)) == 4
+        assert store.finished() == set()
+        path = store.write(record())
+        assert Path(path).is_file()
+        assert len(files(store)) == 3, "those of the other trial, which somebody may be writing just now, stay"
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
     def test_a_folder_without_permission(self, tmp_path):
         (tmp_path / "results").mkdir(mode=0o500)

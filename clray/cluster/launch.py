@@ -1,30 +1,38 @@
 """Launching what a plan has left to do: through Ray Tune, or in this process.
 
 Both run the same ``Execution``. Ray schedules, packs and retries; what is finished, half-done or to do is read from
-the store before, and only there. Launching again therefore completes what a former launch left.
+the store before, and only there. Launching again therefore completes what a former launch left, and launching twice at
+once shares the work: a trial that another launch has claimed is left to it, and taken over if that one dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from clray.claims import Onlooker, RunsElsewhere
 from clray.cluster.interrupt import Interrupt
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError, StoreError
-from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure
+from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure, made_by_this_code
+from clray.gpu import share_words
 from clray.planning import Plan, Planned
-from clray.results import Store
+from clray.results import Problem, Record, Store
 
 RETRIES = 3
 """Times that Tune starts a pack again after its process died."""
+LOOK_SECONDS = 2.0
+"""Between looks at the trials that other launches run."""
 
 
 @dataclass
@@ -33,12 +41,16 @@ class Outcome:
 
     Attributes:
         finished: ids of the trials that it finished.
+        elsewhere: id to who finished it, of those that another launch ran.
         failed: id to the reason.
+        retried: id to the reason, of those that were given a larger share of a GPU.
         interrupted: the user stopped it.
     """
 
     finished: list[str] = field(default_factory=list)
+    elsewhere: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    retried: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -66,89 +78,209 @@ class Options:
 def run_here(plan: Plan, store: Store, console: Console, options: Options = Options()) -> Outcome:
     """Run what is left one after the other in this process, without Ray."""
     trials = plan.left(options.rerun_stale)
-    outcome = Outcome()
-    with (
-        Progress(trials, len(plan.trials) - len(trials), 1, console) as progress,
-        _interruptible(outcome) as interrupt,
-    ):
-        for planned in trials:
-            try:
-                execution = Execution(_place(planned, options, gpus=False).task, store)
-                while not execution.done and not _stopping(interrupt, outcome, progress):
-                    execution.step()
-                    progress.running(planned.id, execution.progress, execution.resumed)
-                if not execution.done:
-                    execution.save()
-            except Exception as error:
-                _fail(planned.id, error, store, outcome, progress)
-            else:
-                if execution.done:
-                    facts = {"seconds": execution.seconds, "resumed": execution.resumed}
-                    outcome.finished.append(planned.id)
-                    progress.ended(planned.id, {"metrics": execution.metrics, **facts})
-            if _stopping(interrupt, outcome, progress):
-                break
-    return outcome
+    with Progress(trials, len(plan.trials) - len(trials), 1, console) as progress, Interrupt() as interrupt:
+        todo = [_place(planned, options, gpus=False) for planned in trials]
+        launch = Launch(store, progress, interrupt, todo)
+        with _stopped_at_once(launch):
+            while todo:
+                for placed in todo:
+                    _run_one(launch, placed)
+                    if launch.stopping():
+                        break
+                todo = _follow(launch)
+    return launch.outcome
 
 
 def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Options()) -> Outcome:
     """Run what is left through Ray Tune.
 
+    Where the cluster's head dies, Ray ends this process: so then does this function, with a message, and exit code 1.
+
     Raises:
         ClusterError: Ray cannot be reached, or no machine of it has room for one of the trials.
     """
-    outcome = Outcome()
     trials = plan.left(options.rerun_stale)
     if not trials:
-        return outcome
-    from clray.cluster.session import machines, session
+        return Outcome()
+    from clray.cluster.session import machines, session, watched
 
     with session(options.address, options.cpus, options.gpus) as ray:
         offers = machines(ray, options.address)
         gpus = any(offer.get("GPU") for offer in offers)
-        placed = [_place(planned, options, gpus) for planned in trials]
-        for resources in {tuple(p.resources.items()): p.resources for p in placed}.values():
+        todo = [_place(planned, options, gpus) for planned in trials]
+        for resources in {tuple(p.resources.items()): p.resources for p in todo}.values():
             _check_room(resources, offers)
         if not gpus and any(_wants_gpu(planned, options) for planned in trials):
             console.print("No GPU here: trials that ask for a share of one run on the CPU.")
         with (
-            Progress(trials, len(plan.trials) - len(trials), _at_once(placed, offers), console) as progress,
-            _interruptible(outcome) as interrupt,
+            Progress(trials, len(plan.trials) - len(trials), _at_once(todo, offers), console) as progress,
+            watched(ray, options.address, store.uri, progress.close),
+            Interrupt() as interrupt,
         ):
-            lost = _tune(_packs(placed), store, progress, outcome, interrupt)
-            # A process that dies takes the rest of its pack along, whichever trial it was: each once more, alone.
-            alone = [[p] for p in placed if p.task.id in lost and p.pack > 1]
-            if alone and not outcome.interrupted:
-                lost |= _tune(alone, store, progress, outcome, interrupt)
-            for id, reason in lost.items():
-                if id not in outcome.finished and id not in outcome.failed:
-                    _fail(id, reason, store, outcome, progress)
-    return outcome
+            launch = Launch(store, progress, interrupt, todo)
+            with _stopped_at_once(launch):
+                while todo:
+                    _run_all(launch, todo)
+                    todo = _follow(launch)
+    return launch.outcome
+
+
+class Launch:
+    """What the parts of one launch share: where it stands.
+
+    Attributes:
+        id: written into the claims of its trials.
+        placed: all of its trials, by their ids.
+        elsewhere: id to who runs it, of the trials that it left to others.
+        larger: id to the share of a GPU that it is to be run with once more.
+    """
+
+    def __init__(self, store: Store, progress: Progress, interrupt: Interrupt, placed: Sequence[_Placed]) -> None:
+        self.id, self.outcome = uuid.uuid4().hex, Outcome()
+        self.store, self.progress, self.interrupt = store, progress, interrupt
+        self.elsewhere: dict[str, str] = {}
+        self.larger: dict[str, float] = {}
+        self.placed = {p.task.id: p for p in placed}
+
+    def task(self, placed: _Placed) -> Task:
+        """A trial as it is handed out in the name of this launch."""
+        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0))
+
+    def stopping(self) -> bool:
+        if self.interrupt.requested and not self.outcome.interrupted:
+            self.outcome.interrupted = True
+            self.progress.say("Stopping: trials save what they have. Ctrl-C again stops at once.")
+        return self.outcome.interrupted
+
+    def ended(self, id: str, how: dict[str, Any]) -> None:
+        """A trial is over, as far as this launch goes; ``how`` is what ``PackTrainable.step`` or ``Execution`` says."""
+        self.elsewhere.pop(id, None)
+        if "metrics" in how:
+            if "elsewhere" in how:
+                self.outcome.elsewhere.setdefault(id, how["elsewhere"])
+            elif id not in self.outcome.finished:
+                self.outcome.finished.append(id)
+        elif "elsewhere" in how:
+            self.elsewhere[id] = how["elsewhere"]
+            self.progress.elsewhere(id)
+            return
+        elif 0 < how.get("out_of_memory", 0) < 1 and id not in self.outcome.retried:
+            self._enlarge(id, how["out_of_memory"])
+            return
+        else:
+            self.outcome.failed[id] = how["error"]
+        self.progress.ended(id, how)
+
+    def _enlarge(self, id: str, share: float) -> None:
+        """Once more, with fewer neighbours on its GPU: whichever of them took the memory, there will be more of it."""
+        self.larger[id] = min(1.0, 2 * share)
+        reason = f"ran out of GPU memory with {share_words(share)}: once more with {share_words(self.larger[id])}"
+        self.outcome.retried[id] = reason
+        self.progress.say(f"{self.placed[id].planned.name} {reason}")
+
+    def fail(self, id: str, error: Exception) -> None:
+        """Note a failure wherever one will look for it."""
+        with contextlib.suppress(StoreError):  # it may be the reason of the failure
+            self.store.write_failure(id, describe_failure(error))
+        self.ended(id, {"error": f"{type(error).__name__}: {error}"})
+
+    def is_finished(self, task: Task) -> bool:
+        """Whether the store has what the task is to make."""
+        record = self.store.read(task.id)
+        return isinstance(record, Record) and (not task.rerun or made_by_this_code(record))
+
+    def failed_elsewhere(self, id: str) -> str | None:
+        """Why the launch that ran a trial failed at it, if it did."""
+        failure = self.store.failure(id)
+        return None if failure is None or failure == self.placed[id].planned.failure else failure.get("error", "")
+
+    def words(self, ids: Sequence[str]) -> str:
+        """Some trials that others run, and who they are."""
+        shown = ", ".join(f"{self.placed[id].planned.name} ({self.elsewhere[id]})" for id in ids[:5])
+        return shown + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 @contextlib.contextmanager
-def _interruptible(outcome: Outcome) -> Iterator[Interrupt]:
-    """Within, the first Ctrl-C lets trials stop where they can continue from, and the second stops at once."""
-    with Interrupt() as interrupt:
-        try:
-            yield interrupt
-        except KeyboardInterrupt:
-            outcome.interrupted = True
+def _stopped_at_once(launch: Launch) -> Iterator[None]:
+    """Within, the second Ctrl-C stops at once."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        launch.outcome.interrupted = True
 
 
-def _stopping(interrupt: Interrupt, outcome: Outcome, progress: Progress) -> bool:
-    if interrupt.requested and not outcome.interrupted:
-        outcome.interrupted = True
-        progress.say("Stopping: trials save what they have. Ctrl-C again stops at once.")
-    return outcome.interrupted
+def _run_one(launch: Launch, placed: _Placed) -> None:
+    """Run a trial in this process."""
+    task, progress = launch.task(placed), launch.progress
+    try:
+        execution = Execution(task, launch.store)
+        while not execution.done and not launch.stopping():
+            execution.step()
+            progress.running(task.id, execution.progress, execution.resumed)
+        execution.stop()
+    except RunsElsewhere as elsewhere:
+        launch.ended(task.id, {"elsewhere": elsewhere.claim.owner})
+    except Exception as error:
+        launch.fail(task.id, error)
+    else:
+        if execution.done:
+            launch.ended(task.id, execution.ending)
 
 
-def _fail(id: str, error: Exception, store: Store, outcome: Outcome, progress: Progress) -> None:
-    """Note a failure wherever one will look for it."""
-    with contextlib.suppress(StoreError):  # it may be the reason of the failure
-        store.write_failure(id, describe_failure(error))
-    outcome.failed[id] = f"{type(error).__name__}: {error}"
-    progress.ended(id, {"error": outcome.failed[id]})
+def _run_all(launch: Launch, todo: Sequence[_Placed]) -> None:
+    """Run trials on Ray, with the second attempts that some of them get."""
+    lost = _tune(launch, _packs(todo))
+    # A process that dies takes the rest of its pack along, whichever trial it was: each once more, alone.
+    alone = [[p] for p in todo if p.task.id in lost and p.pack > 1]
+    if alone and not launch.outcome.interrupted:
+        lost |= _tune(launch, alone)
+    larger = [[p.with_gpu(launch.larger.pop(p.task.id))] for p in todo if p.task.id in launch.larger]
+    if larger and not launch.outcome.interrupted:
+        lost |= _tune(launch, larger)
+    for id, reason in lost.items():
+        if not (id in launch.outcome.finished or id in launch.outcome.elsewhere or id in launch.outcome.failed):
+            launch.fail(id, reason)
+
+
+def _follow(launch: Launch) -> list[_Placed]:
+    """Wait for the trials that others run. Returns those that they left unfinished, for this launch to do."""
+    onlooker = Onlooker(launch.store, launch.id)
+    if launch.elsewhere and not launch.outcome.interrupted:
+        launch.progress.say(f"Waiting for what other launches run: {launch.words(sorted(launch.elsewhere))}")
+    while launch.elsewhere and not launch.stopping():
+        left = [id for id in sorted(launch.elsewhere) if not _goes_on(launch, id, onlooker)]
+        if left:
+            launch.progress.say(f"Taking over what they left: {launch.words(left)}")
+            for id in left:
+                del launch.elsewhere[id]
+            return [launch.placed[id] for id in left]
+        if launch.elsewhere:
+            time.sleep(LOOK_SECONDS)
+    return []
+
+
+def _goes_on(launch: Launch, id: str, onlooker: Onlooker) -> bool:
+    """Look at a trial that another launch runs. Returns whether nothing has to be done about it."""
+    claim = onlooker.live(id)
+    if claim is not None:
+        launch.elsewhere[id] = claim.owner
+        launch.progress.running(id, claim.notes.get("progress", 0.0), elsewhere=True)
+        return True
+    # Looked for after the claim: it was let go once the record was there.
+    if launch.is_finished(launch.placed[id].task):
+        launch.ended(id, _ending(launch.store.read(id), launch.elsewhere[id]))
+        return True
+    if (reason := launch.failed_elsewhere(id)) is not None:
+        launch.ended(id, {"error": f"{reason} (on {launch.elsewhere.pop(id)})"})
+        return True
+    return False
+
+
+def _ending(record: Any, owner: str) -> dict[str, Any]:
+    """What is shown of a trial that another launch finished."""
+    facts = {"metrics": record.metrics, "seconds": record.provenance.get("seconds", 0.0), "resumed": 0.0}
+    memory = record.provenance.get("gpu_memory")
+    return {**facts, "elsewhere": owner, **({"gpu_memory": memory} if memory else {})}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -159,10 +291,15 @@ def _fail(id: str, error: Exception, store: Store, outcome: Outcome, progress: P
 class _Placed:
     """A task, what it asks of a machine, and what is expected of it."""
 
+    planned: Planned
     task: Task
     resources: dict[str, float]
     pack: int
     seconds: float
+
+    def with_gpu(self, share: float) -> _Placed:
+        """The same, with another share of a GPU."""
+        return replace(self, resources={**self.resources, "GPU": share})
 
 
 def _wants_gpu(planned: Planned, options: Options) -> float:
@@ -177,7 +314,7 @@ def _place(planned: Planned, options: Options, gpus: bool) -> _Placed:
         checkpoint_seconds=options.checkpoint_seconds,
         rerun=planned.state == "stale",
     )
-    return _Placed(task, {"CPU": asked.cpu, **({"GPU": gpu} if gpu else {})}, asked.pack, planned.seconds)
+    return _Placed(planned, task, {"CPU": asked.cpu, **({"GPU": gpu} if gpu else {})}, asked.pack, planned.seconds)
 
 
 def _fits(resources: dict[str, float], offer: dict[str, float]) -> bool:
@@ -222,23 +359,18 @@ def _packs(placed: Sequence[_Placed]) -> list[list[_Placed]]:
 # Ray Tune
 
 
-def _tune(
-    packs: Sequence[list[_Placed]], store: Store, progress: Progress, outcome: Outcome, interrupt: Interrupt
-) -> dict[str, Exception]:
+def _tune(launch: Launch, packs: Sequence[list[_Placed]]) -> dict[str, Exception]:
     """Run packs as one Tune experiment: a grid over a list, under one key. Returns the trials it lost, and why."""
     from ray import tune
 
-    from clray.cluster.trainable import PackTrainable, StopWhen, Watcher, made_by_this_code
+    from clray.cluster.trainable import PackTrainable, StopWhen, Watcher
 
-    def ended(id: str, how: dict[str, Any]) -> None:
-        if "error" in how:
-            outcome.failed[id] = how["error"]
-        elif id not in outcome.finished:
-            outcome.finished.append(id)
-        progress.ended(id, how)
-
-    watcher = Watcher(ended, progress.running)
-    points = [{"tasks": [item.task.to_dict() for item in pack], "resources": pack[0].resources} for pack in packs]
+    store, outcome = launch.store, launch.outcome
+    watcher = Watcher(launch.ended, launch.progress.running)
+    points = [
+        json.dumps({"tasks": [launch.task(p).to_dict() for p in pack], "resources": pack[0].resources})
+        for pack in packs
+    ]
     with tempfile.TemporaryDirectory(prefix="clray-tune-") as scratch:
         tuner = tune.Tuner(
             PackTrainable,
@@ -247,7 +379,7 @@ def _tune(
             run_config=tune.RunConfig(
                 name="clray",
                 storage_path=scratch,  # Tune's own state: of no use to us after this launch
-                stop=StopWhen(lambda: _stopping(interrupt, outcome, progress)),
+                stop=StopWhen(launch.stopping),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the store
                 callbacks=[watcher],
@@ -257,22 +389,27 @@ def _tune(
         with _output_to(Path(scratch) / "driver.log"):
             tuner.fit()
         errors = watcher.errors()
-    there = store.finished()
     lost: dict[str, Exception] = {}
-    for task in (item.task for pack in packs for item in pack):
-        if task.id in outcome.failed:
+    for id, task in ((p.task.id, p.task) for pack in packs for p in pack):
+        if id in outcome.failed or id in outcome.elsewhere or id in launch.elsewhere or id in launch.larger:
             continue
-        if task.id in there and (not task.rerun or made_by_this_code(store.read(task.id))):
-            if task.id not in outcome.finished:  # the report of it was lost
-                outcome.finished.append(task.id)
-        elif task.id in outcome.finished:
-            outcome.finished.remove(task.id)
-            lost[task.id] = StoreError(
-                f"it was finished, but {store.uri} here has no record: do all machines share it?"
-            )
-        elif task.id in errors or not outcome.interrupted:
-            lost[task.id] = _reason(errors.get(task.id))
+        if launch.is_finished(task):
+            if id not in outcome.finished:  # the report of it was lost
+                outcome.finished.append(id)
+        elif id in outcome.finished:
+            outcome.finished.remove(id)
+            lost[id] = _no_record(store, id)
+        elif id in errors or not outcome.interrupted:
+            lost[id] = _reason(errors.get(id))
     return lost
+
+
+def _no_record(store: Store, id: str) -> StoreError:
+    """Why there is no record of a trial that a worker has finished."""
+    found = store.read(id)
+    if isinstance(found, Problem):
+        return StoreError(f"it was finished, and its record torn since: {found.path}: {found.reason}")
+    return StoreError(f"it was finished, but {store.uri} here has no record: do all machines share it?")
 
 
 def _reason(error: Exception | None) -> ClusterError:

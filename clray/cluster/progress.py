@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clray.gpu import words
 from clray.planning import Planned
 
 _SHOWN_METRICS = ("RA", "LA", "BTI")
@@ -35,6 +36,8 @@ class Progress:
         self._begun: dict[str, float] = {}
         """How far a trial had come before this launch, of those that it took up."""
         self._ended: dict[str, dict[str, Any]] = {}
+        self._elsewhere: set[str] = set()
+        """What others run: no work of this launch."""
         self._workers = max(1.0, workers)
         self._started = time.monotonic()
         # A terminal that cannot move its cursor, such as that of `ray exec`, gets lines.
@@ -49,6 +52,10 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
         if self._live_view:
             self._live.stop()
 
@@ -56,39 +63,55 @@ class Progress:
         """Print a line, above the bars where there are any."""
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def running(self, id: str, progress: float, resumed: float = 0.0) -> None:
+    def running(self, id: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
         """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
         if id in self._trials and id not in self._ended:
-            self._begun.setdefault(id, resumed)
+            if not elsewhere:
+                self._elsewhere.discard(id)
+                self._begun.setdefault(id, resumed)
             self._done[id] = progress
+
+    def elsewhere(self, id: str) -> None:
+        """Somebody else runs the trial."""
+        if id in self._trials and id not in self._ended:
+            self._elsewhere.add(id)
+            self._begun.pop(id, None)
 
     def ended(self, id: str, how: dict[str, Any]) -> None:
         """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``."""
         if id in self._ended or id not in self._trials:
             return
         self._ended[id] = how
-        # What a failed trial did not do says nothing of how fast the others are.
-        self._begun[id] = 1.0 if "error" in how else min(how["resumed"], self._begun.get(id, 1.0))
+        self._elsewhere.discard(id)
+        # What a failed trial did not do, or others did, says nothing of how fast this launch is.
+        ours = "error" not in how and "elsewhere" not in how
+        self._begun[id] = min(how["resumed"], self._begun.get(id, 1.0)) if ours else 1.0
         self._done[id] = 1.0
         if not self._live_view or "error" in how:
             self.say(self._line(id, how))
 
     def _line(self, id: str, how: dict[str, Any]) -> str:
         trial = self._trials[id]
-        name = f"{trial.cell.variant} seed {trial.cell.trial.seed}"
+        name = trial.name
         if "error" in how:
             return f"failed: {name} ({id}): {how['error']}"
         values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in _SHOWN_METRICS if m in how["metrics"])
         resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
         left = self.remaining()
+        memory = f"; {words(how['gpu_memory'])}" if how.get("gpu_memory") else ""
+        where = f" by {how['elsewhere']}" if "elsewhere" in how else ""
         return (
             f"[{self._before + len(self._ended)}/{self._before + len(self._trials)}] {name}{resumed}: {values}  "
-            f"({how['seconds']:.0f} s; {_clock(time.monotonic() - self._started)} gone, about {_clock(left)} left)"
+            f"({how['seconds']:.0f} s{where}{memory}; {_clock(time.monotonic() - self._started)} gone, "
+            f"about {_clock(left)} left)"
         )
 
     def remaining(self) -> float:
         """Seconds until the launch is over, from the trials' expected seconds and how fast they proved to be."""
-        left = {id: t.seconds * (1 - self._done[id]) for id, t in self._trials.items()}
+        ours = {id: t for id, t in self._trials.items() if id not in self._elsewhere}
+        if not ours:
+            return 0.0
+        left = {id: t.seconds * (1 - self._done[id]) for id, t in ours.items()}
         done = sum(self._trials[id].seconds * (self._done[id] - begun) for id, begun in self._begun.items())
         running = len(self._begun.keys() - self._ended.keys())
         elapsed = time.monotonic() - self._started
@@ -115,6 +138,7 @@ class Progress:
         summary = (
             f"{self._before + ended} of {self._before + len(self._trials)} trials, {_clock(elapsed)} gone"
             + (f", {60 * ended / elapsed:.1f} a minute" if ended and elapsed > 1 else "")
+            + (f", {len(self._elsewhere)} run elsewhere" if self._elsewhere else "")
             + (f", about {_clock(self.remaining())} left" if ended < len(self._trials) else "")
         )
         # The summary first: where the screen is too low for all variants, it is the last rows that are cut.

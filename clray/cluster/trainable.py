@@ -7,29 +7,41 @@ worker, the driver and the cluster: so a worker that Tune starts again after a c
 from __future__ import annotations
 
 import dataclasses
+import gc
+import json
 from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
+from clray import gpu
+from clray.claims import RunsElsewhere
 from clray.errors import StoreError
 from clray.execution import Execution, Task, describe_failure
-from clray.provenance import code_digest
-from clray.results import Record, Store
-from clray.tracks import track
+from clray.results import Store
+
+
+def pack_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The pack that a point of the grid stands for.
+
+    It travels as text: for every trial Tune copies the whole grid, deeply, and to copy a text is to point at it. With
+    600 packs as mappings that doubled the time until the first of them began.
+    """
+    return json.loads(config["pack"])
 
 
 class PackTrainable(tune.Trainable):
-    """Runs the tasks of ``config["pack"]`` in order; one ``step`` is one stop of the trial that is running.
+    """Runs the tasks of the pack in its config in order; one ``step`` is one stop of the trial that is running.
 
-    A trial that raises is noted in the store as failed, and the pack goes on: the same code would raise again. Only
-    what may pass (the store cannot be written, memory ran out) and what kills the process is left to Tune's retries.
+    A trial that raises is noted in the store as failed, and the pack goes on: the same code would raise again. So it
+    does when another launch runs the trial: nobody waits here. Only what may pass (the store cannot be written, the
+    machine's memory ran out) and what kills the process is left to Tune's retries.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Packs of one experiment may differ in what they ask of a machine."""
-        return tune.PlacementGroupFactory([config["pack"]["resources"]])
+        return tune.PlacementGroupFactory([pack_of(config)["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
@@ -41,7 +53,9 @@ class PackTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._store = Store(config["store"])
-        self._waiting = [Task(**task) for task in config["pack"]["tasks"]]
+        pack = pack_of(config)
+        self._resources = pack["resources"]
+        self._waiting = [Task(**task) for task in pack["tasks"]]
         self._current: Execution | None = None
 
     def step(self) -> dict[str, Any]:
@@ -49,61 +63,62 @@ class PackTrainable(tune.Trainable):
         task = self._waiting[0]
         try:
             if self._current is None:
-                self._current = Execution(self._fit(task), self._store)
-            current = self._current
-            if not current.done:
-                current.step()
+                self._current = Execution(_fit(task), self._store)
+            if not self._current.done:
+                self._current.step()
+        except RunsElsewhere as elsewhere:
+            how: dict[str, Any] = {"elsewhere": elsewhere.claim.owner}
         except Exception as error:
-            self._current = None  # raised in the middle of a step: no state to keep
             if _may_pass(error):
+                self._current = None  # raised in the middle of a step: no state to keep
                 raise
-            self._store.write_failure(task.id, describe_failure(error))
-            return self._end({"error": f"{type(error).__name__}: {error}"})
-        if not current.done:
-            return {"running": {task.id: (current.progress, current.resumed)}}
-        facts = {"seconds": current.seconds, "resumed": current.resumed, "device": current.task.device}
-        return self._end({"metrics": current.metrics, **facts})
+            how = self._failed(task, error)
+        else:
+            if not self._current.done:
+                return {"running": {task.id: (self._current.progress, self._current.resumed)}}
+            how = self._current.ending
+        return self._end(how)
 
-    def _fit(self, task: Task) -> Task:
-        """The task as this machine, and an earlier attempt, leave it to be done."""
-        if task.rerun and made_by_this_code(self._store.read(task.id)):
-            task = dataclasses.replace(task, rerun=False)
-        if task.device != "cpu":
-            import torch
-
-            # Ray only keeps books of GPUs: the machine may have been said to own one that it has not.
-            if not torch.cuda.is_available():
-                task = dataclasses.replace(task, device="cpu")
-        return task
+    def _failed(self, task: Task, error: Exception) -> dict[str, Any]:
+        """Note a failure in the store, and tell the driver."""
+        failure = describe_failure(error)
+        how = {"error": f"{type(error).__name__}: {error}"}
+        if gpu.is_out_of_memory(error):
+            share = self._resources.get("GPU", 0.0)
+            how = {"error": f"ran out of GPU memory with {gpu.share_words(share)}: {error}", "out_of_memory": share}
+            failure["error"] = how["error"]
+        self._store.write_failure(task.id, failure)
+        return how
 
     def _end(self, how: dict[str, Any]) -> dict[str, Any]:
-        """Leave the current trial behind."""
-        id = self._waiting.pop(0).id
-        on_gpu = self._current is not None and self._current.task.device != "cpu"
+        """Leave the current trial behind: a worker that waits for its next one keeps no memory from its neighbours."""
+        task = self._waiting.pop(0)
         self._current = None
-        if on_gpu:
-            import torch
-
-            torch.cuda.empty_cache()  # a worker that waits for its next trial keeps no memory from its neighbours
-        return {"ended": {id: how}, "done": not self._waiting}
+        if task.device != "cpu":
+            gc.collect()
+            gpu.forget_peak()
+        return {"ended": {task.id: how}, "done": not self._waiting}
 
     def cleanup(self) -> None:
         """Keep what a trial has learned when it is stopped between two steps."""
-        if self._current is not None and not self._current.done:
-            self._current.save()
+        if self._current is not None:
+            self._current.stop()
+            self._current = None
+
+
+def _fit(task: Task) -> Task:
+    """The task as this machine leaves it to be done."""
+    if task.device == "cpu":
+        return task
+    import torch
+
+    # Ray only keeps books of GPUs: the machine may have been said to own one that it has not.
+    return task if torch.cuda.is_available() else dataclasses.replace(task, device="cpu", gpu=0.0)
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may fare better. A GPU's memory counts too: who shares the GPU changes all the time."""
-    return isinstance(error, StoreError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def made_by_this_code(record: Any) -> bool:
-    """Whether this is a record, and one that the code as it stands here made."""
-    if not isinstance(record, Record):
-        return False
-    side = track(record.trial.track)
-    return record.provenance.get("code") == code_digest(record.trial.track, side.module_of(record.trial.method))
+    """Whether another attempt with the same share of a machine may fare better."""
+    return isinstance(error, StoreError | MemoryError)
 
 
 class Watcher(tune.Callback):
@@ -138,7 +153,7 @@ class Watcher(tune.Callback):
         return {
             task["id"]: trial.get_pickled_error() or trial.get_error()
             for trial in self._given_up
-            for task in trial.config["pack"]["tasks"]
+            for task in pack_of(trial.config)["tasks"]
         }
 
 

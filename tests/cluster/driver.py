@@ -1,4 +1,4 @@
-"""A launch in a process of its own, to be killed: driver.py SWEEP_FILE RESULTS. Prints its outcome last, as JSON."""
+"""A launch in its own process, to be killed: driver.py SWEEP_FILE RESULTS [ADDRESS]. Ends with its outcome, as JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clray.results import Store
 
 if __name__ == "__main__":
     store = Store(sys.argv[2])
-    options = Options(cpus=2, checkpoint_seconds=0)
+    address = sys.argv[3] if len(sys.argv) > 3 else None
+    options = Options(address=address, cpus=2, checkpoint_seconds=0)
     outcome = run_on_ray(planned(Path(sys.argv[1]), store), store, Console(file=sys.stdout, width=200), options)
     print(json.dumps(asdict(outcome)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from clray.planning import Plan, plan
-from clray.results import Store
+from clray.results import Record, Store
 from clray.spec import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +30,19 @@ evaluate: 20
 seeds: [0, 1]
 variants:
   mer: {method: mer, lr: 0.03, memories: 100, replay_batch: 50, beta: 0.1, batches_per_example: 30}
+"""
+
+# The same for training task by task, with what must survive a stop: moments by task, memories, dropout's draws.
+TASKS = """
+version: 1
+paper: tag
+track: vision
+benchmark: {name: rotated-mnist, tasks: 16, heads: multi, train_per_task: 300, test_per_task: 50, source: embedded}
+model: {name: mlp, hidden: [50], dropout: 0.2}
+seeds: [0]
+variants:
+  tag-er: {method: er_reservoir, optimizer: tag-rmsprop, lr: 0.001, b: 5, memories_per_class: 2}
+  stable: {method: stable_sgd, lr: 0.1, gamma: 0.9}
 """
 
 
@@ -66,3 +82,41 @@ def wait_for(what: Callable[[], Any], seconds: float = 90.0) -> Any:
             return value
         time.sleep(0.05)
     raise AssertionError(f"waited {seconds} s in vain")
+
+
+def launch(sweep: Path, results: Path, ray_tmpdir: Path, *address: str) -> subprocess.Popen[str]:
+    """A driver with a Ray of its own, or of a cluster; its checkpoints are as often as can be."""
+    command = [sys.executable, str(Path(__file__).with_name("driver.py")), str(sweep), str(results), *address]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True)
+
+
+def completed(process: subprocess.Popen[str]) -> list[str]:
+    """The lines of a driver that comes to a good end."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err == "", "the driver leaves stderr to errors"
+    assert json.loads(out.splitlines()[-1])["failed"] == {}
+    return out.splitlines()
+
+
+def under_way(store: Store) -> str | None:
+    """A trial that has left notes of its progress, and is neither at its beginning nor at its end."""
+    for id in store.running():
+        record = store.read(id, "running")
+        if isinstance(record, Record) and 0.1 < record.provenance["progress"] < 0.8:
+            return id
+    return None
+
+
+def processes(ray_tmpdir: Path, title: str = "") -> list[int]:
+    """The processes of a Ray session, told by its folder in their environment, whose command line begins so."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            ours = str(ray_tmpdir).encode() in (folder / "environ").read_bytes()
+            if ours and (folder / "cmdline").read_bytes().startswith(title.encode()):
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from launching import ROOT, environment, numbers, planned, printed, quiet
 from typer.testing import CliRunner
 
+from clray.claims import take
 from clray.cli import app
 from clray.cluster import launch
 from clray.cluster.launch import Options, Outcome, run_here, run_on_ray
@@ -224,6 +227,74 @@ def test_a_trial_that_kills_its_process_takes_no_other_of_its_pack_along(
     assert "its worker process died" in (store.failure(deadly) or {})["error"]
 
 
+GREEDY = (
+    SWEEP[: SWEEP.index("  packed")]
+    + """
+  quarter: {method: er, lr: 0.1, memories: 20, replay_batch: 5, resources: {cpu: 0.5, gpu: 0.25}}
+  whole: {method: er, lr: 0.2, memories: 20, replay_batch: 5, resources: {cpu: 0.5, gpu: 1}}
+"""
+)
+
+
+@pytest.fixture
+def greedy(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials that need more GPU memory the larger their seed: 0 fits anything, 1 half a GPU, 2 a whole one, 3 none."""
+    from clray.cluster import trainable
+
+    class Greedy(trainable.PackTrainable):
+        def step(self) -> dict[str, Any]:
+            import torch
+
+            from clray.execution import Execution
+
+            share, begin = self._resources["GPU"], Execution._begin
+
+            def begin_hungry(execution: Execution) -> None:
+                begin(execution)
+                advance = execution._training.advance
+
+                def allocate() -> Any:
+                    if execution.progress > 0.1 and share < (0, 0.5, 1, 2)[execution.trial.seed]:
+                        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+                    return advance()
+
+                execution._training.advance = allocate  # type: ignore[method-assign]
+
+            Execution._begin = begin_hungry  # type: ignore[method-assign]
+            try:
+                return super().step()
+            finally:
+                Execution._begin = begin  # type: ignore[method-assign]
+
+    monkeypatch.setattr(trainable, "PackTrainable", Greedy)
+
+
+def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
+    greedy: None, cluster: Options, tmp_path: Path
+) -> None:
+    file, store, console = tmp_path / "sweep.yaml", Store(tmp_path / "results"), quiet()
+    file.write_text(GREEDY)
+    plan = planned(file, store)
+    ids = {(t.cell.variant, t.cell.trial.seed): t.id for t in plan.trials}
+    outcome = run_on_ray(plan, store, console, cluster)
+
+    fits = [("quarter", 0), ("quarter", 1), ("whole", 0), ("whole", 1), ("whole", 2)]
+    assert sorted(outcome.finished) == sorted(ids[key] for key in fits)
+    assert set(outcome.retried) == {ids["quarter", seed] for seed in (1, 2, 3)}
+    assert set(outcome.failed) == {ids["quarter", 2], ids["quarter", 3], ids["whole", 3]}
+    lines = printed(console).splitlines()
+    for seed in (1, 2, 3):
+        said = f"quarter seed {seed} ran out of GPU memory with 0.25 of a GPU: once more with 0.5 of a GPU"
+        assert lines.count(said) == 1
+    assert "ran out of GPU memory with 0.5 of a GPU: CUDA out of memory" in outcome.failed[ids["quarter", 2]]
+    assert "ran out of GPU memory with a whole GPU: CUDA out of memory" in outcome.failed[ids["whole", 3]]
+    assert "whole GPU" in (store.failure(ids["whole", 3]) or {})["error"]
+    assert lines[-1].startswith(("[8/8]", "failed:"))
+    assert not store.claimed()
+    assert numbers(store).keys() == set(outcome.finished)
+    assert store.failure(ids["quarter", 1]) is None, "what was mended in the end is no failure"
+
+
 def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tmpdir: Path, tmp_path: Path) -> None:
     """Beside a running cluster, with its folder and even RAY_ADDRESS in the environment."""
     code = (
@@ -242,6 +313,33 @@ def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tm
     assert not (tmp_path / ".ray").exists()
 
 
+def test_auto_is_the_cluster_of_ray_start_and_nobody_s_embedded_ray(
+    cluster: Options, ray_tmpdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster here stands for a stranger's Ray: it runs, and no `ray start` has recorded it."""
+    from ray._private.services import find_gcs_addresses
+
+    from clray.cluster.session import session
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    find_gcs_addresses.cache_clear()
+    assert cluster.address in find_gcs_addresses(), "Ray itself would join it"
+    recorded = ray_tmpdir / "ray" / "ray_current_cluster"
+    recorded.unlink(missing_ok=True)
+    with pytest.raises(ClusterError, match=r"--address auto: `ray start` has made this machine part of no cluster"):
+        session("auto").__enter__()
+    recorded.write_text(str(cluster.address))
+    with session("auto") as ray:
+        assert ray.get_runtime_context().gcs_address == cluster.address
+    recorded.write_text("127.0.0.1:1")
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        session("auto").__enter__()
+    recorded.unlink()
+    monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
+    with session("auto") as ray:
+        assert ray.get_runtime_context().gcs_address == cluster.address
+
+
 def test_the_longest_come_first_and_packs_stay_together(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP)
@@ -253,6 +351,57 @@ def test_the_longest_come_first_and_packs_stay_together(tmp_path: Path) -> None:
     assert [(len(p), p[0].task.variant) for p in packs] == [(4, "packed"), *[(1, "shared")] * 4]
     assert launch._at_once(placed[4:], [{"CPU": 8.0, "GPU": 1.0}]) == 4
     assert launch._at_once(placed[:4], [{"CPU": 8.0}, {"CPU": 4.0}]) == 12
+
+
+def test_what_others_run_is_waited_for_and_what_they_leave_is_done(
+    kernels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four trials others finish one, fail at one, and drop one."""
+    monkeypatch.setattr(launch, "LOOK_SECONDS", 0.1)
+    file, store, whole = tmp_path / "sweep.yaml", Store(tmp_path / "results"), Store(tmp_path / "whole")
+    file.write_text(TINY)
+    run_here(planned(file, whole), whole, quiet())
+    plan, console = planned(file, store), quiet()
+    finished, failed, dropped, mine = (t.id for t in plan.trials)
+    store.write_failure(dropped, {"error": "an older one, of before this launch"})
+    plan = planned(file, store)
+    holds = {id: take(store, id, "another launch", progress=0.5) for id in (finished, failed, dropped)}
+
+    def others() -> None:
+        record = whole.read(finished)
+        assert isinstance(record, Record)
+        while "Waiting for" not in printed(console):
+            time.sleep(0.05)
+        store.write(record)
+        store.write_failure(failed, {"error": "it burned"})
+        for hold in holds.values():
+            hold.release()
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    outcome = run_here(plan, store, console)
+    thread.join()
+
+    assert sorted(outcome.finished) == sorted([mine, dropped])
+    assert outcome.elsewhere == {finished: holds[finished].claim.owner}
+    assert outcome.failed == {failed: f"it burned (on {holds[failed].claim.owner})"}
+    text = printed(console)
+    assert f"Waiting for what other launches run: packed seed 0 ({holds[finished].claim.owner}), packed seed" in text
+    assert f"Taking over what they left: packed seed 2 ({holds[dropped].claim.owner})" in text
+    assert f" s by {holds[finished].claim.owner}; " in text
+    assert numbers(store) == {id: record for id, record in numbers(whole).items() if id != failed}
+
+
+def test_ctrl_c_ends_the_waiting_for_others(kernels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    file, store, console = tmp_path / "sweep.yaml", Store(tmp_path / "results"), quiet()
+    file.write_text(TINY.replace("seeds: [0, 1, 2, 3]", "seeds: [0]"))
+    plan = planned(file, store)
+    hold = take(store, plan.trials[0].id, "another launch")
+    monkeypatch.setattr(launch.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    assert run_here(plan, store, console) == Outcome(interrupted=True)
+    hold.release()
 
 
 def test_the_first_ctrl_c_is_granted_between_two_steps(kernels: None, tmp_path: Path) -> None:

@@ -98,3 +98,27 @@ def test_what_a_former_launch_did_is_not_credited_to_this_one(trials: list[Plann
     clock.now += 100
     progress.running(trials[0].id, 0.9, 0.8)
     assert progress.remaining() == pytest.approx(100), "a tenth took 100 s, a tenth is left"
+
+
+def test_what_others_run_is_shown_and_is_no_work_of_this_launch(trials: list[Planned], clock: Clock) -> None:
+    console = Console(record=True, file=io.StringIO(), width=120, force_terminal=True)
+    progress = Progress(trials, 0, 2, console)
+    progress.elsewhere(trials[0].id)
+    progress.elsewhere(trials[1].id)
+    assert progress.remaining() == 100, "200 of 400 expected seconds, on two workers"
+    progress.running(trials[0].id, 0.9, elsewhere=True)
+    assert progress.remaining() == 100
+    clock.now += 100
+    progress.ended(trials[1].id, {**END, "elsewhere": "far, process 7"})
+    progress.running(trials[2].id, 0.5)
+    console.print(progress._render())
+    summary = console.export_text().splitlines()[0]
+    assert summary.startswith("1 of 4 trials, 1:40 gone")
+    assert ", 1 run elsewhere, about 5:00 left" in summary, "50 of this launch's 200 expected seconds took 100"
+    assert progress._line(trials[1].id, {**END, "elsewhere": "far, process 7"}).count("(50 s by far, process 7; ") == 1
+    progress.running(trials[0].id, 0.9, 0.9)
+    assert progress.remaining() > 0
+    for trial in trials[2:]:
+        progress.elsewhere(trial.id)
+    progress.elsewhere(trials[0].id)
+    assert progress.remaining() == 0, "nothing is left for this launch"

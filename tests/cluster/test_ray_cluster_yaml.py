@@ -76,6 +76,9 @@ def test_authentication_usage_and_dashboard_are_said(cluster: dict[str, Any]) ->
         assert "RAY_AUTH_MODE=token" in command
         assert "RAY_USAGE_STATS_ENABLED=0" in command
     assert "--dashboard-host=127.0.0.1" in head
+    assert "RAY_enable_metrics_collection=0" in head
+    (installs,) = cluster["head_setup_commands"]
+    assert "[cluster]" in installs  # jobs are submitted on the head, and only it installs what that needs
     assert "0.0.0.0" not in FILE.read_text()
 
 

@@ -5,7 +5,7 @@ lab: it copies the files by rsync, starts the head by ssh, and the head starts t
 the addresses, the user and the installation (the hosts see this Python) are others, and each host is told to have one
 core. The results lie in a folder that all hosts see, where a lab has NFS.
 
-Ray's job submission (`ray job submit`) is not tried: it is part of ray[default], and clray installs ray[tune].
+Ray's job submission (`ray job submit`) is `test_jobs.py`'s: it needs ray[default], which the hosts do not install.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _cluster_file(hosts: Hosts) -> str:
     assert len(installs) == 1
     ours = " ".join(INSTALLATION.format(bin=Path(sys.prefix) / "bin").split("\n"))
     config["setup_commands"] = [ours if c in installs else c for c in config["setup_commands"]]
+    config["head_setup_commands"] = []
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         config[key], found = zip(
             *(re.subn(r"\bray start\b", "ray start --num-cpus=1", c) for c in config[key]), strict=True

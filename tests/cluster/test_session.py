@@ -58,3 +58,68 @@ def test_an_interrupt_is_a_wish_the_first_time_only() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == former
+
+
+class Head:
+    """A port that answers, or does not; it stands for a cluster's head."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.ray = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address=f"127.0.0.1:{self.port}"))
+
+
+def test_a_head_that_answers_again_in_time_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clray.cluster import session as module
+
+    monkeypatch.setattr(module, "_HEAD_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_HEAD_SILENCE_SECONDS", 2.0)
+    left = []
+    monkeypatch.setattr(module, "_leave", lambda *told: left.append(told[0]))
+    head = Head()
+    with module.watched(head.ray, "10.0.0.1:6379", "results", lambda: None):
+        time.sleep(0.3)
+        head.socket.close()
+        time.sleep(0.5)
+        assert not left, "it is only just silent"
+        head.socket = socket.create_server(("127.0.0.1", head.port))
+        time.sleep(2.5)
+        assert not left
+        head.socket.close()
+        deadline = time.monotonic() + 30
+        while not left and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left[0] == "10.0.0.1:6379"
+    left.clear()
+    time.sleep(0.5)
+    assert not left, "nobody looks any more"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "10.0.0.1:6379",
+            "error: the head of the Ray cluster at 10.0.0.1:6379 is lost (Connection refused): start the ",
+        ),
+        (None, "error: the embedded Ray died (Connection refused): the same command goes on from here"),
+    ],
+)
+def test_what_is_said_of_a_lost_head(address: str | None, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    from clray.cluster.session import _leave
+
+    child = os.fork()
+    if not child:
+        _leave(
+            address,
+            ConnectionRefusedError(111, "Connection refused"),
+            "/shared/results",
+            lambda: print("bye", flush=True),
+        )
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    told = capfd.readouterr()
+    assert told.out == "bye\n"
+    assert told.err.startswith(said)
+    assert told.err.endswith("what is finished or saved is in /shared/results\n")

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from launching import LONG, ROOT, environment, numbers, planned, quiet, wait_for
+from launching import (
+    LONG,
+    ROOT,
+    TASKS,
+    completed,
+    environment,
+    launch,
+    numbers,
+    planned,
+    processes,
+    quiet,
+    under_way,
+    wait_for,
+)
+from typer.testing import CliRunner
 
+from clray.cli import app
 from clray.cluster.launch import run_here
 from clray.results import Record, Store
+from clray.spec import load_sweep
+from clray.tracks import track
+from clray.training import run
+from clray.vision.data import locate
 
 pytestmark = pytest.mark.slow
 
@@ -33,43 +54,9 @@ def undisturbed(kernels: None, sweep: Path, tmp_path_factory: pytest.TempPathFac
     return store
 
 
-def launch(sweep: Path, results: Path, ray_tmpdir: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(Path(__file__).with_name("driver.py")), str(sweep), str(results)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True)
-
-
-def completed(process: subprocess.Popen[str]) -> list[str]:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert err == "", "the driver leaves stderr to errors"
-    assert json.loads(out.splitlines()[-1])["failed"] == {}
-    return out.splitlines()
-
-
-def under_way(store: Store) -> str | None:
-    """A trial that has left notes of its progress, and is neither at its beginning nor at its end."""
-    for id in store.running():
-        record = store.read(id, "running")
-        if isinstance(record, Record) and 0.1 < record.provenance["progress"] < 0.8:
-            return id
-    return None
-
-
-def workers(ray_tmpdir: Path) -> list[int]:
-    """The processes of one Ray session, told by its folder, that run trials."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            title = (folder / "cmdline").read_bytes()
-            if (
-                title.startswith(b"ray::PackTrainable")
-                and str(ray_tmpdir).encode() in (folder / "environ").read_bytes()
-            ):
-                found.append(int(folder.name))
-        except (OSError, ValueError):
-            continue
-    return found
+def executions(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """By trial, who is known to have run it, the last one to the end."""
+    return {record.id: record.provenance["executions"] for record in store.records()[0]}
 
 
 def test_a_killed_driver_is_followed_by_one_that_goes_on(
@@ -80,14 +67,15 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     wait_for(lambda: under_way(store))
     first.kill()
     first.communicate()
-    wait_for(lambda: not workers(ray_tmpdir))
     assert store.running() - store.finished(), "killed in the middle"
 
-    lines = completed(launch(sweep, tmp_path / "results", ray_tmpdir))
+    lines = completed(launch(sweep, tmp_path / "results", ray_tmpdir))  # at once, whatever is left of the first
 
     assert any("% on:" in line for line in lines), "it went on from a checkpoint"
     assert numbers(store) == numbers(undisturbed)
     assert not store.running()
+    assert not store.claimed()
+    assert max(len(chain) for chain in executions(store).values()) == 2
 
 
 def test_a_killed_worker_is_started_again_and_goes_on(
@@ -96,7 +84,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(
     store = Store(tmp_path / "results")
     driver = launch(sweep, tmp_path / "results", ray_tmpdir)
     wait_for(lambda: under_way(store))
-    for pid in workers(ray_tmpdir):
+    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
         os.kill(pid, signal.SIGKILL)
 
     lines = completed(driver)
@@ -105,13 +93,90 @@ def test_a_killed_worker_is_started_again_and_goes_on(
     assert numbers(store) == numbers(undisturbed)
 
 
+def test_so_it_is_with_training_task_by_task(ray_tmpdir: Path, tmp_path: Path) -> None:
+    sweep, store = tmp_path / "tasks.yaml", Store(tmp_path / "results")
+    sweep.write_text(TASKS)
+    driver = launch(sweep, tmp_path / "results", ray_tmpdir)
+    wait_for(lambda: under_way(store))
+    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
+        os.kill(pid, signal.SIGKILL)
+
+    lines = completed(driver)
+
+    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
+    digits = locate("mnist", "embedded")
+    for cell in load_sweep(sweep).cells:
+        alone = run(track("vision").train(cell.trial, digits, "cpu"))
+        record = store.read(cell.trial.id(digits["fingerprint"]))
+        assert isinstance(record, Record)
+        assert record.measurements == alone, cell.variant
+
+
+def test_two_launches_at_once_share_the_work(sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path) -> None:
+    file, plain = tmp_path / "five.yaml", Store(tmp_path / "plain")
+    file.write_text(sweep.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3, 4]"))
+    command = [sys.executable, "-m", "clray", "sweep", str(file), "--results", "results", "--wandb", "off"]
+    environ, two_cores = environment(ray_tmpdir), sorted(os.sched_getaffinity(0))[:2]
+    both = [
+        subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, two_cores)), *command],
+            cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+
+    store = Store(tmp_path / "results")
+    by_trial = executions(store)
+    assert len(by_trial) == 5
+    assert all(len(chain) == 1 for chain in by_trial.values()), "each was taken up once"
+    assert len({chain[0]["launch"] for chain in by_trial.values()}) == 2, "both have worked"
+    for seed in range(5):
+        lines = [[line for line in out.splitlines() if f" mer seed {seed}: RA" in line] for out, _ in ended]
+        assert [len(found) for found in lines] == [1, 1], "each launch tells how each trial ended"
+        assert sorted(" s by " in found[0] for found in lines) == [False, True], "and exactly one has run it"
+    tables = [out[out.index("left)\n", out.index("[5/5]")) : out.index("Report:")] for out, _ in ended]
+    assert tables[0] == tables[1]
+    assert "mer" in tables[0]
+    assert not store.claimed()
+    run_here(planned(file, plain), plain, quiet())
+    assert numbers(store) == numbers(plain)
+
+
+def test_what_a_killed_driver_was_running_is_taken_over_by_one_that_waits_for_it(
+    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "results")
+    first = launch(sweep, tmp_path / "results", ray_tmpdir)
+    wait_for(lambda: len(store.claimed()) == 2)
+    status = CliRunner().invoke(app, ["status", "--results", store.uri]).output
+    assert re.search(r"mer seed 0: \d+% on .*, process \d+, seen \d+ s ago", status), status
+    assert re.search(r"mer seed 1: \d+% on", status), status
+    second = launch(sweep, tmp_path / "results", ray_tmpdir)
+    said: list[str] = []
+    assert second.stdout is not None
+    while not said or not said[-1].startswith("Waiting for what other launches run: mer seed"):
+        said.append(second.stdout.readline())
+        assert said[-1], said
+    assert first.poll() is None, "the first was over before it could be killed"
+    first.kill()
+    first.communicate()
+
+    lines = completed(second)
+
+    assert any(line.startswith("Taking over what they left: mer seed") for line in lines)
+    assert numbers(store) == numbers(undisturbed)
+    assert not store.claimed()
+
+
 def test_ctrl_c_keeps_what_was_learned(sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clray", "sweep", str(sweep), "--results", "results", "--wandb", "off"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
-    wait_for(lambda: workers(ray_tmpdir))
+    wait_for(lambda: processes(ray_tmpdir, "ray::PackTrainable"))
     time.sleep(3)  # past the imports; before the first checkpoint of the clock, which comes after 15 s
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that the command has started
@@ -126,6 +191,51 @@ def test_ctrl_c_keeps_what_was_learned(sweep: Path, undisturbed: Store, ray_tmpd
     assert begun_trials or numbers(store), "nothing was kept"
     run_here(planned(sweep, store), store, quiet())
     assert numbers(store) == numbers(undisturbed)
+
+
+SLOW_STEPS = """
+import sys, time
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from launching import planned
+from rich.console import Console
+from clray.cluster import trainable
+from clray.cluster.launch import Options, run_on_ray
+from clray.results import Store
+
+class Slow(trainable.PackTrainable):
+    def step(self):
+        if self._current is not None and self._current.progress > 0.3:
+            Path({folder!r}, "slow").touch()
+            time.sleep(300)
+        return super().step()
+
+trainable.PackTrainable = Slow
+store = Store({results!r})
+options = Options(cpus=2, checkpoint_seconds=0)
+print(run_on_ray(planned(Path({sweep!r}), store), store, Console(), options).interrupted)
+"""
+
+
+def test_ctrl_c_in_a_step_that_takes_minutes_costs_what_came_after_the_checkpoint(
+    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "results")
+    code = SLOW_STEPS.format(here=str(Path(__file__).parent), folder=str(tmp_path), results=store.uri, sweep=str(sweep))
+    pipe = subprocess.PIPE
+    env = environment(ray_tmpdir, RAY_AUTH_MODE="disabled")  # ray is imported, and reads it, before clray can say so
+    driver = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=pipe, stderr=pipe, text=True)
+    wait_for((tmp_path / "slow").exists)
+    driver.send_signal(signal.SIGINT)
+    out, err = driver.communicate(timeout=150)  # the step has not ended by then
+    assert driver.returncode == 0, err
+    assert out.splitlines()[-1] == "True"
+    assert "Traceback" not in out + err
+
+    lines = completed(launch(sweep, tmp_path / "results", ray_tmpdir))
+    assert any("% on:" in line for line in lines)
+    assert numbers(store) == numbers(undisturbed)
+    assert max(chain[-1]["from"] for chain in executions(store).values()) > 0.3
 
 
 def test_one_trial_alone_in_a_plain_process_agrees(sweep: Path, undisturbed: Store, tmp_path: Path) -> None:

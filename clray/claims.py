@@ -1,0 +1,273 @@
+"""Who runs which trial: claims in the store, through which launches that share a store share its work.
+
+A claim saves work, and nothing hangs on it but work: records and checkpoints are written whole, and two runs of a trial
+write the same numbers. Where a file system cannot keep two launches apart, the worst is a trial that is run twice.
+
+Whoever runs a trial holds its claim, ``claims/ID.json``, and renews it every ten seconds. A claim is dead, and may be
+taken over, when
+
+- it is of the same launch: Ray starts a trial again only once it has lost the process that ran it;
+- its process ran on this machine, and is gone;
+- nobody has renewed it for 45 seconds, by the clock of the store, which stamps every file itself, or by the reader's
+  own stopwatch. No clock of one machine is ever compared with another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+import weakref
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clray.errors import ClrayError, StoreError
+from clray.results import Claimed, Store
+
+HEARTBEAT_SECONDS = 10.0
+SILENCE_SECONDS = 45.0
+"""A claim that was not renewed for so long is dead. Several heartbeats: a step may hold the interpreter for a while."""
+_ATTEMPTS = 5
+
+
+class RunsElsewhere(ClrayError):
+    """Somebody else is running the trial.
+
+    Attributes:
+        claim: of who does.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__(f"trial {claim.trial} is being run by {claim.owner}: wait for it, or stop it there")
+        self.claim = claim
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who runs a trial.
+
+    Attributes:
+        trial: its id.
+        launch: the launch that runs it; one driver's trials share one.
+        host: the machine's name.
+        pid: the process on it.
+        processes: within which process ids are unique: one boot of one machine, one container.
+        born: when the process was started, in the kernel's ticks since boot: a process id may be given again.
+        taken: when the claim was, in seconds since 1970 by the holder's clock; for the eye only.
+        token: this claim's own; no two are alike.
+        notes: what the holder tells: ``variant``, ``seed``, ``progress``, ``executions`` …
+    """
+
+    trial: str
+    launch: str = ""
+    host: str = ""
+    pid: int = 0
+    processes: str = ""
+    born: int | None = None
+    taken: float = 0.0
+    token: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> str:
+        return f"{self.host}, process {self.pid}" if self.pid else "another launch"
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, trial: str, content: bytes) -> Claim:
+        """A file that is torn, or still being written, is a claim of somebody unknown."""
+        try:
+            return cls(**json.loads(content))
+        except (ValueError, TypeError):
+            return cls(trial)
+
+    @classmethod
+    def of_this_process(cls, trial: str, launch: str, notes: dict[str, Any]) -> Claim:
+        pid, token = os.getpid(), uuid.uuid4().hex
+        return cls(trial, launch, socket.gethostname(), pid, _processes(), _born(pid), time.time(), token, notes)
+
+    def process_is_gone(self) -> bool:
+        """Whether its process ran where this one can see it, and is there no more."""
+        if not self.processes or self.processes != _processes():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # another user's
+        born = _born(self.pid)
+        return born is not None and born != self.born
+
+
+@functools.cache
+def _processes() -> str:
+    """Names the set of processes whose ids can be compared with those that this process sees."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _born(pid: int) -> int | None:
+    """When a process was started, -1 for one that is dead but not buried; None where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+def alone() -> str:
+    """The launch of a process that is part of none: one by itself."""
+    return f"{socket.gethostname()} {_processes()} {os.getpid()} {_born(os.getpid())}"
+
+
+class Onlooker:
+    """Tells live claims from dead ones; to be kept by whoever looks again and again.
+
+    Args:
+        launch: of the one who looks: its own claims are dead to it.
+    """
+
+    def __init__(self, store: Store, launch: str = "") -> None:
+        self._store, self._launch = store, launch
+        self._seen: dict[str, tuple[Claimed, float]] = {}
+
+    def live(self, trial: str) -> Claim | None:
+        """The trial's claim if it has a live one.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found = self._store.read_claim(trial)
+        if found is None:
+            return None
+        claim = Claim.from_bytes(trial, found.content)
+        return None if self.dead(claim, found) else claim
+
+    def dead(self, claim: Claim, found: Claimed, now: float | None = None) -> bool:
+        """Whether nobody holds a claim any more that was found so.
+
+        Args:
+            now: by the store's clock, where the caller knows it.
+        """
+        if (self._launch and claim.launch == self._launch) or claim.process_is_gone():
+            return True
+        moment = time.monotonic()
+        former, since = self._seen.get(claim.trial, (found, moment))
+        if found != former:
+            since = moment
+        self._seen[claim.trial] = (found, since)
+        if moment - since > SILENCE_SECONDS:
+            return True
+        if found.renewed is None:
+            return False
+        return (self._store.clock() if now is None else now) - found.renewed > SILENCE_SECONDS
+
+
+def take(store: Store, trial: str, launch: str = "", **notes: Any) -> Hold:
+    """Claim a trial for this process.
+
+    Exactly one of several that try at once succeeds, on file systems that create a file exclusively (local ones, NFS),
+    and on object stores where a listing shows what was written before (S3, GCS, Azure).
+
+    Args:
+        trial: its id.
+        launch: the launch that this process is part of; by default the process is one by itself.
+        notes: what the claim should tell.
+
+    Raises:
+        RunsElsewhere: somebody else holds a live claim.
+        StoreError: the store cannot be read or written.
+    """
+    claim = Claim.of_this_process(trial, launch or alone(), notes)
+    onlooker = Onlooker(store, claim.launch)
+    rival, earlier = Claim(trial), list[dict[str, Any]]()
+    for _ in range(_ATTEMPTS):
+        with store.turn(trial, SILENCE_SECONDS) as ours:
+            if not ours:
+                continue  # somebody is just about to claim it
+            found = store.read_claim(trial)
+            if found is None:
+                if store.add_claim(trial, claim.to_bytes()):
+                    return Hold(store, claim, earlier)
+                continue
+            rival = Claim.from_bytes(trial, found.content)
+            if not onlooker.dead(rival, found):
+                if rival.token:
+                    break
+                time.sleep(0.1)  # the file is there, and what it says is still being written
+                continue
+            if store.remove_claim(trial, found.content):
+                earlier = rival.notes.get("executions", [])
+            if store.add_claim(trial, claim.to_bytes()):
+                return Hold(store, claim, earlier)
+    raise RunsElsewhere(rival)
+
+
+class Hold:
+    """This process's hold on a trial: renewed by a thread of its own until ``release``.
+
+    A hold that is forgotten is renewed no more, so that its claim dies.
+
+    Attributes:
+        claim: as it was taken.
+        earlier: the executions that a dead claim told of which this one took over.
+        lost: somebody else took the claim over, because this process was out of reach for long.
+    """
+
+    def __init__(self, store: Store, claim: Claim, earlier: list[dict[str, Any]]) -> None:
+        self.claim, self.earlier, self.lost = claim, earlier, False
+        self._store = store
+        self._over, self._lock = threading.Event(), threading.Lock()
+        threading.Thread(target=_beat, args=(weakref.ref(self), self._over), daemon=True).start()
+
+    def note(self, **notes: Any) -> None:
+        """Tell something; it stands in the store after the next heartbeat."""
+        self.claim = replace(self.claim, notes={**self.claim.notes, **notes})
+
+    def renew(self) -> None:
+        """Show that this process is alive, or learn that the trial is not its own any more."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            found = self._store.read_claim(self.claim.trial)
+            content = self.claim.to_bytes()
+            if found is None:
+                self.lost = not self._store.add_claim(self.claim.trial, content)
+            elif Claim.from_bytes(self.claim.trial, found.content).token in (self.claim.token, ""):
+                self._store.renew_claim(self.claim.trial, content)
+            else:
+                self.lost = True
+
+    def release(self) -> None:
+        """Let the trial go. What was noted last is lost with it."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._over.set()
+            # A claim that cannot be removed dies by itself.
+            with contextlib.suppress(StoreError):
+                found = self._store.read_claim(self.claim.trial)
+                if found and Claim.from_bytes(self.claim.trial, found.content).token == self.claim.token:
+                    self._store.remove_claim(self.claim.trial, found.content)
+
+
+def _beat(hold: weakref.ref[Hold], over: threading.Event) -> None:
+    while not over.wait(HEARTBEAT_SECONDS):
+        held = hold()
+        if held is None:
+            return
+        with contextlib.suppress(StoreError):  # the trial will run into it by itself, and say so
+            held.renew()
+        del held

@@ -1,0 +1,207 @@
+"""Stores that are full, read-only or torn: one clear error, nothing half-written; after, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import environment, numbers, planned, quiet
+
+from clray.cluster.launch import run_here
+from clray.results import Record, Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
+
+SWEEP = """
+version: 1
+paper: mer
+track: vision
+benchmark: {name: mnist-rotations, tasks: 2, train_per_task: 30, seed: 0, source: embedded}
+evaluate: 10
+seeds: [0, 1]
+variants:
+  er: {method: er, lr: 0.1, memories: 20, replay_batch: 5}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP)
+    return file
+
+
+def undisturbed(sweep: Path, folder: Path) -> dict[str, Any]:
+    store = Store(folder)
+    run_here(planned(sweep, store), store, quiet())
+    return numbers(store)
+
+
+# Runs in a mount namespace of its own. Reads what to do from its arguments, prints what came of it as JSON.
+IN_A_NAMESPACE = """
+import json, os, subprocess, sys
+from pathlib import Path
+folder, commands = Path(sys.argv[1]), json.loads(sys.argv[2])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+came = []
+for command in commands:
+    if command[0] == "fill":
+        with open(folder / "ballast", "wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                pass
+        os.truncate(folder / "ballast", os.path.getsize(folder / "ballast") - int(command[1]))
+    elif command[0] == "make room":
+        (folder / "ballast").unlink()
+    elif command[0] == "remount":
+        subprocess.run(["mount", "-o", "remount," + command[1], folder], check=True)
+    elif command[0] == "copy":
+        subprocess.run(["cp", "-r", folder, command[1]], check=True)
+    else:
+        done = subprocess.run(command, capture_output=True, text=True)
+        files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != "ballast")
+        came.append({"rc": done.returncode, "out": done.stdout, "err": done.stderr, "files": files})
+print(json.dumps(came))
+"""
+
+
+def unshare() -> list[str]:
+    return ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
+
+
+@pytest.fixture
+def own_mounts() -> None:
+    """Skips where this machine lets no one mount anything, not even in a namespace of his own."""
+    try:
+        attempt = subprocess.run(
+            [*unshare(), "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here: mount namespaces are Linux's")
+    if attempt.returncode:
+        pytest.skip(f"this machine lets no one mount anything: {attempt.stderr.strip()}")
+
+
+def in_a_namespace(folder: Path, env: dict[str, str], *commands: list[str]) -> list[dict[str, Any]]:
+    folder.mkdir()
+    done = subprocess.run(
+        [*unshare(), sys.executable, "-c", IN_A_NAMESPACE, str(folder), json.dumps(commands)],
+        cwd=folder.parent, env=env, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def clray(*words: str) -> list[str]:
+    return [sys.executable, "-m", "clray", *words]
+
+
+@pytest.mark.parametrize("free", [0, 8192], ids=["not a byte is free", "room for a claim but not for a record"])
+def test_a_full_disk(own_mounts: None, free: int, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    launch = clray("sweep", str(sweep), "--results", str(store), "--wandb", "off")
+    full, after = in_a_namespace(
+        store, environment(ray_tmpdir), ["fill", str(free)], launch, ["make room"], launch,
+        ["copy", str(tmp_path / "copy")],
+    )  # fmt: skip
+    assert full["rc"] == 1
+    assert "Traceback" not in full["out"] + full["err"]
+    assert "2 trials failed" in full["out"], full
+    for seed in (0, 1):
+        [line] = [x for x in full["out"].splitlines() if x.startswith(f"failed: er seed {seed} ")]
+        assert "StoreError" in line
+        assert "cannot be written" in line
+        assert "No space left on device" in line
+    assert {Path(name).parent.name for name in full["files"]} <= {"failures"}, "nothing half-written"
+    assert after["rc"] == 0, after
+    assert numbers(Store(tmp_path / "copy")) == undisturbed(sweep, tmp_path / "plain")
+    assert not [name for name in after["files"] if not name.startswith(("records/", "reports/"))]
+
+
+def test_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    at = ["--results", str(store)]
+    one = clray("run", str(sweep), "--variant", "er", "--seed", "0", *at)
+    rest = clray("sweep", str(sweep), *at, "--wandb", "off", "--local")
+    first, refused, status, table, after = in_a_namespace(
+        store, environment(ray_tmpdir), one, ["remount", "ro"], rest, clray("status", *at),
+        clray("table", str(sweep), *at), ["remount", "rw"], rest,
+    )  # fmt: skip
+    assert first["rc"] == 0, first
+    assert refused["rc"] == 1
+    assert "Traceback" not in refused["out"] + refused["err"]
+    [line] = [x for x in refused["out"].splitlines() if x.startswith("failed: er seed 1 ")]
+    assert "cannot be written" in line
+    assert "Read-only file system" in line
+    assert refused["files"] == first["files"], "what was there is there"
+    assert (status["rc"], table["rc"]) == (0, 0)
+    assert "1 finished trials, 0 begun" in status["out"]
+    assert after["rc"] == 0, after
+    assert len([name for name in after["files"] if name.startswith("records/")]) == 2
+
+
+def test_a_file_that_may_not_grow(sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """A quota as any machine can set it: no file over so many bytes. Claims are smaller, records are not."""
+    store = Store(tmp_path / "results")
+    command = clray("run", str(sweep), "--variant", "er", "--seed", "0", "--results", store.uri)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+
+    env = environment(ray_tmpdir)
+    full = subprocess.run(command, env=env, capture_output=True, text=True, preexec_fn=limited)
+    assert full.returncode == 1
+    [line] = full.stderr.splitlines()
+    assert line.startswith(f"error: {store.uri}/records/")
+    assert line.endswith("cannot be written: [Errno 27] File too large")
+    assert [f for f in Path(store.path()).rglob("*") if f.is_file()] == []
+
+    after = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert after.returncode == 0, after.stderr
+    [id] = store.finished()
+    assert numbers(store)[id] == undisturbed(sweep, tmp_path / "plain")[id]
+
+
+def test_torn_records_and_checkpoints_are_said_and_made_again(sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """Through the whole command: one record cut short, one trial with its newest checkpoint cut short."""
+    store = Store(tmp_path / "results")
+    plain = undisturbed(sweep, tmp_path / "plain")
+    run_here(planned(sweep, store), store, quiet())
+    torn, begun = sorted(store.finished())
+    record = Path(store.path("records", f"{torn}.parquet"))
+    record.write_bytes(record.read_bytes()[:-50])
+    Path(store.path("records", f"{begun}.parquet")).unlink()
+    [trial] = [t for t in planned(sweep, store).trials if t.id == begun]
+
+    from clray.execution import Execution
+
+    execution = Execution(trial.task(), store)
+    for _ in range(2):
+        execution.step()
+        execution.save()
+    reached = execution.progress
+    execution.step()
+    execution.stop()
+    newest = Path(store.path("checkpoints", f"{begun}.ckpt"))
+    newest.write_bytes(newest.read_bytes()[:-50])
+
+    command = clray("sweep", str(sweep), "--results", store.uri, "--wandb", "off", "--local")
+    done = subprocess.run(command, env=environment(ray_tmpdir), capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert f"{record}: skipped: not a readable record" in done.stdout
+    assert "2 trials to run, 0 finished before" in done.stdout
+    assert f"from {100 * reached:.0f}% on:" in done.stdout, "from the checkpoint before the torn one"
+    assert numbers(store) == plain
+    made = {r.id: r.provenance["executions"] for r in store.records()[0]}
+    assert [e["from"] for e in made[begun]] == [0.0, pytest.approx(reached)]
+    assert isinstance(store.read(torn), Record)

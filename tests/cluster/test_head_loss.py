@@ -1,0 +1,93 @@
+"""The head of a cluster dies: the driver says so and how to go on, and on a new cluster the same command does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launching import LONG, completed, environment, launch, numbers, planned, processes, quiet, under_way, wait_for
+
+from clray.cluster.launch import run_here
+from clray.results import Store
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Head:
+    """A cluster of one machine, as `ray start --head` makes it, in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
+        self.address = f"127.0.0.1:{free_port()}"
+        self.environment = environment(self.folder, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={self.address.split(':')[1]}",
+            "--num-cpus=2", "--include-dashboard=false", f"--object-store-memory={100 * 2**20}",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kill(self) -> None:
+        """Everything at once, as when a machine loses its power; the drivers stand on another one."""
+        for pid in processes(self.folder):
+            with contextlib.suppress(OSError):
+                if b"driver.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+    def launch(self, sweep: Path, results: Path) -> subprocess.Popen[str]:
+        kept = dict(os.environ)
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        try:
+            return launch(sweep, results, self.folder, self.address)
+        finally:
+            os.environ.clear()
+            os.environ |= kept
+
+
+@pytest.fixture
+def heads() -> Iterator[list[Head]]:
+    made: list[Head] = []
+    yield made
+    for head in made:
+        head.kill()
+        shutil.rmtree(head.folder, ignore_errors=True)
+
+
+def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], tmp_path: Path) -> None:
+    sweep, store, plain = tmp_path / "long.yaml", Store(tmp_path / "results"), Store(tmp_path / "plain")
+    sweep.write_text(LONG.replace("batches_per_example: 30", "batches_per_example: 60"))
+    heads.append(Head())
+    driver = heads[0].launch(sweep, tmp_path / "results")
+    wait_for(lambda: under_way(store))
+    heads[0].kill()
+    out, err = driver.communicate(timeout=120)
+
+    assert driver.returncode == 1
+    assert err.splitlines()[-1].startswith(f"error: the head of the Ray cluster at {heads[0].address} is lost (")
+    assert "start the cluster again; then the same command goes on from here" in err
+    assert store.uri in err
+    assert "failed" not in out
+    assert "Traceback" not in out + err
+    assert store.running() - store.finished(), "lost in the middle"
+
+    heads.append(Head())
+    lines = completed(heads[1].launch(sweep, tmp_path / "results"))
+    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
+    run_here(planned(sweep, plain), plain, quiet())
+    assert numbers(store) == numbers(plain)
+    assert not store.claimed()

@@ -1,0 +1,325 @@
+"""Claims: one of many gets a trial, the living keep theirs, the dead lose theirs; on disks and on object stores."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clray import claims
+from clray.claims import Claim, Hold, Onlooker, RunsElsewhere, take
+from clray.errors import StoreError
+from clray.results import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def as_bucket(store: Store) -> Store:
+    """The same store through what an object store offers: no exclusive creation, no renaming of claims."""
+    store._local = False
+    return store
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    made = Store(tmp_path / "results")
+    return made if request.param == "disk" else as_bucket(made)
+
+
+@pytest.fixture
+def held() -> Iterator[Callable[[Hold], Hold]]:
+    """Holds to be let go at the end of a test."""
+    holds: list[Hold] = []
+
+    def keep(hold: Hold) -> Hold:
+        holds.append(hold)
+        return hold
+
+    yield keep
+    for hold in holds:
+        hold.release()
+
+
+def of_another_host(trial: str, **changes: Any) -> Claim:
+    mine = Claim.of_this_process(trial, "another launch", {"executions": [{"host": "far", "pid": 7}]})
+    return dataclasses.replace(mine, host="far", pid=7, processes="another boot", **changes)
+
+
+def age(store: Store, trial: str, seconds: float) -> None:
+    """Make a claim look as if it had not been renewed for so long."""
+    path = store.path("claims", f"{trial}.json")
+    stamp = os.stat(path).st_mtime - seconds
+    os.utime(path, (stamp, stamp))
+
+
+def test_it_says_who_and_goes_when_released(store: Store) -> None:
+    hold = take(store, "a", "launch 1", variant="er", seed=3)
+    found = store.read_claim("a")
+    assert found is not None
+    claim = Claim.from_bytes("a", found.content)
+    assert (claim.trial, claim.launch, claim.pid) == ("a", "launch 1", os.getpid())
+    assert claim.notes == {"variant": "er", "seed": 3}
+    assert claim == hold.claim
+    assert store.claimed() == {"a"}
+    hold.release()
+    hold.release()
+    assert store.claimed() == set()
+    assert [p for p in Path(store.path()).rglob("*") if p.is_file()] == [], "and nothing else is left"
+
+
+def test_a_live_one_is_respected(store: Store, held: Any) -> None:
+    held(take(store, "a", "launch 1"))
+    with pytest.raises(RunsElsewhere, match=f"trial a is being run by .*, process {os.getpid()}"):
+        take(store, "a", "launch 2")
+    held(take(store, "b", "launch 2"))
+    live = Onlooker(store).live("a")
+    assert live is not None
+    assert live.launch == "launch 1"
+    assert Onlooker(store).live("c") is None
+
+
+def test_its_own_launch_takes_it_over(store: Store, held: Any) -> None:
+    first = held(take(store, "a", "launch 1"))
+    second = held(take(store, "a", "launch 1"))
+    first.renew()
+    assert first.lost
+    second.renew()
+    assert not second.lost
+    first.release()
+    assert store.claimed() == {"a"}, "who lost it does not remove the other's"
+
+
+CLAIM_AND_SLEEP = """
+import sys, time
+from clray.claims import take
+from clray.results import Store
+hold = take(Store(sys.argv[1]), "a", executions=[{"host": "here", "pid": 1}])
+print("claimed", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has claimed the trial ``a`` of the store in ``results``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM_AND_SLEEP, str(tmp_path / "results")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "claimed\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_that_of_a_killed_process_is_taken_over_at_once(another_process: Any, tmp_path: Path, held: Any) -> None:
+    store = Store(tmp_path / "results")
+    with pytest.raises(RunsElsewhere, match=f"process {another_process.pid}"):
+        take(store, "a")
+    another_process.kill()
+    # Not waited for: a process that is dead but not buried yet is dead.
+    for _ in range(200):
+        if Path(f"/proc/{another_process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.01)
+    hold = held(take(store, "a"))
+    assert hold.earlier == [{"host": "here", "pid": 1}], "what its holder knew of executions before is kept"
+    assert Onlooker(store).live("a") == hold.claim
+
+
+def test_a_process_id_that_was_given_again_is_not_the_same_process(store: Store, held: Any) -> None:
+    mine = Claim.of_this_process("a", "another launch", {})
+    store.add_claim("a", dataclasses.replace(mine, born=(mine.born or 0) - 1).to_bytes())
+    held(take(store, "a"))
+
+
+def test_of_another_host_only_silence_tells(store: Store, held: Any) -> None:
+    store.add_claim("a", of_another_host("a").to_bytes())
+    with pytest.raises(RunsElsewhere, match="by far, process 7"):
+        take(store, "a")
+    age(store, "a", claims.SILENCE_SECONDS - 20)
+    with pytest.raises(RunsElsewhere):
+        take(store, "a")
+    age(store, "a", 30)
+    assert held(take(store, "a")).earlier == [{"host": "far", "pid": 7}]
+
+
+def test_a_store_without_a_clock_is_watched_with_a_stopwatch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    renewed = [0]
+
+    def unstamped(trial: str) -> Any:
+        content = of_another_host("a", token=str(renewed[0]), taken=0.0).to_bytes()
+        return claims.Claimed(content, None)
+
+    monkeypatch.setattr(store, "read_claim", unstamped)
+    onlooker = Onlooker(store)
+    for step in range(5):
+        now[0] += 20
+        renewed[0] = step
+        assert onlooker.live("a") is not None, "it is renewed every twenty seconds"
+    now[0] += claims.SILENCE_SECONDS - 1
+    assert onlooker.live("a") is not None
+    now[0] += 2
+    assert onlooker.live("a") is None
+
+
+def test_a_wrong_clock_of_this_machine_does_no_harm(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_claim("a", of_another_host("a").to_bytes())
+    monkeypatch.setattr(claims.time, "time", lambda: 4e9)
+    with pytest.raises(RunsElsewhere):
+        take(store, "a")
+    age(store, "a", 60)
+    monkeypatch.setattr(claims.time, "time", lambda: 0.0)
+    held(take(store, "a"))
+
+
+def test_the_heartbeat(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
+    hold = held(take(store, "a", progress=0.0))
+    age(store, "a", 600)
+    hold.note(progress=0.5)
+
+    def renewed() -> bool:
+        found = store.read_claim("a")
+        assert found is not None
+        return Claim.from_bytes("a", found.content).notes["progress"] == 0.5
+
+    until(renewed)
+    found = store.read_claim("a")
+    assert found is not None
+    assert found.renewed is not None
+    assert store.clock() - found.renewed < 300
+    Path(store.path("claims", "a.json")).unlink()
+    until(lambda: store.claimed() == {"a"})
+    assert not hold.lost, "somebody cleared the folder: it is written again"
+    hold.release()
+    time.sleep(0.3)
+    assert store.claimed() == set(), "no heartbeat after the release"
+
+
+def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
+    before = set(threading.enumerate())
+    hold = take(Store(tmp_path), "a")
+    [thread] = set(threading.enumerate()) - before
+    time.sleep(0.2)
+    assert thread.is_alive()
+    del hold
+    gc.collect()
+    until(lambda: not thread.is_alive())
+
+
+def test_one_that_was_out_of_reach_too_long_learns_it(store: Store, held: Any) -> None:
+    hold = held(take(store, "a", "launch 1"))
+    store.renew_claim("a", of_another_host("a").to_bytes())
+    hold.renew()
+    assert hold.lost
+    hold.release()
+    assert store.claimed() == {"a"}
+
+
+def test_a_torn_one_counts_until_it_is_old(store: Store, held: Any) -> None:
+    store.add_claim("a", b'{"trial": "a", "laun')
+    with pytest.raises(RunsElsewhere, match="by another launch"):
+        take(store, "a")
+    age(store, "a", 60)
+    held(take(store, "a"))
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "claims").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"claims/a\.json: cannot be (written|read)"):
+        take(Store(tmp_path), "a")
+
+
+RACE = """
+import sys, time
+from clray.claims import RunsElsewhere, take
+from clray.results import Store
+store, start, bucket = Store(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "bucket"
+store._local = not bucket
+won = []
+for round in range(int(sys.argv[4])):
+    while time.time() < start + 0.2 * round:
+        pass
+    try:
+        won.append((round, take(store, f"t{round}")))
+    except RunsElsewhere:
+        pass
+print(*[round for round, _ in won], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["free", "of a dead one"])
+@pytest.mark.parametrize("kind", ["disk", "bucket"])
+def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path: Path) -> None:
+    store, rounds = Store(tmp_path / "results"), 12
+    for round in range(rounds if dead else 0):
+        store.add_claim(f"t{round}", of_another_host(f"t{round}").to_bytes())
+        age(store, f"t{round}", 60)
+    start = str(time.time() + 3)
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, store.uri, start, kind, str(rounds)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    won = [racer.stdout.readline().split() for racer in racers if racer.stdout]
+    for racer in racers:
+        racer.communicate("")
+    flat = [round for rounds in won for round in rounds]
+    assert len(flat) == len(set(flat)), "two have got the same trial"
+    if kind == "disk":
+        assert len(flat) == rounds
+    assert len(flat) >= 1
+
+
+def test_the_flag_of_one_who_died_while_claiming_is_old_some_day(tmp_path: Path, monkeypatch: Any, held: Any) -> None:
+    store = as_bucket(Store(tmp_path))
+    monkeypatch.setattr("clray.results.time.sleep", lambda _: None)
+    flag = tmp_path / "claims" / ".a.0123abcd.flag"
+    flag.parent.mkdir()
+    flag.touch()
+    with pytest.raises(RunsElsewhere, match="by another launch"):
+        take(store, "a")
+    os.utime(flag, (time.time() - 60,) * 2)
+    held(take(store, "a"))
+
+
+def test_one_process_is_stopped_for_long_and_another_goes_on(tmp_path: Path, another_process: Any, held: Any) -> None:
+    """A laptop that sleeps, a process under a debugger: its heart does not beat, and it is not dead either."""
+    store = Store(tmp_path / "results")
+    os.kill(another_process.pid, signal.SIGSTOP)
+    age(store, "a", 60)
+    held(take(store, "a"))
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_claim_is_plain_json(tmp_path: Path) -> None:
+    take(Store(tmp_path), "a", progress=0.5).release()
+    claim = Claim.of_this_process("a", "launch", {"progress": 0.5})
+    assert json.loads(claim.to_bytes())["notes"] == {"progress": 0.5}
+    assert Claim.from_bytes("a", claim.to_bytes()) == claim
+    assert Claim.from_bytes("a", b"[]") == Claim("a")
