@@ -23,7 +23,7 @@ class Measurement(NamedTuple):
     """One number measured during a trial.
 
     Attributes:
-        step: training examples seen by the learner so far.
+        step: training examples seen by the learner so far; on the track of episodes, episodes.
         trained_tasks: tasks whose training has begun: 0 before any training, ``t + 1`` during and after task ``t``.
         eval_task: the task it was measured on, from 0.
         metric: its name, such as ``accuracy``.
@@ -119,6 +119,8 @@ class Metric:
     compute: Callable[[Matrix, Matrix], float]
     title: str
     definition: str
+    measured: str = "accuracy"
+    """The name of the measurements whose matrix it is computed from."""
 
 
 METRICS: dict[str, Metric] = {
@@ -135,13 +137,41 @@ METRICS: dict[str, Metric] = {
     "F": Metric(
         forgetting_as_coded, "forgetting, as coded", "best accuracy, the last included, less the last, over T - 1 tasks"
     ),
+    "TestAcc": Metric(
+        retained_accuracy, "test accuracy", "queries of the test split answered exactly, at the end", "test_accuracy"
+    ),
+    "ValAccRetrieval": Metric(
+        retained_accuracy,
+        "validation accuracy, retrieval",
+        "queries that the support set shows, answered exactly, at the last report: mean over validation episodes",
+        "val_retrieval",
+    ),
+    "ValAccGeneralize": Metric(
+        retained_accuracy,
+        "validation accuracy, generalisation",
+        "all other queries answered exactly, at the last report: mean over validation episodes",
+        "val_generalize",
+    ),
 }
+
+FINAL = ("accuracy", "test_accuracy")
+"""What a trial has measured on each of its tasks when it is over: the one that its track measures."""
+
+
+def final_matrix(measurements: Iterable[Measurement]) -> tuple[Matrix, Matrix]:
+    """``R`` and ``b`` of what the trial's track measures at the end, one of ``FINAL``; empty where there is nothing."""
+    measurements = list(measurements)
+    present = {m.metric for m in measurements}
+    return accuracy_matrix(measurements, next((name for name in FINAL if name in present), FINAL[0]))
 
 
 def summarize(measurements: Iterable[Measurement]) -> dict[str, float]:
-    """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty without an accuracy matrix."""
-    R, b = accuracy_matrix(measurements)
-    if not len(R):
-        return {}
-    values = {name: metric.compute(R, b) for name, metric in METRICS.items()}
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty where there is no matrix."""
+    measurements = list(measurements)
+    matrices = {name: accuracy_matrix(measurements, name) for name in {metric.measured for metric in METRICS.values()}}
+    values = {}
+    for name, metric in METRICS.items():
+        R, b = matrices[metric.measured]
+        if len(R) and np.isfinite(value := metric.compute(R, b)):
+            values[name] = value
+    return values

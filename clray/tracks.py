@@ -44,7 +44,7 @@ class Track(Protocol):
         ...
 
 
-TRACKS = {"vision": "clray.vision.training"}
+TRACKS = {"vision": "clray.vision.training", "episodes": "clray.episodes.training"}
 """Each track's module; it is imported when a trial of that track is planned or run."""
 
 

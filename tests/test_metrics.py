@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clray.metrics import METRICS, Measurement, accuracy_matrix, summarize
+from clray.metrics import METRICS, Measurement, accuracy_matrix, final_matrix, summarize
 
 R = np.array(
     [
@@ -35,14 +35,37 @@ def measured(matrix=R, baseline=B) -> list[Measurement]:
     return found
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_each_metric_by_hand(name):
     assert METRICS[name].compute(R, B) == pytest.approx(BY_HAND[name])
     assert summarize(measured())[name] == pytest.approx(BY_HAND[name])
 
 
+def of_accuracy() -> set[str]:
+    return {name for name, metric in METRICS.items() if metric.measured == "accuracy"}
+
+
 def test_every_metric_was_worked_out():
-    assert set(BY_HAND) == set(METRICS)
+    assert set(BY_HAND) == of_accuracy()
+    assert set(METRICS) - of_accuracy() == set(OF_EPISODES)
+
+
+OF_EPISODES = {"TestAcc": 0.9, "ValAccRetrieval": 0.8, "ValAccGeneralize": 0.7}
+
+
+def test_the_metrics_of_episodes_are_what_was_measured_last():
+    early = [Measurement(100, 1, 0, name, 0.1) for name in ("val_retrieval", "val_generalize", "train_loss")]
+    late = [("test_accuracy", 0.9), ("val_retrieval", 0.8), ("val_generalize", 0.7), ("train_loss", 0.6)]
+    found = early + [Measurement(200, 1, 0, name, value) for name, value in late]
+    assert summarize(found) == OF_EPISODES
+    assert summarize(early) == {"ValAccRetrieval": 0.1, "ValAccGeneralize": 0.1}
+    assert final_matrix(found)[0].tolist() == [[0.9]]
+    assert len(final_matrix(early)[0]) == 0
+
+
+def test_the_final_matrix_of_images_is_that_of_their_accuracy():
+    assert (final_matrix(measured())[0] == R).all()
+    assert (final_matrix(iter(measured()))[1] == B).all()
 
 
 def test_the_matrix_comes_back_from_its_measurements_in_any_order():
@@ -100,7 +123,7 @@ def test_what_was_not_measured_gives_no_number():
     assert np.isnan(matrix[1]).all()
     assert summarize(half) == {}
     without = [m for m in measured() if m.trained_tasks]
-    assert set(summarize(without)) == set(METRICS) - {"FWT", "FWT_T"}
+    assert set(summarize(without)) == of_accuracy() - {"FWT", "FWT_T"}
 
 
 def test_one_task_has_no_transfer():

@@ -69,7 +69,9 @@ def test_what_tracks_share_counts_for_those_who_use_it(package, file):
     assert changed == ({"gem"} if file == "optim.py" else {*METHODS, *TASK_METHODS})
 
 
-@pytest.mark.parametrize("file", ["stream_training.py", "engines.py", "kernels/mlp.py", "randomness.py", "benchmarks.py"])
+@pytest.mark.parametrize(
+    "file", ["stream_training.py", "engines.py", "kernels/mlp.py", "randomness.py", "benchmarks.py"]
+)
 def test_what_methods_share_counts_for_those_who_use_it(package, file):
     before = digests()
     append(package / "vision" / file, "\nx = 1\n")

@@ -1,0 +1,396 @@
+"""The benchmarks: an episode's support set and queries, which mappings are kept for validation, what is tested.
+
+An episode re-assigns meanings: some words of the language (its slots) stand for other words, and their actions for
+other actions, both drawn anew. SCAN's commands are numbered once; an episode is then a draw of row numbers and two
+tables that replace symbol by symbol. A drawn mapping that is kept for validation is drawn again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from clray.episodes import scan
+from clray.episodes.scan import ACTIONS, COMMAND_WORDS, PRIMITIVES, TURNS, Pair, Words
+
+Int = NDArray[np.int64]
+
+_ATTEMPTS = 100
+"""Draws of a mapping before it counts as an error that all are kept for validation."""
+
+
+class Vocabulary:
+    """Symbols by number; SOS, which is also the padding, and EOS come after them."""
+
+    def __init__(self, symbols: Words) -> None:
+        self.symbols = symbols
+        self.sos, self.eos = len(symbols), len(symbols) + 1
+        self.number = {symbol: index for index, symbol in enumerate(symbols)}
+
+    def __len__(self) -> int:
+        return len(self.symbols) + 2
+
+    def table(self, rows: Sequence[Words]) -> tuple[Int, Int]:
+        """Rows of numbers [n, T], each ended by EOS and filled up with SOS, and their lengths [n] with EOS."""
+        lengths = np.array([len(row) + 1 for row in rows], np.int64)
+        table = np.full((len(rows), int(lengths.max(initial=1))), self.sos, np.int64)
+        for line, row in zip(table, rows, strict=True):
+            line[: len(row) + 1] = [*(self.number[symbol] for symbol in row), self.eos]
+        return table, lengths
+
+    def words(self, row: Sequence[int]) -> Words:
+        """The symbols of a row up to its EOS."""
+        row = list(row)
+        until = row.index(self.eos) if self.eos in row else len(row)
+        return tuple("SOS" if number == self.sos else self.symbols[number] for number in row[:until])
+
+    def replacing(self, old: Words, new: Words) -> Int:
+        """A table from numbers to numbers that puts each symbol of ``new`` in the place of its one in ``old``."""
+        table = np.arange(len(self))
+        table[[self.number[symbol] for symbol in old]] = [self.number[symbol] for symbol in new]
+        return table
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Commands and their actions, by number: tables [n, T] and [n, U] and the rows' lengths, EOS included."""
+
+    commands: Int
+    command_lengths: Int
+    actions: Int
+    action_lengths: Int
+
+    @staticmethod
+    def of(pairs: Sequence[Pair], commands: Vocabulary, actions: Vocabulary) -> Pairs:
+        return Pairs(*commands.table([pair[0] for pair in pairs]), *actions.table([pair[1] for pair in pairs]))
+
+    def __len__(self) -> int:
+        return len(self.commands)
+
+    def take(self, rows: Int, commands: Int | None = None, actions: Int | None = None) -> Pairs:
+        """Some rows, no wider than the longest of them, with symbols replaced by these tables."""
+        long, far = self.command_lengths[rows], self.action_lengths[rows]
+        found, done = self.commands[rows, : long.max(initial=1)], self.actions[rows, : far.max(initial=1)]
+        return Pairs(
+            found if commands is None else commands[found], long, done if actions is None else actions[done], far
+        )
+
+    def followed_by(self, other: Pairs, padding: tuple[int, int]) -> Pairs:
+        """These rows, then those of another; ``padding`` is SOS of commands and of actions."""
+        return Pairs(
+            _stacked(self.commands, other.commands, padding[0]),
+            np.concatenate([self.command_lengths, other.command_lengths]),
+            _stacked(self.actions, other.actions, padding[1]),
+            np.concatenate([self.action_lengths, other.action_lengths]),
+        )
+
+
+def _stacked(first: Int, second: Int, padding: int) -> Int:
+    table = np.full((len(first) + len(second), max(first.shape[1], second.shape[1])), padding, np.int64)
+    table[: len(first), : first.shape[1]] = first
+    table[len(first) :, : second.shape[1]] = second
+    return table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An episode as it was drawn.
+
+    Attributes:
+        support: None where there is no support set.
+        identifier: of its mapping, as far as validation mappings must not come up in training.
+    """
+
+    support: Pairs | None
+    query: Pairs
+    identifier: str = ""
+
+
+class Benchmark(Protocol):
+    """What a track's training asks of a benchmark, built from its settings."""
+
+    commands: Vocabulary
+    actions: Vocabulary
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """A training episode with any mapping."""
+        ...
+
+    def validation(self, rng: np.random.Generator) -> list[Drawn]:
+        """The validation episodes; training leaves their mappings out."""
+        ...
+
+    def tests(self, validation: list[Drawn]) -> list[Drawn]:
+        """The episodes of the final test; its accuracy is their mean over queries that are not in the support set."""
+        ...
+
+
+def draw_allowed(benchmark: Benchmark, rng: np.random.Generator, kept: set[str]) -> Drawn:
+    """A training episode whose mapping is not one of ``kept``."""
+    for _ in range(_ATTEMPTS):
+        drawn = benchmark.draw(rng)
+        if drawn.identifier not in kept:
+            return drawn
+    raise RuntimeError(f"{_ATTEMPTS} mappings drawn, and all are kept for validation")
+
+
+def _identifier(words: Words, actions: Words) -> str:
+    return "\n".join(sorted(f"{word} -> {action}" for word, action in zip(words, actions, strict=True)))
+
+
+class Settings(BaseModel):
+    """What every benchmark declares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def file_split(self) -> str | None:
+        """A split that only its official files define, where this benchmark reads one."""
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Mutual exclusivity
+
+
+class MutualExclusivity(Settings):
+    """Four words for four colours, three of which are shown: queries use the fourth as well (experiment 1).
+
+    The official code tests on the validation episodes, whose mappings training has left out: so does this.
+    """
+
+    name: Literal["mutual_exclusivity"]
+    queries: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Of an episode, all different, of 2 to 6 words."""
+    validation: Annotated[int, Field(ge=1, le=20)] = 5
+    """Mappings, of 24, that are kept for validation."""
+
+    def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
+        return _MutualExclusivity(self)
+
+
+class _MutualExclusivity:
+    WORDS, COLOURS = ("dax", "lug", "wif", "zup"), ("RED", "YELLOW", "GREEN", "BLUE")
+    SHORTEST, LONGEST = 2, 6
+
+    def __init__(self, settings: MutualExclusivity) -> None:
+        self.settings = settings
+        self.commands, self.actions = Vocabulary(self.WORDS), Vocabulary(self.COLOURS)
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        words = [self.WORDS[index] for index in rng.permutation(4)]
+        colours = [self.COLOURS[index] for index in rng.permutation(4)]
+        queries: dict[Words, Words] = {}
+        while (lacking := self.settings.queries - len(queries)) > 0:
+            lengths = rng.integers(self.SHORTEST, self.LONGEST + 1, size=lacking).tolist()
+            for length, chosen in zip(lengths, rng.integers(4, size=(lacking, self.LONGEST)).tolist(), strict=True):
+                chosen = chosen[:length]
+                queries[tuple(words[index] for index in chosen)] = tuple(colours[index] for index in chosen)
+        shown = [((word,), (colour,)) for word, colour in zip(words[:3], colours[:3], strict=True)]
+        support = Pairs.of(shown, self.commands, self.actions)
+        query = Pairs.of(list(queries.items()), self.commands, self.actions)
+        return Drawn(support, query, _identifier(tuple(words), tuple(colours)))
+
+    def validation(self, rng: np.random.Generator) -> list[Drawn]:
+        found: list[Drawn] = []
+        for _ in range(self.settings.validation):
+            found.append(draw_allowed(self, rng, {drawn.identifier for drawn in found}))
+        return found
+
+    def tests(self, validation: list[Drawn]) -> list[Drawn]:
+        return validation
+
+
+# --------------------------------------------------------------------------------------------------------------
+# SCAN by episodes
+
+_NUMBERS = tuple(str(number) for number in range(1, 21))
+
+
+class ScanEpisodes(Settings):
+    """Episodes of SCAN commands under re-assigned meanings, on all of SCAN's structures."""
+
+    support: Annotated[int, Field(ge=1, le=1000)] = 20
+    queries: Annotated[int, Field(ge=1, le=1000)] = 20
+    validation: Annotated[int, Field(ge=1)] = 5
+    """Episodes, all of them under SCAN's own meanings."""
+
+    slots: ClassVar[dict[str, str]] = PRIMITIVES
+    """The words that change their meaning, and what they mean in SCAN."""
+    more: ClassVar[tuple[Words, Words]] = ((), ())
+    """Words and actions beside those that slots are filled with."""
+    telling: ClassVar[str | None] = None
+    """The word whose meaning must not come up in training; None where it is the meanings of all."""
+    test_split: ClassVar[str] = "addprim_jump"
+    test_support: ClassVar[Words | None] = tuple(PRIMITIVES)
+    """The commands of the test's support set; None where it is those of the validation episodes."""
+
+    def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
+        return _ScanEpisodes(self)
+
+    def pools(self, lengths: Int, training: bool) -> tuple[Int, Int]:
+        """The commands that support sets and queries are drawn from, given how many actions each stands for.
+
+        Where the two are one, no command is drawn for both.
+        """
+        every = np.arange(len(lengths))
+        return every, every
+
+
+class ScanPrimPermutation(ScanEpisodes):
+    """Meanings of the four primitives are permuted; tested on "jump" in longer commands (experiment 2)."""
+
+    name: Literal["scan_prim_permutation"]
+
+
+class ScanPrimAugmentation(ScanEpisodes):
+    """Twenty more words and actions stand in for the four primitives; tested on "jump" (experiment 3)."""
+
+    name: Literal["scan_prim_augmentation"]
+    more = (_NUMBERS, tuple(f"I_{number}" for number in _NUMBERS))
+    telling = "jump"
+
+
+class ScanAroundRight(ScanEpisodes):
+    """Two more directions, left and right among four; tested on "around right" (experiment 4)."""
+
+    name: Literal["scan_around_right"]
+    slots = {"right": TURNS["right"], "left": TURNS["left"]}
+    more = (("1", "2"), ("I_1", "I_2"))
+    telling = "right"
+    test_split = "template_around_right"
+    test_support = ("turn left", "turn right")
+
+
+class ScanLength(ScanEpisodes):
+    """From commands of fewer than 12 actions to those of 12 to 22, tested on 24 to 48 (experiment 5)."""
+
+    name: Literal["scan_length"]
+    support: Annotated[int, Field(ge=1, le=1000)] = 100
+    more = ScanPrimAugmentation.more
+    test_split = "length"
+    test_support = None
+
+    def pools(self, lengths: Int, training: bool) -> tuple[Int, Int]:
+        short, rest = np.flatnonzero(lengths < 12), np.flatnonzero((lengths >= 12) & (lengths <= 22))
+        if training:
+            return short, rest
+        return np.concatenate([short, rest]), np.flatnonzero(lengths >= 24)
+
+
+class _ScanEpisodes:
+    def __init__(self, settings: ScanEpisodes) -> None:
+        self.settings = settings
+        words, actions = settings.more
+        order = _LENGTH_ORDER if isinstance(settings, ScanLength) else (COMMAND_WORDS, ACTIONS)
+        self.commands, self.actions = Vocabulary(order[0] + words), Vocabulary(order[1] + actions)
+        self.words, self.meanings = (*settings.slots, *words), (*settings.slots.values(), *actions)
+        self.pairs = _all_pairs(self.commands.symbols, self.actions.symbols)
+        self.pools = {training: settings.pools(self.pairs.action_lengths - 1, training) for training in (True, False)}
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        slots, meanings = tuple(self.settings.slots), tuple(self.settings.slots.values())
+        words = tuple(self.words[index] for index in rng.permutation(len(self.words))[: len(slots)])
+        actions = tuple(self.meanings[index] for index in rng.permutation(len(self.meanings))[: len(slots)])
+        tables = self.commands.replacing(slots, words), self.actions.replacing(meanings, actions)
+        support, query = self._rows(rng, training=True)
+        return Drawn(
+            self.pairs.take(support, *tables), self.pairs.take(query, *tables), self._identifier(words, actions)
+        )
+
+    def _rows(self, rng: np.random.Generator, training: bool) -> tuple[Int, Int]:
+        wanted = self.settings.support, self.settings.queries
+        pools = self.pools[training]
+        if pools[0] is pools[1]:
+            rows = pools[0][rng.choice(len(pools[0]), sum(wanted), replace=False)]
+            return rows[: wanted[0]], rows[wanted[0] :]
+        support, query = (pool[rng.choice(len(pool), n, replace=False)] for pool, n in zip(pools, wanted, strict=True))
+        return support, query
+
+    def _identifier(self, words: Words, actions: Words) -> str:
+        telling = self.settings.telling
+        if telling is None:
+            return _identifier(words, actions)
+        at = words.index(telling) if telling in words else None
+        return f"no {telling}" if at is None else _identifier((telling,), (actions[at],))
+
+    def validation(self, rng: np.random.Generator) -> list[Drawn]:
+        slots = self.settings.slots
+        identifier = self._identifier(tuple(slots), tuple(slots.values()))
+        drawn = [self._rows(rng, training=False) for _ in range(self.settings.validation)]
+        return [Drawn(self.pairs.take(support), self.pairs.take(query), identifier) for support, query in drawn]
+
+    def tests(self, validation: list[Drawn]) -> list[Drawn]:
+        _, test = scan.split(self.settings.test_split)
+        query = Pairs.of(test, self.commands, self.actions)
+        if self.settings.test_support is None:
+            return [Drawn(drawn.support, query) for drawn in validation]
+        shown = [(tuple(command.split()), scan.interpret(command)) for command in self.settings.test_support]
+        return [Drawn(Pairs.of(shown, self.commands, self.actions), query)]
+
+
+_LENGTH_ORDER = (
+    ("walk", "jump", "look", "turn", "right", "run", "left", "after", "twice", "opposite", "and", "thrice", "around"),
+    ("I_WALK", "I_JUMP", "I_LOOK", "I_TURN_RIGHT", "I_RUN", "I_TURN_LEFT"),
+)
+"""Of the files of the length split, which number that experiment's symbols."""
+
+
+@functools.lru_cache(maxsize=4)
+def _all_pairs(commands: Words, actions: Words) -> Pairs:
+    return Pairs.of(scan.all_pairs(), Vocabulary(commands), Vocabulary(actions))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# SCAN by commands
+
+
+class ScanSplit(Settings):
+    """One of SCAN's own splits, a batch of training pairs at a time, without support sets: for standard networks."""
+
+    name: Literal["scan_split"]
+    split: Literal["simple", *scan.SPLITS]  # type: ignore[valid-type]
+    """``simple`` is read from its official files; the grammar makes all others."""
+    queries: Annotated[int, Field(ge=1)] = 40
+    """Pairs in a batch, drawn with replacement, so that what the official files repeat comes as often as there."""
+
+    @property
+    def file_split(self) -> str | None:
+        return "simple" if self.split == "simple" else None
+
+    def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
+        """``pairs``: training and test pairs, where files define them."""
+        return _ScanSplit(self, pairs or scan.split(self.split))
+
+
+class _ScanSplit:
+    def __init__(self, settings: ScanSplit, pairs: tuple[list[Pair], list[Pair]]) -> None:
+        self.settings = settings
+        self.commands, self.actions = Vocabulary(COMMAND_WORDS), Vocabulary(ACTIONS)
+        self.train, self.test = (Pairs.of(part, self.commands, self.actions) for part in pairs)
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        return Drawn(None, self.train.take(rng.integers(len(self.train), size=self.settings.queries)))
+
+    def validation(self, rng: np.random.Generator) -> list[Drawn]:
+        return []
+
+    def tests(self, validation: list[Drawn]) -> list[Drawn]:
+        return [Drawn(None, self.test)]
+
+
+BENCHMARKS: dict[str, Any] = {
+    "mutual_exclusivity": MutualExclusivity,
+    "scan_prim_permutation": ScanPrimPermutation,
+    "scan_prim_augmentation": ScanPrimAugmentation,
+    "scan_around_right": ScanAroundRight,
+    "scan_length": ScanLength,
+    "scan_split": ScanSplit,
+}
+"""By name: the settings, which build the benchmark."""

@@ -1,0 +1,105 @@
+"""Where the pairs of a benchmark come from, and what exactly was read.
+
+Nothing needs a file but SCAN's ``simple`` split, which was drawn at random: it is read from ``$CLRAY_DATA/scan`` as
+github.com/brendenlake/SCAN has it, compressed with gzip or not. Everything else its grammars make, and makes exactly.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from clray.episodes import scan
+from clray.episodes.scan import Pair
+from clray.errors import DataError
+
+SIMPLE = {
+    "simple_split/tasks_train_simple.txt": "941bb8a088c5f53ceff12fde902dc008933cf0c4203cc672c47b5f79d73262dd",
+    "simple_split/tasks_test_simple.txt": "1fe1c8f5a19d0dc40e41bab94278f45f66f3dc415a978bd29855a23440610fc6",
+}
+"""The files of the simple split, and the SHA-256 of each as published."""
+
+
+def locate(benchmark: str, file_split: str | None) -> dict[str, Any]:
+    """What a trial would read here: its name, source and fingerprint.
+
+    Raises:
+        DataError: a split's files are missing, or are others than the published ones.
+    """
+    if file_split is not None:
+        read_simple()
+        text = "".join(SIMPLE.values())
+        return {"name": "scan-simple", "source": "CLRAY_DATA", "fingerprint": _digest(text)}
+    if benchmark == "mutual_exclusivity":
+        return {"name": "mutual-exclusivity", "source": "grammar", "fingerprint": _digest("dax lug wif zup")}
+    return {"name": "scan", "source": "grammar", "fingerprint": _grammar_fingerprint()}
+
+
+@functools.cache
+def _grammar_fingerprint() -> str:
+    lines = sorted(f"IN: {' '.join(words)} OUT: {' '.join(actions)}\n" for words, actions in scan.all_pairs())
+    return _digest("".join(lines))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(described: dict[str, Any]) -> tuple[list[Pair], list[Pair]] | None:
+    """Training and test pairs of a split that files define; None where a grammar makes them.
+
+    Raises:
+        DataError: the files are not here, or others.
+    """
+    return read_simple() if described["name"] == "scan-simple" else None
+
+
+def read_simple() -> tuple[list[Pair], list[Pair]]:
+    """Training and test pairs of the simple split, in the files' order.
+
+    Raises:
+        DataError: ``CLRAY_DATA`` has no such files, or they are not the published ones.
+    """
+    train, test = (read_pairs(_content(name, checksum)) for name, checksum in SIMPLE.items())
+    return train, test
+
+
+def _content(name: str, checksum: str) -> str:
+    given = os.environ.get("CLRAY_DATA")
+    where = "the simple split is defined by its official files (github.com/brendenlake/SCAN)"
+    if not given:
+        raise DataError(f"{where}: set CLRAY_DATA to a folder that holds scan/{name}")
+    plain = Path(given) / "scan" / name
+    packed = plain.with_name(plain.name + ".gz")
+    try:
+        if plain.is_file():
+            content = plain.read_bytes()
+        elif packed.is_file():
+            content = gzip.decompress(packed.read_bytes())
+        else:
+            raise DataError(f"{plain}: no such file, and no {packed.name}; {where}")
+    except (OSError, EOFError) as error:
+        raise DataError(f"{packed}: cannot be read: {error}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != checksum:
+        raise DataError(f"{plain}: not the published file: its SHA-256 is {found}, expected {checksum}")
+    return content.decode()
+
+
+def read_pairs(text: str) -> list[Pair]:
+    """The pairs of a file's lines ``IN: <command> OUT: <actions>``.
+
+    Raises:
+        DataError: a line has another form.
+    """
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        command, separator, actions = line.removeprefix("IN: ").partition(" OUT: ")
+        if not separator or not line.startswith("IN: "):
+            raise DataError(f"line {number}: {line[:60]!r}: expected 'IN: <command> OUT: <actions>'")
+        pairs.append((tuple(command.split()), tuple(actions.split())))
+    return pairs

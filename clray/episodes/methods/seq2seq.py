@@ -1,0 +1,28 @@
+"""A standard sequence-to-sequence network on one of SCAN's own splits: the baseline of meta seq2seq learning.
+
+The official code has no loop for it: what it calls standard is its network without a memory on episodes
+(``meta_seq2seq`` with ``memory: false``). This is that network, its optimizer and its number of updates on batches of a
+split's own training pairs: clray's reading of the baseline, not a published protocol.
+"""
+
+from __future__ import annotations
+
+from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
+from clray.episodes.learner import EpisodeMethod, UpdateSettings
+from clray.episodes.models import Model, Network
+
+
+class Seq2seq(EpisodeMethod):
+    """Learns a training set; an episode is a batch of it."""
+
+    class Settings(UpdateSettings):
+        attention: bool = True
+        """Whether the decoder attends to the command's steps."""
+
+    memory = False
+
+    def network(self, commands: int, actions: int, model: Model) -> Network:
+        return Network(commands, actions, model, memory=False, attention=self.settings.attention)
+
+    def asked(self, drawn: Drawn, benchmark: Benchmark) -> Pairs:
+        return drawn.query

@@ -1,0 +1,75 @@
+"""The episodes track: what it tells of its settings, and the trial it makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clray.episodes import data as sources
+from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
+from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.training import Training
+
+
+def resolve(declared: dict[str, Any]) -> dict[str, Any]:
+    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
+    from clray.episodes.models import Model
+
+    name, method = declared["benchmark"].get("name"), declared["method"]
+    if name not in BENCHMARKS:
+        raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
+    known = SPLIT_METHODS if BENCHMARKS[name] is ScanSplit else EPISODE_METHODS
+    if method not in METHODS:
+        raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), known)}")
+    if method not in known:
+        raise SettingError("hyperparameters", ["method"], f"{method!r} is not for {name}; {one_of(method, known)}")
+    return {
+        "benchmark": check_settings("benchmark", BENCHMARKS[name], declared["benchmark"]).model_dump(mode="json"),
+        "model": check_settings("model", Model, declared["model"]).model_dump(mode="json"),
+        "method": method,
+        "hyperparameters": check_settings(
+            "hyperparameters", find(method).Settings, declared["hyperparameters"]
+        ).model_dump(mode="json"),
+    }
+
+
+def data(trial: Trial, fetch: bool) -> dict[str, Any]:
+    """The data a trial would use here; see ``clray.tracks.Track``."""
+    name = trial.benchmark["name"]
+    return sources.locate(name, "simple" if trial.benchmark.get("split") == "simple" else None)
+
+
+def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
+    """The trial, ready to begin."""
+    from clray.episodes.episode_training import EpisodeTraining
+
+    return EpisodeTraining(trial, data, device)
+
+
+def module_of(method: str) -> str:
+    """The name of a method's file; see ``clray.tracks.Track``."""
+    return METHODS[method].partition(":")[0]
+
+
+def loop_of(method: str) -> str:
+    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    return "episode_training"
+
+
+_SYMBOLS = {
+    "mutual_exclusivity": (118, 106),
+    "scan_prim_permutation": (792, 612),
+    "scan_prim_augmentation": (792, 612),
+    "scan_around_right": (792, 612),
+    "scan_length": (2700, 1150),
+    "scan_split": (330, 612),
+}
+"""Of an episode with the declared defaults: what its encoders read and its decoder writes."""
+
+
+def estimate(trial: Trial) -> float:
+    """Seconds on one core; see ``clray.tracks.Track``. From bench/episodes.py's figures."""
+    read, written = _SYMBOLS[trial.benchmark["name"]]
+    width = (trial.model["embedding"] / 200) ** 2
+    episode = 0.012 + width * (read * 0.00014 + written * 0.00007)
+    return 5 + trial.hyperparameters["episodes"] * episode
