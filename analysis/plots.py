@@ -71,6 +71,12 @@ def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mea
     return svg(figure, key, curves_alt(table, value))
 
 
+def has_curve(table: ComparedTable, value: str) -> bool:
+    """Whether there is a line to draw: where only tasks seen are measured, a mean over all is there once, at the end."""
+    measured = [getattr(row.runs, CURVES[value][0]) for row in table.rows if row.runs.runs]
+    return any(np.isfinite(values).all(axis=0).sum() > 1 for values in measured)
+
+
 def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
     """The curves in words."""
     attribute, _, words = CURVES[value]

@@ -158,7 +158,7 @@ def _searches(index: int, group: ComparedSearches) -> dict[str, Any]:
 def _curves(index: int, table: ComparedTable, shown: Sequence[Panel]) -> list[tuple[Panel, str]]:
     from markupsafe import Markup
 
-    drawn = [panel for panel in shown if panel.kind == "curve"]
+    drawn = [panel for panel in shown if panel.kind == "curve" and plots.has_curve(table, panel.value)]
     return [(panel, Markup(plots.curves(table, f"c{index}-{i}", panel.value))) for i, panel in enumerate(drawn)]
 
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from made_records import of
 
 from analysis import plots
 from analysis.report import _send, render, write_into_store, write_report
@@ -258,3 +259,18 @@ def test_drawing_leaves_matplotlibs_settings_alone(comparison):
     before = dict(matplotlib.rcParams)
     plots.differences(comparison.tables[0])
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_mean_over_all_tasks_is_drawn_where_all_were_measured_again_and_again(store, sweeps, reproduction, make):
+    """Where only the tasks seen are measured, it is there once, at the end: no line."""
+    cell = of(sweeps["mer/rotations"], "mer-5120")[0]
+    record = make(cell, 87.6, 89.5)
+    store.write(record)
+    every = compare("mer_rotations", sweeps, store, reproduction).tables[0]
+    assert plots.has_curve(every, "accuracy/mean")
+    assert plots.has_curve(every, "accuracy/mean_seen")
+    record.measurements = [m for m in record.measurements if m.eval_task < m.trained_tasks]
+    store.write(record)
+    seen = compare("mer_rotations", sweeps, store, reproduction).tables[0]
+    assert not plots.has_curve(seen, "accuracy/mean")
+    assert plots.has_curve(seen, "accuracy/mean_seen")

@@ -176,7 +176,8 @@ def test_ctrl_c_keeps_what_was_learned(sweep: Path, undisturbed: Store, ray_tmpd
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
-    wait_for(lambda: processes(ray_tmpdir, "ray::PackTrainable"))
+    wait_for(lambda: processes(ray_tmpdir, "ray::PackTrainable") or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     time.sleep(3)  # past the imports; before the first checkpoint of the clock, which comes after 15 s
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that the command has started
