@@ -14,9 +14,6 @@ from typing import Any, Literal
 from clray.metrics import METRICS
 from clray.spec import Reproduction, Selection, Sweep
 
-PLAIN_METRICS = ("RA", "LA", "BTI")
-"""The metrics of a sweep that fills no published table."""
-
 Kind = Literal["verdicts", "spread", "curve", "matrices", "runs"]
 
 
@@ -148,7 +145,7 @@ def dashboard(
 
 def _whole(sweep: Sweep) -> Section:
     variants = {variant: variant for variant, _ in sweep.variant_settings()}
-    return Section(sweep.title or sweep.name, "", published_name(sweep), variants, PLAIN_METRICS)
+    return Section(sweep.title or sweep.name, "", published_name(sweep), variants, tuple(sweep.metrics))
 
 
 def _tables(reproduction: Reproduction, sweeps: Mapping[str, Sweep]) -> list[Section]:

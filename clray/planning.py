@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ class Planned:
         failure: why its last attempt failed, if it did.
         seconds: what the trial took, or is expected to take on one core or GPU.
         memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
+        metrics: what a line about it shows: the columns of its sweep's table.
     """
 
     sweep: str
@@ -35,6 +37,7 @@ class Planned:
     failure: dict[str, Any] | None
     seconds: float
     memory: dict[str, int] = field(default_factory=dict)
+    metrics: Sequence[str] = ("RA", "LA", "BTI")
 
     @property
     def name(self) -> str:
@@ -86,7 +89,7 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
     for name, sweep in sweeps.items():
         side = track(sweep.track)
         for cell in sweep.cells:
-            key = (str(cell.trial.benchmark.get("dataset")), str(cell.trial.benchmark.get("source")))
+            key = (sweep.track, json.dumps(cell.trial.benchmark, sort_keys=True))
             if key not in located:
                 located[key] = side.data(cell.trial, download)
             data = located[key]
@@ -103,7 +106,7 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
             seconds = _seconds(record) or side.estimate(cell.trial)
             failure = None if record is not None else store.failure(id)
             memory = _memory(record or (store.read(id, "running") if state == "half-done" else None))
-            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory)
+            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory, sweep.metrics)
     return Plan(list(trials.values()), problems)
 
 

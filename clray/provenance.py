@@ -19,8 +19,9 @@ from clray import __version__, tracks
 _PACKAGE = Path(__file__).resolve().parent
 _SHARED = ("training.py", "optim.py")
 """Outside the tracks' folders, what a number depends on."""
-_UNCOUNTED = ("data.py", "datasets")
-"""In a track's folder, what it does not depend on: the data that was read is in a trial's id, by its fingerprint."""
+_UNCOUNTED = ("data.py", "datasets", "export.py")
+"""In a track's folder, what it does not depend on: the data that was read is in a trial's id, by its fingerprint, and
+what is exported comes after all numbers."""
 _VERSIONS = ("numpy", "torch", "numba", "pillow", "quadprog", "scipy", "transformers", "ray")
 
 

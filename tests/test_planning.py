@@ -120,3 +120,22 @@ def test_a_task_carries_what_the_trial_may_use(tiny, store):
     assert planned.task().threads == 2
     assert planned.task(device="cuda", rerun=True).rerun
     assert planned.task().trial["seed"] == 0
+
+
+def test_each_sweep_of_a_launch_reads_its_own_data(store, monkeypatch):
+    """Stable SGD's second experiment has sweeps on MNIST and one on CIFAR-100."""
+    from clray.spec import load_reproduction
+    from clray.vision import data
+
+    def locate(name: str, source: str, download: bool) -> dict[str, str]:
+        return {"name": name, "source": "cache", "fingerprint": f"of {name}"}
+
+    monkeypatch.setattr(data, "locate", locate)
+    planned = plan(load_reproduction("stable_sgd_2").sweeps(Selection()), store).trials
+    read = {trial.sweep: trial.data["name"] for trial in planned}
+    assert read == {
+        "stable_sgd/experiment_2_permuted": "mnist",
+        "stable_sgd/experiment_2_rotated": "mnist",
+        "stable_sgd/experiment_2_cifar100": "cifar100",
+    }
+    assert {tuple(trial.metrics) for trial in planned} == {("ACC", "F")}

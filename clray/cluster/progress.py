@@ -15,7 +15,6 @@ from rich.text import Text
 from clray.gpu import words
 from clray.planning import Planned
 
-_SHOWN_METRICS = ("RA", "LA", "BTI")
 _COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
 
 
@@ -95,7 +94,7 @@ class Progress:
         name = trial.name
         if "error" in how:
             return f"failed: {name} ({id}): {how['error']}"
-        values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in _SHOWN_METRICS if m in how["metrics"])
+        values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in trial.metrics if m in how["metrics"])
         resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
         left = self.remaining()
         memory = f"; {words(how['gpu_memory'])}" if how.get("gpu_memory") else ""

@@ -170,10 +170,10 @@ def _layer(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial
     return _Packed.apply(x, packing, initial, *weights)
 
 
-def _library(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial: Tensor | None) -> Tensor:
+def _library(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial: Tensor | None = None) -> Tensor:
     """A layer, in both directions where the LSTM has two, by the library that torch brings."""
     suffixes = [f"l{layer}", f"l{layer}_reverse"] if lstm.bidirectional else [f"l{layer}"]
-    weights = [getattr(lstm, f"{kind}_{suffix}") for suffix in suffixes for kind in models._KINDS]
+    weights = [getattr(lstm, f"{kind}_{suffix}") for suffix in suffixes for kind in models.KINDS]
     if initial is None:
         initial = x.new_zeros(packing.sizes[0], lstm.hidden_size)
     state = initial.expand(len(suffixes), *initial.shape).contiguous()

@@ -160,14 +160,15 @@ def masks_of(dropout: Dropout | None, symbols: int, model: Model, directions: in
     return [dropout(symbols, width) if dropout else None for width in widths]
 
 
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+"""The parameters of a layer's direction, as torch names them."""
+
+
 def cell_weights(lstm: nn.LSTM, layer: int, reverse: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """W_ih [4E, in], W_hh [4E, E] and the sum of both biases [4E] of a layer's direction."""
     suffix = f"l{layer}" + ("_reverse" if reverse else "")
-    ih, hh, bias_ih, bias_hh = (getattr(lstm, f"{kind}_{suffix}") for kind in _KINDS)
+    ih, hh, bias_ih, bias_hh = (getattr(lstm, f"{kind}_{suffix}") for kind in KINDS)
     return ih, hh, bias_ih + bias_hh
-
-
-_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ _SYMBOLS = {
     "scan_prim_permutation": (792, 612),
     "scan_prim_augmentation": (792, 612),
     "scan_around_right": (792, 612),
-    "scan_length": (2700, 1150),
+    "scan_length": (2540, 1090),
     "scan_split": (330, 612),
 }
 """Of an episode with the declared defaults: what its encoders read and its decoder writes."""
@@ -71,5 +71,5 @@ def estimate(trial: Trial) -> float:
     """Seconds on one core; see ``clray.tracks.Track``. From bench/episodes.py's figures."""
     read, written = _SYMBOLS[trial.benchmark["name"]]
     width = (trial.model["embedding"] / 200) ** 2
-    episode = 0.012 + width * (read * 0.00014 + written * 0.00007)
+    episode = 0.015 + width * (read * 0.00016 + written * 0.00011)
     return 5 + trial.hyperparameters["episodes"] * episode
