@@ -93,7 +93,7 @@ def launch(sweep: Path, results: Path, ray_tmpdir: Path, *address: str) -> subpr
 
 def completed(process: subprocess.Popen[str]) -> list[str]:
     """The lines of a driver that comes to a good end."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert err == "", "the driver leaves stderr to errors"
     assert json.loads(out.splitlines()[-1])["failed"] == {}

@@ -75,7 +75,7 @@ def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], tmp_pat
     driver = heads[0].launch(sweep, tmp_path / "results")
     wait_for(lambda: under_way(store))
     heads[0].kill()
-    out, err = driver.communicate(timeout=120)
+    out, err = driver.communicate(timeout=400)
 
     assert driver.returncode == 1
     assert err.splitlines()[-1].startswith(f"error: the head of the Ray cluster at {heads[0].address} is lost (")

@@ -141,7 +141,7 @@ def test_a_sweep_outlives_a_node(cluster: Connection, tmp_path: Path) -> None:
         placed = _until_running(driver, store, cluster, workers)
         assert _ask(cluster, workers[0]) == "killed"
         finished_before = len(store.finished())
-        output, _ = driver.communicate(timeout=120)
+        output, _ = driver.communicate(timeout=400)
     finally:
         driver.kill()
     assert driver.returncode == 0, output

@@ -228,7 +228,7 @@ def test_ctrl_c_in_a_step_that_takes_minutes_costs_what_came_after_the_checkpoin
     driver = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=pipe, stderr=pipe, text=True)
     wait_for((tmp_path / "slow").exists)
     driver.send_signal(signal.SIGINT)
-    out, err = driver.communicate(timeout=150)  # the step has not ended by then
+    out, err = driver.communicate(timeout=250)  # the step has not ended by then
     assert driver.returncode == 0, err
     assert out.splitlines()[-1] == "True"
     assert "Traceback" not in out + err
