@@ -72,7 +72,7 @@ def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mea
 
 
 def has_curve(table: ComparedTable, value: str) -> bool:
-    """Whether there is a line to draw: where only tasks seen are measured, a mean over all is there once, at the end."""
+    """Whether there is a line to draw: a mean over all tasks is there once, at the end, where only those seen count."""
     measured = [getattr(row.runs, CURVES[value][0]) for row in table.rows if row.runs.runs]
     return any(np.isfinite(values).all(axis=0).sum() > 1 for values in measured)
 
