@@ -78,32 +78,28 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert max(len(chain) for chain in executions(store).values()) == 2
 
 
+def survive_killed_workers(sweep: Path, store: Store, ray_tmpdir: Path) -> None:
+    """Run a sweep to its end, its workers killed in the middle."""
+    driver = launch(sweep, Path(store.path()), ray_tmpdir)
+    wait_for(lambda: under_way(store))
+    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
+        os.kill(pid, signal.SIGKILL)
+    lines = completed(driver)
+    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
+
+
 def test_a_killed_worker_is_started_again_and_goes_on(
     sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
-    driver = launch(sweep, tmp_path / "results", ray_tmpdir)
-    wait_for(lambda: under_way(store))
-    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
-        os.kill(pid, signal.SIGKILL)
-
-    lines = completed(driver)
-
-    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
+    survive_killed_workers(sweep, store, ray_tmpdir)
     assert numbers(store) == numbers(undisturbed)
 
 
 def test_so_it_is_with_training_task_by_task(ray_tmpdir: Path, tmp_path: Path) -> None:
     sweep, store = tmp_path / "tasks.yaml", Store(tmp_path / "results")
     sweep.write_text(TASKS)
-    driver = launch(sweep, tmp_path / "results", ray_tmpdir)
-    wait_for(lambda: under_way(store))
-    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
-        os.kill(pid, signal.SIGKILL)
-
-    lines = completed(driver)
-
-    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
+    survive_killed_workers(sweep, store, ray_tmpdir)
     digits = locate("mnist", "embedded")
     for cell in load_sweep(sweep).cells:
         alone = run(track("vision").train(cell.trial, digits, "cpu"))
