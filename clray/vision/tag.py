@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 Base = Literal["rmsprop", "adagrad", "adam"]
 
@@ -68,6 +69,17 @@ class TaskOptimizer(torch.optim.Optimizer):
         """Steps taken in this epoch."""
         self.tensors: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Learn more tensors from now on, as with any torch optimizer, whenever it is asked for.
+
+        They are as tensors that had a gradient of zero at every step so far: to the tasks that are over they mean
+        nothing, and adam's bias correction goes on counting the epoch's batches.
+        """
+        super().add_param_group(param_group)
+        if hasattr(self, "tensors"):  # torch's constructor comes here, too, before anything is kept of a tensor
+            self.tensors += self.param_groups[-1]["params"]
+            self._make_room()
+
     @property
     def alphas(self) -> Tensor:
         """[tasks + 1, tensors]: the weights of the last step, the present task's in the last row."""
@@ -80,6 +92,10 @@ class TaskOptimizer(torch.optim.Optimizer):
         """Keep the present task's moments as they are, and begin the next task's."""
         self.tasks += 1
         self.batches = 0
+
+    def _make_room(self) -> None:
+        """Keep moments of zero for those of ``tensors``, the last ones, that have none yet."""
+        raise NotImplementedError
 
     def _update(self) -> None:
         raise NotImplementedError
@@ -116,19 +132,27 @@ class Tag(TaskOptimizer):
         self, params: Iterable[Any], lr: float, b: float = 5.0, base: Base = "rmsprop", eps: float = 1e-8
     ) -> None:
         super().__init__(params, lr, b, base, eps)
+        device = self.tensors[0].device
+        self._first = self._second = torch.zeros(0, device=device)
+        self._directions = torch.zeros((0, 0), device=device)
+        """[tasks, parameters]: the first moments of the tasks that are over, every tensor of norm 1."""
+        self._seconds = torch.zeros((0, 0), device=device)
+        """[tasks, parameters]: their second moments."""
+        self._alphas = torch.ones((1, 0), device=device)
+        self._make_room()
+
+    def _make_room(self) -> None:
         ends = list(itertools.accumulate(p.numel() for p in self.tensors))
         self._spans = [slice(end - p.numel(), end) for end, p in zip(ends, self.tensors, strict=True)]
         """Where each tensor's numbers are among all."""
-        device = self.tensors[0].device
-        self._gradient, self._first, self._second, self._denominator = torch.zeros((4, ends[-1]), device=device)
+        new = (0, ends[-1] - len(self._first))
+        self._first, self._second = pad(self._first, new), pad(self._second, new)
+        self._directions, self._seconds = pad(self._directions, new), pad(self._seconds, new)
+        self._alphas = pad(self._alphas, (0, len(self.tensors) - self._alphas.shape[1]), value=1.0)
+        self._gradient, self._denominator = torch.zeros((2, ends[-1]), device=self._first.device)
         self._gradients = self._pieces(self._gradient)
         self._firsts = [self._first[span] for span in self._spans]
         self._steps = self._pieces(self._denominator)
-        self._directions = torch.zeros((0, ends[-1]), device=device)
-        """[tasks, parameters]: the first moments of the tasks that are over, every tensor of norm 1."""
-        self._seconds = torch.zeros((0, ends[-1]), device=device)
-        """[tasks, parameters]: their second moments."""
-        self._alphas = torch.ones((1, len(self.tensors)), device=device)
 
     def _pieces(self, flat: Tensor) -> list[Tensor]:
         """Each tensor's part of a flat array, as a view in the tensor's shape."""
@@ -216,11 +240,19 @@ class PlainTag(TaskOptimizer):
         self, params: Iterable[Any], lr: float, b: float = 5.0, base: Base = "rmsprop", eps: float = 1e-8
     ) -> None:
         super().__init__(params, lr, b, base, eps)
-        self._first = [torch.zeros_like(p) for p in self.tensors]
-        self._second = [torch.zeros_like(p) for p in self.tensors]
+        self._first: list[Tensor] = []
+        self._second: list[Tensor] = []
         self._past: list[tuple[list[Tensor], list[Tensor]]] = []
         """Of every task that is over, by tensor: the first moment made a unit vector, and the second moment."""
-        self._alphas = [torch.ones(1) for _ in self.tensors]
+        self._alphas: list[Tensor] = []
+        self._make_room()
+
+    def _make_room(self) -> None:
+        new = self.tensors[len(self._first) :]
+        for moments in (self._first, self._second, *itertools.chain(*self._past)):
+            moments += [torch.zeros_like(p) for p in new]
+        rows = len(self._alphas[0]) if self._alphas else 1
+        self._alphas += [torch.ones(rows, device=p.device) for p in new]
 
     @property
     def alphas(self) -> Tensor:

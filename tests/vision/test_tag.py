@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -230,6 +231,52 @@ class TestGroups:
         before = p.item()
         steps(optimizer, torch.ones(1))
         assert before - p.item() == pytest.approx(0.05 / math.sqrt(1 - 0.99**2), rel=1e-5)
+
+    @each_base
+    def test_a_group_may_come_later(self, form, base):
+        """Its tensor learns as if it had been there from the start, with nothing to learn."""
+        gradients = [draws((2, 3), 12), draws(5, 12, seed=1)]
+        ends = []
+        for late in (False, True):
+            first, second = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(5))
+            optimizer = form([first], 0.01, base=base)
+            for i, (g, h) in enumerate(zip(*gradients, strict=True)):
+                if i == (6 if late else 0):  # in the middle of the second task
+                    optimizer.add_param_group({"params": second, "lr": 0.5})
+                first.grad, second.grad = g.clone(), h.clone() if i >= 6 else torch.zeros(5)
+                optimizer.step()
+                if i % 4 == 3:
+                    optimizer.end_task()
+            ends.append((first, second, optimizer.alphas, *itertools.chain(*directions(optimizer))))
+        assert ends[0][1].abs().max() > 0.1
+        assert all(torch.equal(early, late) for early, late in zip(*ends, strict=True))
+
+    def test_a_group_that_came_later_is_part_of_the_state(self, form):
+        first, second = leaf(0.0), leaf(0.0, 0.0)
+        optimizer = form([first], 0.1)
+        steps(optimizer, *draws(1, 2))
+        optimizer.end_task()
+        before = optimizer.state_dict()
+        optimizer.add_param_group({"params": [second]})
+        second.grad = torch.ones(2)
+        steps(optimizer, *draws(1, 2))
+        with pytest.raises(ValueError, match="other sizes"):
+            optimizer.load_state_dict(before)
+        resumed = form([first.detach().clone().requires_grad_()], 0.1)
+        resumed.add_param_group({"params": [second.detach().clone().requires_grad_()]})
+        resumed.load_state_dict(optimizer.state_dict())
+        for one in (optimizer, resumed):
+            one.tensors[1].grad = torch.ones(2)
+            steps(one, torch.ones(1))
+        assert all(torch.equal(p, q) for p, q in zip(optimizer.tensors, resumed.tensors, strict=True))
+        assert torch.equal(optimizer.alphas, resumed.alphas)
+
+    def test_a_tensor_that_is_learned_already_is_refused(self, form):
+        p = leaf(0.0)
+        optimizer = form([p], 0.1)
+        with pytest.raises(ValueError, match="more than one parameter group"):
+            optimizer.add_param_group({"params": [p]})
+        assert len(optimizer.tensors) == 1
 
 
 @each_form
