@@ -315,6 +315,38 @@ class TestOnTheWay:
         seldom.step()
         assert not store.has_checkpoint(seldom.task.id)
 
+    @pytest.mark.parametrize(
+        ("least", "a_save", "saved_at"),
+        [
+            (15.0, 0.1, [20, 40, 60, 80]),  # what is declared is more than 20 times a save
+            (15.0, 2.2, [20, 70]),  # 20 times a save is more; counted from its end
+            (0.0, 2.2, [10, 20, 30, 40, 50, 60, 70, 80]),  # at every stop, whatever it costs
+        ],
+    )
+    def test_slow_checkpoints_are_further_apart(self, tiny, store, monkeypatch, least, a_save, saved_at):
+        """On a clock of the test's own: a step takes 10 seconds, a save what is given."""
+        now, trained, saved = [0.0], [0], []
+        monkeypatch.setattr("clray.execution.clock", lambda: now[0])
+        todo = dataclasses.replace(task(tiny, store, "online", "evaluate=10"), checkpoint_seconds=least)
+        execution = Execution(todo, store)
+        advance, write = execution._training.advance, store.write_checkpoint
+
+        def slow_advance() -> Any:
+            now[0] += 10
+            trained[0] += 10
+            return advance()
+
+        def slow_write(*arguments: Any) -> None:
+            now[0] += a_save
+            saved.append(trained[0])
+            write(*arguments)
+
+        monkeypatch.setattr(execution._training, "advance", slow_advance)
+        monkeypatch.setattr(store, "write_checkpoint", slow_write)
+        while trained[0] < 80:
+            execution.step()
+        assert saved == saved_at
+
     def test_threads_are_pinned(self, tiny, store):
         import torch
 
