@@ -62,7 +62,7 @@ class Options:
         address: a Ray cluster's, None for an embedded Ray.
         gpu: a share of a GPU for each trial in place of the declared one.
         rerun_stale: also run trials whose records other code made.
-        checkpoint_seconds: least time between checkpoints of a trial.
+        checkpoint_seconds: least time between checkpoints of a trial; 0 is one at every stop.
         cpus: logical CPUs of an embedded Ray; by default the machine's.
         gpus: logical GPUs of an embedded Ray; by default the machine's.
     """
@@ -102,9 +102,9 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
     trials = plan.left(options.rerun_stale)
     if not trials:
         return Outcome()
-    from clray.cluster.session import machines, session, watched
+    from clray.cluster.session import machines, session, watched, workers_as_started
 
-    with session(options.address, options.cpus, options.gpus) as ray:
+    with session(options.address, options.cpus, options.gpus) as ray, workers_as_started(options.address):
         offers = machines(ray, options.address)
         gpus = any(offer.get("GPU") for offer in offers)
         todo = [_place(planned, options, gpus) for planned in trials]

@@ -87,6 +87,31 @@ def session(address: str | None = None, cpus: float | None = None, gpus: float |
         ray.shutdown()
 
 
+@contextmanager
+def workers_as_started(address: str | None) -> Iterator[None]:
+    """Within, trials of an embedded Ray run in the worker processes that it has started already.
+
+    Tune would give them environment variables of their own, for which Ray starts other processes while the first ones
+    idle: with two CPUs that costs some 1.5 CPU seconds and seconds of waiting. One of the variables is for PyTorch
+    Lightning, which is not here; the others are this process's own, and every worker of an embedded Ray has them
+    anyway. A cluster is left as it is: there the keys of an S3 store reach other machines that way.
+
+    Args:
+        address: as for ``session``.
+    """
+    if address not in (None, "local"):
+        yield
+        return
+    from ray.tune.execution import class_cache
+
+    kept = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = kept
+
+
 def _recorded() -> str:
     """The cluster that ``ray start`` made this machine part of.
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from clray.cluster.interrupt import Interrupt
-from clray.cluster.session import machines, session
+from clray.cluster.session import machines, session, workers_as_started
 from clray.errors import ClusterError
 
 
@@ -45,6 +45,24 @@ def test_machines_that_would_be_started_on_demand_count(tmp_path: Path, monkeypa
     )
     assert machines(ray, "auto") == [{"CPU": 2.0}, {"CPU": 4, "GPU": 1}]
     assert machines(ray) == [{"CPU": 2.0}], "an embedded Ray starts no machines"
+
+
+def test_trials_of_an_embedded_ray_need_no_processes_of_their_own() -> None:
+    from ray.tune.execution import class_cache
+
+    class Trainable:
+        pass
+
+    def environment() -> dict[str, str]:
+        return class_cache._ActorClassCache().get(Trainable)._default_options["runtime_env"].get("env_vars", {})
+
+    tunes_own = environment()
+    assert tunes_own, "Tune gives none any more: workers_as_started has become needless"
+    with workers_as_started(None):
+        assert environment() == {}
+    with workers_as_started("10.0.0.1:6379"):
+        assert environment() == tunes_own, "on a cluster the store's keys travel that way"
+    assert environment() == tunes_own
 
 
 def test_an_interrupt_is_a_wish_the_first_time_only() -> None:
