@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from clray.cli import reproduce_command, run_app
+from clray.cli import run_app
+from clray.commands.run import reproduce_command
 
 
 def main() -> None:

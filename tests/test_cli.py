@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,8 @@ from typer.testing import CliRunner
 from clray.cli import app
 from clray.errors import ClrayError
 from clray.results import Store
+from clray.spec import Selection, load_sweep
+from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -285,6 +290,16 @@ class TestLooking:
         shown = here("list")
         for word in ("mer_rotations", "mer/permutations", "task_input", "mnist-many-permutations", "0/"):
             assert word in shown
+        for word in (
+            "Track vision, task by task: ",
+            "split-cifar100",
+            "agem",
+            "scan_length",
+            "meta_seq2seq",
+            "seq2seq",
+        ):
+            assert word in shown
+        assert all(f"Track {track}" in shown for track in TRACKS)
         assert list(place.iterdir()) == []
 
     def test_plan_of_a_reproduction(self, place):
@@ -305,6 +320,27 @@ class TestLooking:
         shown = here("data", "list")
         assert "mnist" in shown
         assert "train-images-idx3-ubyte.gz" in shown
+        assert "scan: needs no file: its grammar makes it" in shown
+        assert all(f"Track {track}:\n" in shown for track in TRACKS)
+
+    def test_data_of_the_episodes_track(self, place, monkeypatch, tmp_path):
+        monkeypatch.delenv("CLRAY_DATA", raising=False)
+        assert "scan-simple: not here\n  put simple_split/ of github.com/brendenlake/SCAN into" in here("data", "list")
+        monkeypatch.setenv("CLRAY_DATA", str(tmp_path / "data"))
+        split = tmp_path / "data" / "scan" / "simple_split"
+        split.mkdir(parents=True)
+        (split / "tasks_train_simple.txt").write_text("IN: jump OUT: I_JUMP\n")
+        missing = f"scan-simple: {split.parent}: incomplete: missing simple_split/tasks_test_simple.txt"
+        assert missing in here("data", "list")
+        (split / "tasks_test_simple.txt.gz").write_bytes(b"torn")
+        assert f"scan-simple: CLRAY_DATA: {split.parent}\n  simple_split/tasks_train_simple.txt, " in here(
+            "data", "list"
+        )
+        with pytest.raises(ClrayError, match="not the published file"):
+            here("data", "verify", "scan-simple")
+        with pytest.raises(ClrayError, match="clray cannot download it: put simple_split/"):
+            here("data", "fetch", "scan-simple")
+        assert "scan: made by its grammar, fingerprint " in here("data", "verify", "episodes/scan")
 
     def test_data_verify(self, place, mnist):
         assert f"fingerprint {mnist['fingerprint']}" in here("data", "verify", "mnist")
@@ -312,17 +348,75 @@ class TestLooking:
     def test_doctor(self, place):
         done = clray("doctor", cwd=place)
         assert done.returncode == 0, done.stderr
-        for word in ("Python", "cores", "GPUs", "Ray", "MNIST", "W&B", "results"):
+        for word in ("Python", "cores", "GPUs", "Ray", "mnist", "scan-simple", "W&B", "results"):
             assert word in done.stdout
 
     def test_version(self, place):
         assert here("--version").startswith("clray ")
 
-    def test_init_copies_something_to_start_from(self, place, monkeypatch):
+
+def every_method() -> list[tuple[str, str]]:
+    """Of every track, every method."""
+    return [(name, method) for name in TRACKS for kind in track(name).kinds() for method in kind.methods]
+
+
+class TestInit:
+    def test_it_copies_something_to_start_from(self, place):
         shown = here("init", "mine")
-        assert (place / "mine" / "sweep.yaml").is_file()
-        assert (place / "mine" / "method.py").is_file()
-        assert "mine/sweep.yaml" in shown
+        assert (place / "mine" / "sweep.yaml").read_text().startswith("# clray sweep mine/sweep.yaml\n")
+        assert "try: clray sweep mine/sweep.yaml --quick --only er-5120\n" in shown
+        assert 'into STREAM_METHODS in __init__.py there: "mine": "mine:Er",' in shown
         with pytest.raises(ClrayError, match="exists already"):
             here("init", "mine")
         assert "trials" in here("plan", "mine/sweep.yaml", "--quick", "--set", "benchmark.source=embedded")
+
+    @pytest.mark.parametrize(("of", "method"), every_method())
+    def test_every_method_can_be_started_from(self, place, monkeypatch, of, method):
+        """The copies do what the originals do: the sweep resolves, quick and whole, and so it does with the copied
+        method, put where the message says."""
+        shown = here("init", "new one", "--like", f"{of}/{method}")
+        variant = shown.split("--only ")[1].split()[0]
+        registry, name, target = re.search(r'into (\w+) in __init__.py there: "(\w+)": "(\w+:\w+)",', shown).groups()
+        [found] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,))).cells
+        assert (found.trial.track, found.trial.method) == (of, method)
+        quick = load_sweep("new one/sweep.yaml", Selection(quick=True, only=(variant,))).cells
+        assert {cell.trial.method for cell in quick} == {method}
+
+        methods = importlib.import_module(f"clray.{of}.methods")
+        spec = importlib.util.spec_from_file_location(f"{methods.__name__}.{name}", place / "new one" / "method.py")
+        copied = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copied)
+        monkeypatch.setitem(sys.modules, spec.name, copied)
+        for mapping in {registry, "METHODS"}:
+            monkeypatch.setitem(getattr(methods, mapping), name, target)
+        mine = (f"variants.{variant}.method={name}",)
+        [cell] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,), set=mine)).cells
+        assert cell.trial.method == name
+        assert cell.trial.hyperparameters == found.trial.hyperparameters
+
+    @pytest.mark.parametrize(("of", "kind"), [(name, i) for name in TRACKS for i in range(len(track(name).kinds()))])
+    def test_the_first_sweep_to_start_from_needs_no_file(self, place, monkeypatch, of, kind):
+        monkeypatch.delenv("CLRAY_DATA", raising=False)
+        offered = track(of).kinds()[kind]
+        sweep = load_sweep(offered.sweeps[0])
+        method = next(c.trial.method for c in sweep.cells if c.trial.method in offered.methods)
+        here("init", "mine", "--like", f"{of}/{method}")
+        shown = here("sweep", "mine/sweep.yaml", "--quick", "--dry-run", "--local", "--wandb", "off")
+        assert "left to run: " in shown
+
+    def test_a_name_that_several_tracks_have_is_spelt_out(self, place):
+        owned = [method for _, method in every_method()]
+        shared = next(method for method in owned if owned.count(method) > 1)
+        with pytest.raises(ClrayError, match=f"{shared}: a method of several tracks: write .*/{shared} or .*/{shared}"):
+            here("init", "mine", "--like", shared)
+        assert list(place.iterdir()) == []
+
+    def test_an_unknown_method_names_the_others(self, place):
+        with pytest.raises(ClrayError, match=r"mir: no such method; did you mean 'mer'\? allowed: online"):
+            here("init", "mine", "--like", "mir")
+        with pytest.raises(ClrayError, match="episodes/mer: no such method"):
+            here("init", "mine", "--like", "episodes/mer")
+
+    def test_a_name_that_is_taken_is_not_proposed(self, place):
+        assert '"my_gem": "my_gem:Gem"' in here("init", "gem", "--like", "vision/gem")
+        assert '"my_2nd": "my_2nd:Mer"' in here("init", "2nd", "--like", "mer")

@@ -10,6 +10,8 @@ import functools
 import gzip
 import hashlib
 import os
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,89 @@ SIMPLE = {
     "simple_split/tasks_test_simple.txt": "1fe1c8f5a19d0dc40e41bab94278f45f66f3dc415a978bd29855a23440610fc6",
 }
 """The files of the simple split, and the SHA-256 of each as published."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form in which a data set is published: see ``clray.tracks.Form``."""
+
+    files: dict[str, str]
+    partial: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set; see ``clray.tracks.Published``.
+
+    Attributes:
+        benchmark: one that reads it.
+        split: the split that files define, where it is not a grammar that makes it.
+    """
+
+    benchmark: str
+    split: str | None = None
+    origin: str = "github.com/brendenlake/SCAN"
+    advice: str = ""
+    download: Form | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that is here; see ``clray.tracks.Found``."""
+
+    source: str
+    folder: Path | None = None
+    form: Form | None = None
+
+
+DATASETS = {
+    "mutual-exclusivity": Published("mutual_exclusivity"),
+    "scan": Published("scan_split"),
+    "scan-simple": Published(
+        "scan_split", "simple", advice="put simple_split/ of github.com/brendenlake/SCAN into $CLRAY_DATA/scan/"
+    ),
+}
+"""By name; see ``clray.tracks.Sources``."""
+
+
+def find(name: str) -> Found | None:
+    """What is here of a data set.
+
+    Raises:
+        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files.
+    """
+    if DATASETS[name].split is None:
+        return Found("grammar")
+    given = os.environ.get("CLRAY_DATA")
+    if not given:
+        return None
+    if not Path(given).is_dir():
+        raise DataError(f"CLRAY_DATA={given}: no such folder")
+    folder = Path(given) / "scan"
+    here = {str(path.relative_to(folder)): sum for file, sum in SIMPLE.items() if (path := _lying(folder / file))}
+    missing = [file for file in SIMPLE if _lying(folder / file) is None]
+    if here and missing:
+        raise DataError(f"{folder}: incomplete: missing {', '.join(missing)}")
+    return Found("CLRAY_DATA", folder, Form(here)) if here else None
+
+
+def fetch(name: str) -> Path:
+    """Nothing of this track is downloaded: what no grammar makes is put there by hand.
+
+    Raises:
+        DataError: always.
+    """
+    advice = DATASETS[name].advice
+    raise DataError(f"{name}: " + (f"clray cannot download it: {advice}" if advice else "its grammar makes it"))
+
+
+def verify(name: str) -> dict[str, Any]:
+    """``locate`` for a data set by its name.
+
+    Raises:
+        DataError: its files are missing, or are others than the published ones.
+    """
+    return locate(DATASETS[name].benchmark, DATASETS[name].split)
 
 
 def locate(benchmark: str, file_split: str | None) -> dict[str, Any]:
@@ -74,20 +159,23 @@ def _content(name: str, checksum: str) -> str:
     if not given:
         raise DataError(f"{where}: set CLRAY_DATA to a folder that holds scan/{name}")
     plain = Path(given) / "scan" / name
-    packed = plain.with_name(plain.name + ".gz")
+    path = _lying(plain)
+    if path is None:
+        raise DataError(f"{plain}: no such file, and no {plain.name}.gz; {where}")
     try:
-        if plain.is_file():
-            content = plain.read_bytes()
-        elif packed.is_file():
-            content = gzip.decompress(packed.read_bytes())
-        else:
-            raise DataError(f"{plain}: no such file, and no {packed.name}; {where}")
-    except (OSError, EOFError) as error:
-        raise DataError(f"{packed}: cannot be read: {error}") from None
+        content = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != checksum:
         raise DataError(f"{plain}: not the published file: its SHA-256 is {found}, expected {checksum}")
     return content.decode()
+
+
+def _lying(plain: Path) -> Path | None:
+    """The file, or the same compressed with gzip; None where there is neither."""
+    packed = plain.with_name(plain.name + ".gz")
+    return plain if plain.is_file() else packed if packed.is_file() else None
 
 
 def read_pairs(text: str) -> list[Pair]:

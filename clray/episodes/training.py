@@ -7,7 +7,23 @@ from typing import Any
 from clray.episodes import data as sources
 from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
 from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.tracks import Kind
 from clray.training import Training
+
+PRECISIONS = ("float32",)
+
+
+def kinds() -> list[Kind]:
+    """What there is with a support set, and without; see ``clray.tracks.Track``."""
+    from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
+
+    splits = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark is ScanSplit)
+    episodes = tuple(name for name in BENCHMARKS if name not in splits)
+    own, split = ("metaseq2seq/mutual_exclusivity",), ("metaseq2seq/add_jump_permutation",)
+    return [
+        Kind("by episodes", episodes, EPISODE_METHODS, "EPISODE_METHODS", own),
+        Kind("on a training set and a test set", splits, SPLIT_METHODS, "SPLIT_METHODS", split),
+    ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:

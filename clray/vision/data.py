@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from clray.cache import download as download_file
 from clray.errors import DataError
 from clray.vision.datasets import PUBLISHED, cache, embedded
 from clray.vision.datasets.cache import cache_folder
 from clray.vision.datasets.published import Form, ImageSet, Published
 
 __all__ = [
-    "PUBLISHED", "Found", "ImageSet", "Published", "Source", "cache_folder", "fetch", "find", "load", "load_all",
-    "locate", "locate_all", "present", "verify",
+    "DATASETS", "PUBLISHED", "Found", "ImageSet", "Published", "Source", "cache_folder", "fetch", "find", "load",
+    "load_all", "locate", "locate_all", "present", "verify",
 ]  # fmt: skip
 
+DATASETS = PUBLISHED
+"""See ``clray.tracks.Sources``."""
 Source = Literal["auto", "files", "embedded"]
 
 
@@ -320,36 +323,10 @@ def fetch(name: str) -> Path:
     Raises:
         DataError: no mirror gave the file, or there is nowhere to download it from.
     """
-    import pooch
-    from requests.exceptions import RequestException
-
     published, folder = _published(name), cache_folder() / name
     form = published.download
     if form is None:
         raise DataError(f"{name}: clray cannot download it: {published.advice}")
-    pooch.get_logger().setLevel("ERROR")
     for file, md5 in form.files.items():
-        reasons = []
-        for mirror in form.mirrors:
-            try:
-                download = pooch.HTTPDownloader(timeout=20)
-                pooch.retrieve(mirror + file, f"md5:{md5}", fname=file, path=folder, downloader=download)
-                break
-            except (RequestException, ValueError, OSError) as error:
-                reasons.append(f"{mirror}{file}: {_briefly(error)}")
-        else:
-            raise DataError(f"{name}: {file} could not be downloaded:\n  " + "\n  ".join(reasons))
+        download_file(name, file, [mirror + file for mirror in form.mirrors], f"md5:{md5}", folder)
     return folder
-
-
-def _briefly(error: Exception) -> str:
-    """Why a download failed. What ``requests`` says of a failed connection is long and says no more."""
-    from requests.exceptions import ConnectionError, HTTPError, Timeout
-
-    if isinstance(error, Timeout):
-        return "no answer"
-    if isinstance(error, HTTPError) and error.response is not None:
-        return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, ConnectionError):
-        return "no connection"
-    return str(error).splitlines()[0]

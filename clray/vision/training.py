@@ -12,11 +12,25 @@ from typing import Any
 from pydantic import BaseModel
 
 from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.tracks import Kind
 from clray.training import Training
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.methods import METHODS, STREAM_METHODS, TASK_METHODS, find
 from clray.vision.models import MODELS
+
+PRECISIONS = ("float32",)
+
+
+def kinds() -> list[Kind]:
+    """What there is for either training loop; see ``clray.tracks.Track``."""
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    by_task = ("tag/rotated_mnist", "tag/cifar100")
+    return [
+        Kind("one example at a time", tuple(BENCHMARKS), STREAM_METHODS, "STREAM_METHODS", ("mer/rotations",)),
+        Kind("task by task", tuple(TASK_BENCHMARKS), TASK_METHODS, "TASK_METHODS", by_task),
+    ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def _read(folder: Path) -> ImageSet:
     )
 
 
-def idx_set(origin: str, files: dict[str, str | None], mirrors: tuple[str, ...]) -> Published:
+def idx_set(origin: str, files: dict[str, str | None], mirrors: tuple[str, ...], advice: str = "") -> Published:
     """A data set of the four IDX files with these md5 sums."""
     fingerprint = sums_fingerprint(files)
     form = Form(files, _read, mirrors, fingerprint=fingerprint, identify=lambda _: fingerprint, decode_once=False)
-    return Published(origin=origin, forms=(form,))
+    return Published(origin=origin, forms=(form,), advice=advice)
 
 
 MNIST = idx_set(
@@ -56,6 +56,7 @@ MNIST = idx_set(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
+    "5,000 embedded digits stand in until it is; they are never judged",
 )
 
 FASHION_MNIST = idx_set(

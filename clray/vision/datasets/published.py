@@ -87,7 +87,7 @@ class Published:
     Attributes:
         origin: where it comes from, for people: an address.
         forms: the forms clray reads, the preferred one first.
-        advice: what to do where it is missing and clray cannot fetch it.
+        advice: what to know where it is missing: what to do if clray cannot fetch it, what stands in if it can.
     """
 
     origin: str

@@ -1,0 +1,247 @@
+"""The cache folder: downloads, notes of what was checked, and what was decoded from files once.
+
+Everything is written under a temporary name, flushed, then renamed: a reader sees all of it or nothing, and two
+processes that write the same thing at once leave one of two equal results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clray.errors import DataError
+
+
+def cache_folder() -> Path:
+    """Where downloads and what was decoded are kept: ``CLRAY_CACHE``, or the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("CLRAY_CACHE") or pooch.os_cache("clray"))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Notes: a file that was checked once is not read again while its size and time stay the same
+
+
+_unwritten: dict[Path, dict[str, Any]] = {}  # where the cache cannot be written, this process remembers
+
+
+def noted(folder: Path, files: Iterable[str], about: Any = None) -> dict[str, Any] | None:
+    """What was noted of these files in this folder; None if any of them changed since, or nothing was.
+
+    Args:
+        about: whatever else the note depends on, as plain data.
+    """
+    files = list(files)
+    path = _note_path(folder, files, about)
+    note = read_json(path) or _unwritten.get(path, {})
+    return note.get("facts") if note.get("files") == _state(folder, files) else None
+
+
+def take_note(folder: Path, files: Iterable[str], facts: dict[str, Any], about: Any = None) -> None:
+    """Remember facts about files that were read."""
+    files = list(files)
+    path, note = _note_path(folder, files, about), {"files": _state(folder, files), "facts": facts}
+    write_json(path, note)
+    if not path.exists():
+        _unwritten[path] = note
+
+
+def forget(folder: Path, files: Iterable[str], about: Any = None) -> None:
+    """Have these files read anew."""
+    path = _note_path(folder, list(files), about)
+    _unwritten.pop(path, None)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _note_path(folder: Path, files: list[str], about: Any) -> Path:
+    key = json.dumps([str(folder.resolve()), files, about], sort_keys=True)
+    return cache_folder() / "notes" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _state(folder: Path, files: list[str]) -> dict[str, list[int]]:
+    state = {}
+    for name in files:
+        with contextlib.suppress(OSError):
+            stat = (folder / name).stat()
+            state[name] = [stat.st_size, stat.st_mtime_ns]
+    return state
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What was decoded: one folder a content, read by every process that needs it
+
+
+def kept(folder: Path, thoroughly: bool = False) -> dict[str, Any] | None:
+    """The note that ``keep`` left, if every file of the folder is as it was written; None if any is torn or changed.
+
+    Args:
+        thoroughly: hash the files even if their sizes and times are as they were.
+    """
+    note = read_json(folder / "note.json")
+    try:
+        for name, known in note["files"].items():
+            stat = (folder / name).stat()
+            if stat.st_size != known["size"]:
+                return None
+            if (thoroughly or stat.st_mtime_ns != known["mtime"]) and sha256(folder / name) != known["sha256"]:
+                return None
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None
+    return note
+
+
+def keep(folder: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[str, Any] | None = None) -> None:
+    """Write a folder's files, each by its function, and a note of their sizes and hashes; all of it or nothing.
+
+    Args:
+        facts: goes into the note beside the files.
+
+    Raises:
+        OSError: a full disk or a read-only cache.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_up(folder.parent)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    try:
+        known = {}
+        for name, write in files.items():
+            path = unfinished / name
+            write(path)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            stat = path.stat()
+            known[name] = {"size": stat.st_size, "mtime": stat.st_mtime_ns, "sha256": sha256(path)}
+        write_json(unfinished / "note.json", {"files": known, **(facts or {})})
+        unfinished.chmod(0o755)
+        _put(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sweep_up(folder: Path) -> None:
+    """Remove what killed processes left half-written: days ago, so that no living one still writes it."""
+    for left in (*folder.glob("*.tmp-*"), *folder.glob("*.old-*")):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Rename a finished folder into place; what is there and torn makes way."""
+    try:
+        new.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.old-", dir=folder.parent))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(old / "old")
+            with contextlib.suppress(OSError):  # another process was faster: its files are the same
+                new.rename(folder)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """One process of this machine decodes a data set, the others wait for it. Where locks do not work, all decode."""
+    try:
+        import fcntl
+
+        folder = cache_folder() / "decoded"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f"{name}.lock").open("w")
+    except (ImportError, OSError):
+        yield
+        return
+    with file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Downloads
+
+
+def download(name: str, file: str, addresses: Iterable[str], checksum: str, folder: Path) -> Path:
+    """Download one file of a data set from the first address that serves it, checked before it is kept.
+
+    Args:
+        name: of the data set, for the message.
+        file: what it is called in the folder.
+        checksum: ``md5:…`` or ``sha256:…``.
+
+    Raises:
+        DataError: no address gave the file.
+    """
+    import pooch
+    from requests.exceptions import RequestException
+
+    pooch.get_logger().setLevel("ERROR")
+    reasons = []
+    for address in addresses:
+        try:
+            downloader = pooch.HTTPDownloader(timeout=20)
+            return Path(pooch.retrieve(address, checksum, fname=file, path=folder, downloader=downloader))
+        except (RequestException, ValueError, OSError) as error:
+            reasons.append(f"{address}: {_briefly(error)}")
+    raise DataError(f"{name}: {file} could not be downloaded:\n  " + "\n  ".join(reasons))
+
+
+def _briefly(error: Exception) -> str:
+    """Why a download failed. What ``requests`` says of a failed connection is long and says no more."""
+    from requests.exceptions import ConnectionError, HTTPError, Timeout
+
+    if isinstance(error, Timeout):
+        return "no answer"
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, ConnectionError):
+        return "no connection"
+    return str(error).splitlines()[0]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Small files
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Best effort: a note that cannot be kept only costs the next process its time."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except OSError:
+            Path(unfinished).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,1 @@
+"""The commands of ``clray``, a file for each thing that one can want of it; ``clray.cli`` puts them together."""

@@ -1,0 +1,107 @@
+"""``clray data``: the data sets of all tracks: what is here, and where the rest comes from."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.errors import DataError
+from clray.tracks import TRACKS, find, owners, track
+
+if TYPE_CHECKING:
+    from clray.tracks import Sources
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As `clray data list` calls it.")]
+
+
+def _every() -> dict[str, Sources]:
+    """The data sets of each track."""
+    return {name: track(name).sources for name in TRACKS}
+
+
+def _named(name: str) -> tuple[Sources, str]:
+    """A data set's track, and its name there."""
+    every = _every()
+    of, name = find(name, {track: sources.DATASETS for track, sources in every.items()}, "data set")
+    return every[of], name
+
+
+def list_command() -> None:
+    """Which data sets are here, where they were found, what is missing and where it comes from."""
+    every = _every()
+    offered = {name: sources.DATASETS for name, sources in every.items()}
+    for of, sources in every.items():
+        print(f"Track {of}:")
+        for name in sources.DATASETS:
+            typed = name if len(owners(name, offered)) == 1 else f"{of}/{name}"
+            print("\n  ".join(_lines(sources, name, typed)))
+
+
+def _lines(sources: Sources, name: str, typed: str) -> list[str]:
+    """What there is to say of a data set.
+
+    Args:
+        typed: what to call it on the command line.
+    """
+    published = sources.DATASETS[name]
+    try:
+        found = sources.find(name)
+    except DataError as error:
+        return [f"{typed}: {error}"]
+    if found and found.source == "grammar":
+        return [f"{typed}: needs no file: its grammar makes it"]
+    fetched = f"clray data fetch {typed}"
+    advice = [published.advice] * bool(published.advice)
+    if found and found.form:
+        lines = [f"{typed}: {found.source}: {found.folder}", ", ".join(found.form.files)]
+        if not found.form.partial:
+            return lines
+        part = f"only {found.form.partial}, never judged"
+        return [*lines, f"{part}; the whole: {fetched}"] if published.download else [*lines, part, *advice]
+    if published.download:
+        return [
+            f"{typed}: not here: {fetched}",
+            f"{', '.join(published.download.files)} from {published.origin}",
+            *advice,
+        ]
+    return [f"{typed}: not here", *advice]
+
+
+def fetch_command(name: Name) -> None:
+    """Download a data set into the cache, each file checked against its published checksum."""
+    sources, name = _named(name)
+    print(sources.fetch(name))
+
+
+def verify_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All that are here, if none is named.")] = None,
+) -> None:
+    """Read and check the files that a trial would read: their published checksums, or the content they hold."""
+    if name is not None:
+        sources, own = _named(name)
+        print(_verified(sources, own))
+        return
+    failed = False
+    for sources in _every().values():
+        for each in sources.DATASETS:
+            try:
+                found = sources.find(each)
+                if found and found.source != "grammar":
+                    print(_verified(sources, each))
+            except DataError as error:
+                print(error, file=sys.stderr)
+                failed = True
+    if failed:
+        raise typer.Exit(1)
+
+
+def _verified(sources: Sources, name: str) -> str:
+    """Check a data set. Returns what was found."""
+    found = sources.verify(name)
+    if found["source"] == "grammar":
+        return f"{name}: made by its grammar, fingerprint {found['fingerprint']}"
+    state = found.get("unverified") or "every file is as published"
+    only = f", only {found['partial']}" if "partial" in found else ""
+    return f"{name}: from {found['source']}{only}: {state}, fingerprint {found['fingerprint']}"

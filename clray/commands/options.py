@@ -1,0 +1,52 @@
+"""The options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    text = "text"
+    md = "md"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+class Tracking(StrEnum):
+    online = "online"
+    offline = "offline"
+    off = "off"
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A reproduction, a sweep, or a sweep file.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="The declared quick form: minutes, not comparable with the paper.")
+]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT[,VARIANT…]", help="Only these variants.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="0,1,…", help="These seeds instead of the declared ones.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the sweep file, dotted: benchmark.tasks=5. Repeatable."
+    ),
+]
+Results = Annotated[str, typer.Option("--results", metavar="URI", help="The results store: a folder, s3://…, gs://…")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),
+]
+Gpu = Annotated[float | None, typer.Option("--gpu", min=0, help="GPU share of a trial instead of the declared one.")]
+Wandb = Annotated[
+    Tracking | None, typer.Option("--wandb", help="Publish to W&B. Default: online when logged in, else off.")
+]
+Local = Annotated[bool, typer.Option("--local", help="One trial after the other in this process, without Ray.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+RerunStale = Annotated[
+    bool, typer.Option("--rerun-stale", help="Also run trials whose records were made by other code.")
+]

@@ -1,0 +1,99 @@
+"""``clray list`` and ``clray status``: what there is to run, and what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clray.commands.options import Results
+from clray.commands.target import store_at, terminal
+
+if TYPE_CHECKING:
+    from clray.results import Record, Store
+    from clray.spec import Sweep
+
+
+def list_command(results: Results = "results") -> None:
+    """Reproductions, sweeps, methods and benchmarks, and how much of each is done."""
+    from rich.table import Table
+
+    from clray.spec import Selection, load_reproduction, load_sweep, papers, reproduction_names, sweep_names
+    from clray.tracks import TRACKS, track
+
+    console = terminal()
+    records, _ = store_at(results).records()
+    finished = {record.trial.declaration for record in records}
+
+    def show(title: str, rows: list[tuple[str, str, dict[str, Sweep]]]) -> None:
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for heading in ("name", "what", "finished"):
+            table.add_column(heading, justify="right" if heading == "finished" else "left")
+        for name, what, sweeps in rows:
+            trials = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
+            table.add_row(name, what, f"{len(trials & finished)}/{len(trials)}")
+        console.print(table, "")
+
+    reproductions = [load_reproduction(name) for name in reproduction_names()]
+    known = papers()
+    show(
+        "Reproductions: python -m clray.reproduce NAME",
+        [(r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection())) for r in reproductions],
+    )
+    sweeps = [load_sweep(name) for name in sweep_names()]
+    show("Sweeps: clray sweep NAME", [(s.name, s.title, {s.name: s}) for s in sweeps])
+    for name in TRACKS:
+        for kind in track(name).kinds():
+            heading = ", ".join(filter(None, (name, kind.what)))
+            lists = f"benchmarks {', '.join(kind.benchmarks)}; methods {', '.join(kind.methods)}"
+            console.print(f"Track {heading}: {lists}", soft_wrap=True)
+
+
+def _claim_lines(store: Store, saved: dict[str, Record]) -> Iterator[str]:
+    """Who runs what, by the claims; trials that have one are taken out of ``saved``."""
+    from clray.claims import Claim, Onlooker
+    from clray.gpu import words
+
+    onlooker, claimed = Onlooker(store), sorted(store.claimed())
+    now = store.clock() if claimed else 0.0
+    for id in claimed:
+        found = store.read_claim(id)
+        if found is None:
+            continue  # let go just now
+        claim, record = Claim.from_bytes(id, found.content), saved.pop(id, None)
+        notes = claim.notes
+        line = f"{id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {100 * notes.get('progress', 0):.0f}%"
+        if onlooker.dead(claim, found, now):
+            line += f", left by {claim.owner}, which is gone: the same command goes on from here"
+        else:
+            line += f" on {claim.owner}" + (f", seen {now - found.renewed:.0f} s ago" if found.renewed else "")
+        memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)
+        yield line + (f", {words(memory)}" if memory else "")
+
+
+def _begun_line(record: Record) -> str:
+    """A trial that nobody runs at the moment."""
+    host = record.provenance.get("machine", {}).get("host", "?")
+    share = 100 * record.provenance.get("progress", 0)
+    return f"{record.id} {record.variant} seed {record.trial.seed}: {share:.0f}%, stopped on {host}"
+
+
+def status_command(results: Results = "results") -> None:
+    """What the store holds: finished, running and failed trials, and files that do not belong there."""
+    import time
+
+    store, console = store_at(results), terminal()
+    records, problems = store.records()
+    running, more = store.records("running")
+    saved = {record.id: record for record in running}
+    lines = [*_claim_lines(store, saved), *(_begun_line(record) for record in running if record.id in saved)]
+    console.print(f"{store.uri}: {len(records)} finished trials, {len(lines)} begun", soft_wrap=True)
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    for id in sorted(store.failed()):
+        failure = store.failure(id) or {}
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", markup=False)
+        for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
+            console.print(f"    {line}", markup=False)
+    for problem in problems + more:
+        console.print(f"[red]{problem}[/red]", soft_wrap=True)

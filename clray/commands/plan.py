@@ -1,0 +1,108 @@
+"""``clray plan`` and ``clray costs``: what would run, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
+from clray.commands.target import Target, selected, store_at, target_of, terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clray.planning import Plan, Planned
+
+
+def _memory_columns(trials: list[Planned]) -> tuple[str, str]:
+    """The largest peak of a variant's trials, and the smallest 1/k of that GPU which has room for it."""
+    from clray.gpu import needed, sharers, words
+
+    measured = [t.memory for t in trials if t.memory]
+    if not measured:
+        return "·", "·"
+    largest = max(measured, key=needed)
+    return words(largest), f"1/{sharers(largest)} ({1 / sharers(largest):.3g})"
+
+
+def _too_small_shares(plan: Plan) -> Iterator[str]:
+    """The variants that ask for less of a GPU than their trials were seen to need."""
+    from clray.gpu import needed
+
+    for sweep, variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
+        trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == (sweep, variant) and t.memory]
+        worst = max(trials, key=lambda t: needed(t.memory) - t.cell.resources.gpu, default=None)
+        if worst and 0 < worst.cell.resources.gpu < needed(worst.memory):
+            yield (
+                f"{variant} asks for {worst.cell.resources.gpu:g} of a GPU, but needs {needed(worst.memory):.2g} of "
+                "the one it was measured on: its trials may run out of memory beside others; see 'resources', or --gpu"
+            )
+
+
+def show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -> None:
+    from rich.table import Table
+
+    from clray.gpu import HEADROOM
+
+    table = Table(
+        title=f"{target.name}: {len(plan.trials)} trials", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    measured = any(t.memory for t in plan.trials)
+    headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
+        trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == variant]
+        name = variant[1] if len(target.sweeps) == 1 else "/".join(variant)
+        counts = [sum(t.state == s for t in trials) for s in ("finished", "half-done", "to do", "stale")]
+        memory = _memory_columns(trials) if measured else ()
+        table.add_row(name, *(str(c or "·") for c in counts), f"{max(t.seconds for t in trials):.0f} s", *memory)
+    console.print(table)
+    if measured:
+        console.print(f"GPU memory: the peak measured; 'fits' leaves {HEADROOM:.0%} on top and 0.5 GiB for CUDA itself")
+        for warning in _too_small_shares(plan):
+            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+    left = plan.left(rerun_stale)
+    resources = {(t.cell.resources.cpu, t.cell.resources.gpu) for t in left}
+    hours = sum(t.seconds * t.cell.resources.cpu for t in left) / 3600
+    for cpu, gpu in sorted(resources):
+        console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
+    console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
+    for source in {t.data["source"]: t.data for t in plan.trials}.values():
+        console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
+        if source.get("reason"):
+            why = source["reason"].splitlines()[0].rstrip(":")
+            console.print(f"[yellow]embedded digits stand in: {why}; clray data fetch mnist[/yellow]", soft_wrap=True)
+    stale = plan.in_state("stale")
+    if stale and not rerun_stale:
+        console.print(f"[yellow]{len(stale)} records were made by other code: --rerun-stale runs them again[/yellow]")
+    for planned in plan.trials:
+        if planned.failure:
+            seed = planned.cell.trial.seed
+            console.print(
+                f"[red]failed last time: {planned.cell.variant} seed {seed}: {planned.failure['error']}[/red]"
+            )
+    for problem in plan.problems:
+        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+
+
+def plan_command(
+    name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
+    results: Results = "results", rerun_stale: RerunStale = False,
+) -> None:  # fmt: skip
+    """What would run: trials finished, half-done and to do, and what they will cost."""
+    from clray.planning import plan
+
+    target = target_of(name, selected(quick, only, seeds, set_))
+    show_plan(target, plan(target.sweeps, store_at(results)), terminal(), rerun_stale)
+
+
+def costs_command(results: Results = "results") -> None:
+    """What each reproduction costs, in core and GPU hours: from the store's records, else computed. Markdown."""
+    from clray.costs import cost, markdown
+    from clray.spec import Selection, load_reproduction, reproduction_names
+
+    records, _ = store_at(results).records()
+    finished = {record.trial.declaration: record for record in records}
+    reproductions = [load_reproduction(name) for name in reproduction_names()]
+    print(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")

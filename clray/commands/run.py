@@ -1,0 +1,136 @@
+"""``clray sweep``, ``clray reproduce`` and ``clray run``: trials are run, and what they came to is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.options import (
+    Address,
+    DryRun,
+    Format,
+    Gpu,
+    Local,
+    Name,
+    Only,
+    Quick,
+    RerunStale,
+    Results,
+    Seeds,
+    Set,
+    Tracking,
+    Wandb,
+)
+from clray.commands.plan import show_plan
+from clray.commands.publish import start_publisher, stop_publisher
+from clray.commands.tables import print_table, write_report_of
+from clray.commands.target import selected, store_at, target_of, terminal
+from clray.errors import DeclarationError, StoreError
+
+if TYPE_CHECKING:
+    from clray.spec import Selection
+
+
+def sweep_command(
+    name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
+    results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
+    local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+) -> None:  # fmt: skip
+    """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
+    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+
+
+def reproduce_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A reproduction; clray list shows them.")],
+    quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
+    results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
+    local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+) -> None:  # fmt: skip
+    """Run what a published table needs, and put ours beside it with a verdict for every cell."""
+    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+
+
+def _launch(
+    name: str, selection: Selection, results: str, address: str | None, gpu: float | None, wandb: Tracking | None,
+    local: bool, dry_run: bool, rerun_stale: bool,
+) -> None:  # fmt: skip
+    from clray.cluster.launch import Options, run_here, run_on_ray
+    from clray.planning import plan
+
+    target, console, store = target_of(name, selection), terminal(), store_at(results)
+    planned = plan(target.sweeps, store, download=not dry_run)
+    show_plan(target, planned, console, rerun_stale)
+    if dry_run:
+        return
+    if not target.comparable:
+        console.print("[bold yellow]Not comparable with the paper[/bold yellow]: " + ", ".join(selection.changes))
+    publisher = start_publisher(target, store, wandb, console)
+    options = Options(address=address, gpu=gpu, rerun_stale=rerun_stale)
+    try:
+        outcome = (run_here if local else run_on_ray)(planned, store, console, options)
+    finally:
+        comparison = target.compare(store)
+        stop_publisher(publisher, target, comparison, store, console)
+    print_table(comparison, Format.text, console)
+    if selection.suffix == "-quick" and target.reproduction:
+        console.print(f"The whole table: python -m clray.reproduce {target.name}", style="bold")
+    unwritten = None
+    try:
+        console.print(f"Report: {write_report_of(comparison, target, store, None)}", soft_wrap=True)
+    except StoreError as error:
+        unwritten = error  # a full disk, say: what it did to the trials is told first
+    if outcome.interrupted:
+        console.print("Interrupted: the same command goes on from here.")
+        raise typer.Exit(130)
+    if outcome.failed:
+        console.print(f"[red]{len(outcome.failed)} trials failed:[/red]")
+        for id, reason in outcome.failed.items():
+            console.print(f"  {id}: {reason}   (clray show {id} --results {results})", soft_wrap=True, markup=False)
+        raise typer.Exit(1)
+    if unwritten:
+        raise unwritten
+
+
+def run_command(
+    name: Annotated[str, typer.Argument(metavar="FILE", help="A sweep, or a sweep file.")],
+    variant: Annotated[str, typer.Option("--variant", metavar="V", help="The variant to run.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Its seed.")] = 0,
+    quick: Quick = False, set_: Set = None, results: Results = "results",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:  # fmt: skip
+    """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
+    from clray.cluster.interrupt import Interrupt
+    from clray.execution import Execution
+    from clray.planning import plan
+
+    target = target_of(name, selected(quick, [variant], str(seed), set_))
+    store = store_at(results)
+    trials = plan(target.sweeps, store, download=True).trials
+    if len(trials) > 1:
+        raise DeclarationError(
+            f"--variant {variant}: it stands for {len(trials)} trials here (grid or task orders): narrow it"
+        )
+    planned, console = trials[0], terminal()
+    execution = Execution(planned.task(device=device), store)
+    if not as_json:
+        state = "finished before" if execution.done else f"from {100 * execution.resumed:.0f}%"
+        console.print(f"{variant} seed {seed}, trial {planned.id}, {planned.data['source']} data: {state}")
+    with Interrupt() as interrupt:
+        while not execution.done and not interrupt.requested:
+            execution.step()
+            if not as_json and console.is_terminal:
+                console.print(f"  {100 * execution.progress:3.0f}%", end="\r")
+    if not execution.done:
+        execution.stop()
+        raise KeyboardInterrupt
+    record = store.path("records", f"{planned.id}.parquet")
+    if as_json:
+        facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
+        print(json.dumps(facts))
+        return
+    for metric, value in execution.metrics.items():
+        console.print(f"  {metric:12}{100 * value:8.2f} %")
+    console.print(f"  {execution.seconds:.1f} s, record {record}", soft_wrap=True)

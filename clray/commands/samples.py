@@ -1,0 +1,102 @@
+"""``clray samples``: what a language model wrote in place of old examples."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.options import Results
+from clray.commands.target import store_at, terminal
+from clray.errors import ClrayError, DeclarationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clray.language.export import Sample, Tally
+    from clray.results import Store
+
+
+def _pseudo_samples(trial: str, store: Store) -> list[Sample]:
+    """What a finished trial kept of them."""
+    from clray.language import export
+    from clray.results import Problem
+
+    record = store.read(trial) or store.read(trial, "running")
+    if isinstance(record, Problem):
+        raise ClrayError(str(record))
+    if record is None:
+        failure = store.failure(trial)
+        if failure is not None:
+            raise ClrayError(f"{trial}: nothing is kept of it, its last attempt failed: {failure.get('error')}")
+        begun = "it is not finished, and " if trial in store.claimed() else ""
+        raise ClrayError(f"{trial}: {begun}no record of such a trial is in {store.uri}")
+    if record.trial.track != "language":
+        raise ClrayError(f"{trial}: a trial of track {record.trial.track}; only track language has pseudo-samples")
+    if record.status != "finished":
+        share = 100 * record.provenance.get("progress", 0)
+        raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are kept when it is")
+    content = store.read_artifact(trial, export.SAMPLES)
+    if content is None:
+        raise ClrayError(f"{trial}: its method, {record.trial.method}, keeps no pseudo-samples")
+    return export.read_samples(content, store.path("artifacts", f"{trial}.{export.SAMPLES}"))
+
+
+def _on_one_line(text: str, longest: int = 300) -> str:
+    """A text that a model wrote, harmless to a terminal; the middle of a long one is left out."""
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text.strip())
+    half = longest // 2
+    return plain if len(plain) <= longest else f"{plain[:half]} … {plain[-half:]}"
+
+
+def samples_command(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The id of a finished trial of track language.")],
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="Only those that should look like its examples.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=0, help="How many of a task, before each new one. Default: 5; with --json all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    results: Results = "results",
+) -> None:
+    """What a language model wrote to learn in place of old examples: kept or dropped, and why."""
+    from clray.documents import one_of
+    from clray.language.export import tallies
+
+    samples = _pseudo_samples(trial, store_at(results))
+    tasks = dict.fromkeys(sample.of for sample in samples)
+    if task is not None and task not in tasks:
+        raise DeclarationError(f"--task {task}: no pseudo-samples are of it; {one_of(task, tasks)}")
+    samples = [sample for sample in samples if task is None or sample.of == task]
+    groups = {(t.after, t.of): t for t in tallies(samples)}
+    members = {pair: [s for s in samples if (s.after, s.of) == pair] for pair in groups}
+    if as_json:
+        shown = [sample._asdict() for group in members.values() for sample in group[:count]]
+        print(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
+        return
+    console, kept = terminal(), sum(tally.kept for tally in groups.values())
+    counts = f"{len(samples)} pseudo-samples, {kept} kept, {len(samples) - kept} dropped"
+    console.print(f"{trial}: {counts if samples else 'no pseudo-samples were written'}", markup=False)
+    for pair, tally in groups.items():
+        _show_samples(tally, members[pair][: 5 if count is None else count], console)
+
+
+def _show_samples(tally: Tally, samples: list[Sample], console: Console) -> None:
+    """How many pseudo-samples of a task there were before another one, and some of them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    reasons = "".join(f", {number} dropped ({reason})" for reason, number in tally.dropped.items())
+    console.print(f"\n{tally.of}, before {tally.after}: {tally.kept} kept{reasons}", markup=False)
+    table = Table(show_lines=True)
+    for heading in ("context and question", "answer"):
+        table.add_column(heading, overflow="fold")
+    for sample in samples:
+        reason = Text(f"dropped: {sample.dropped}", "red")
+        answer = reason if sample.dropped else Text(_on_one_line(sample.answer or ""))
+        table.add_row(Text(_on_one_line(sample.question)), answer)
+    if samples:
+        console.print(table)

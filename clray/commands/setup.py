@@ -1,0 +1,111 @@
+"""``clray doctor`` and ``clray init``: what this machine offers, and something to start one's own from."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.options import Results
+from clray.commands.target import store_at
+from clray.errors import DataError, DeclarationError
+from clray.tracks import TRACKS, find, track
+
+if TYPE_CHECKING:
+    from clray.tracks import Kind
+
+
+def doctor_command(results: Results = "results") -> None:
+    """What this machine offers: cores, GPUs, Ray, data, W&B, disk."""
+    import os
+
+    from clray.provenance import provenance
+    from clray.tracking import default_mode
+
+    facts = provenance("vision", "online")
+    print(f"clray {facts['clray']}, Python {facts['python']}, {os.cpu_count()} cores: {facts['machine']['processor']}")
+    print("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print("GPUs: " + (", ".join(gpus) or "none"))
+    print("Ray: " + (f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "embedded"))
+    for name in TRACKS:
+        print(f"data, {name}: {_data_here(name)}")
+    print(f"W&B: {default_mode()}")
+    store = store_at(results)
+    folder = Path(store.path()) if "://" not in store.uri else Path.cwd()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free, writable = shutil.disk_usage(there).free / 2**30, os.access(there, os.W_OK)
+    print(f"results: {store.uri}, {free:.0f} GiB free, writable: {'yes' if writable else 'no'}")
+
+
+def _data_here(name: str) -> str:
+    """Which data sets of a track are here, and which are not."""
+    sources = track(name).sources
+    here, missing = [], []
+    for each in sources.DATASETS:
+        try:
+            found = sources.find(each)
+        except DataError as error:
+            missing.append(f"{each} ({error})")
+            continue
+        if found and found.source != "grammar":
+            partly = ", a part of it" if found.form and found.form.partial else ""
+            here.append(f"{each} ({found.source}{partly})")
+        elif found is None:
+            missing.append(each)
+    told = ", ".join(here) or "no files"
+    return told + (f"; not here: {', '.join(missing)}; see clray data list" if missing else "")
+
+
+def init_command(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("my-method"),
+    like: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="The method to start from; TRACK/METHOD where several tracks have it."),
+    ] = "er",
+) -> None:
+    """Copy a sweep file and a method to start your own from."""
+    from clray.spec import find_sweep
+
+    kinds = {name: track(name).kinds() for name in TRACKS}
+    offered = {name: [method for kind in of for method in kind.methods] for name, of in kinds.items()}
+    of, method = find(like, offered, "method")
+    if folder.exists():
+        raise DeclarationError(f"{folder}: it exists already; name a new folder")
+    kind = next(kind for kind in kinds[of] if method in kind.methods)
+    sweep, variant = _start(kind, method)
+    module, _, name = kind.methods[method].partition(":")
+    methods = Path(__file__).parents[1] / of / "methods"
+    mine = _module_name(folder.name, offered[of])
+    command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')}"
+    text = find_sweep(sweep).read_text(encoding="utf-8").replace(f"# clray sweep {sweep}\n", f"# {command}\n", 1)
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(methods / f"{module}.py", folder / "method.py")
+    print(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
+    print(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
+    print(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
+
+
+def _module_name(folder: str, taken: Iterable[str]) -> str:
+    """What to call a method that was begun in such a folder."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in folder)
+    return name if name.isidentifier() and name not in taken else f"my_{name}"
+
+
+def _start(kind: Kind, method: str) -> tuple[str, str]:
+    """The sweep to start from, and a variant of it, that has the method."""
+    from clray.documents import Document
+    from clray.spec import find_sweep
+
+    for sweep in kind.sweeps:
+        for variant, settings in Document(find_sweep(sweep)).data["variants"].items():
+            if settings.get("method") == method:
+                return sweep, variant
+    raise DeclarationError(f"--like {method}: none of {', '.join(kind.sweeps)} has a variant of it to start from")

@@ -1,0 +1,59 @@
+"""``clray table`` and ``clray report``: ours beside the published numbers, from the store alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set
+from clray.commands.target import Target, selected, store_at, target_of, terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.tables import Comparison
+    from clray.results import Store
+
+
+def print_table(comparison: Comparison, form: Format, console: Console) -> None:
+    from analysis import tables
+
+    if form is Format.text:
+        console.print(tables.text(comparison))
+    else:
+        forms = {
+            Format.md: tables.markdown,
+            Format.latex: tables.latex,
+            Format.csv: tables.csv,
+            Format.json: tables.json,
+        }
+        print(forms[form](comparison))
+
+
+def table_command(
+    name: Name,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
+    quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
+) -> None:  # fmt: skip
+    """Ours beside the published numbers, from the store alone."""
+    print_table(target_of(name, selected(quick, only, seeds, set_)).compare(store_at(results)), form, terminal())
+
+
+def write_report_of(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
+    """Write the page, into the store where no path is given. Returns where it is."""
+    from analysis.report import write_into_store, write_report
+
+    if path:
+        return str(write_report(comparison, path))
+    return write_into_store(comparison, store, target.name.replace("/", "-") + target.selection.suffix)
+
+
+def report_command(
+    name: Name,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = None,
+    quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
+) -> None:  # fmt: skip
+    """The HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
+    target, store = target_of(name, selected(quick, only, seeds, set_)), store_at(results)
+    print(write_report_of(target.compare(store), target, store, output))

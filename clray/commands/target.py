@@ -1,0 +1,89 @@
+"""What a command is about: a reproduction or a sweep, and the store and terminal it is shown with."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clray.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.tables import Comparison
+    from clray.results import Store
+    from clray.spec import Reproduction, Selection, Sweep
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a command is about: a reproduction with its sweeps, or one sweep."""
+
+    name: str
+    sweeps: dict[str, Sweep]
+    reproduction: Reproduction | None
+    selection: Selection
+    file: str = ""
+    """What was typed: the name, or a sweep file's path."""
+
+    @property
+    def comparable(self) -> bool:
+        return all(sweep.comparable for sweep in self.sweeps.values())
+
+    def compare(self, store: Store) -> Comparison:
+        from analysis.tables import compare
+
+        return compare(self.name, self.sweeps, store, self.reproduction)
+
+
+def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[str] | None) -> Selection:
+    """What ``--quick --only --seeds --set`` ask for.
+
+    Raises:
+        DeclarationError: the seeds are no numbers.
+    """
+    from clray.spec import Selection
+
+    variants = tuple(name for item in only or () for name in item.split(",") if name)
+    try:
+        numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds else ()
+    except ValueError:
+        raise DeclarationError(f"--seeds {seeds}: expected whole numbers with commas between, such as 0,1,2") from None
+    return Selection(quick, variants, numbers, tuple(set_ or ()))
+
+
+def target_of(name: str, selection: Selection) -> Target:
+    """The reproduction, sweep or sweep file of this name.
+
+    Raises:
+        DeclarationError: there is none, or it is wrong.
+    """
+    from clray.documents import one_of
+    from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names
+
+    if name in reproduction_names():
+        reproduction = load_reproduction(name)
+        return Target(name, reproduction.sweeps(selection), reproduction, selection, name)
+    if not Path(name).is_file() and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
+        raise DeclarationError(
+            f"{name}: no such reproduction, sweep or file; {one_of(name, [*reproduction_names(), *sweep_names()])}"
+        )
+    sweep = load_sweep(name, selection)
+    return Target(sweep.name, {sweep.name: sweep}, None, selection, name)
+
+
+def terminal() -> Console:
+    """What is printed on."""
+    from rich.console import Console
+
+    # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
+    return Console(file=sys.stdout, highlight=False)
+
+
+def store_at(uri: str) -> Store:
+    """The results store that ``--results`` names."""
+    from clray.results import Store
+
+    return Store(uri)

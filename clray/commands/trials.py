@@ -1,0 +1,76 @@
+"""``clray show`` and ``clray export``: one trial, and the files it left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clray.commands.options import Results
+from clray.commands.target import selected, store_at, target_of, terminal
+from clray.errors import ClrayError
+
+
+def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
+    """A reproduction, a sweep, or a trial by its id, provenance included."""
+    from clray.gpu import sharers, words
+    from clray.results import Problem, Record
+
+    store, console = store_at(results), terminal()
+    looks_like_id = len(name) == 16 and set(name) <= set("0123456789abcdef")
+    if not looks_like_id:
+        target = target_of(name, selected(False, None, None, None))
+        console.print_json(json.dumps({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}))
+        return
+    record = store.read(name) or store.read(name, "running")
+    if isinstance(record, Problem):
+        raise ClrayError(str(record))
+    failure = store.failure(name)
+    if record is None and failure is None:
+        raise ClrayError(f"{name}: no record, checkpoint or failure of such a trial in {store.uri}")
+    if isinstance(record, Record):
+        facts = {
+            "id": record.id, "status": record.status, "sweep": record.sweep, "variant": record.variant,
+            "trial": record.trial.model_dump(mode="json"), "data": record.data, "provenance": record.provenance,
+            "metrics": record.metrics, "measurements": len(record.measurements),
+        }  # fmt: skip
+        console.print_json(json.dumps(facts))
+    memory = record.provenance.get("gpu_memory") if isinstance(record, Record) else None
+    if memory:
+        console.print(f"It took {words(memory)} at most: {sharers(memory)} of its kind fit on such a GPU.")
+    if failure:
+        console.print(
+            f"its last attempt failed on {failure.get('host')}:", failure.get("traceback"), sep="\n", markup=False
+        )
+
+
+def export_command(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The id of a finished trial.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which file; without, they are listed.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; by default ./NAME.")] = None,
+    results: Results = "results",
+) -> None:  # fmt: skip
+    """Write a file that a trial left beside its record, such as its network in the official code's layout."""
+    from clray.documents import one_of
+
+    store, console = store_at(results), terminal()
+    kept = store.artifacts(trial)
+    if not kept:
+        raise ClrayError(f"{trial}: nothing is kept of such a trial beside its record in {store.uri}")
+    if name is None:
+        for one in kept:
+            console.print(one)
+        return
+    content = store.read_artifact(trial, name) if name in kept else None
+    if content is None:
+        raise ClrayError(f"{trial}: {name!r} is not kept of it; {one_of(name, kept)}")
+    path = file or Path(name)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ClrayError(f"{path}: cannot be written: {error}") from None
+    console.print(f"{path}", soft_wrap=True)
