@@ -80,6 +80,9 @@ class RandomOrders(Declared):
 
 Seed = Annotated[int, Field(ge=0)]
 
+Precision = Literal["float32", "bfloat16"]
+"""Of activations and products; weights and their updates are always float32. A track says which it has."""
+
 
 class Trial(BaseModel):
     """One variant × seed × task order: everything that determines its numbers but the data itself, all of it resolved.
@@ -98,7 +101,7 @@ class Trial(BaseModel):
     evaluate: Literal["after_task"] | int
     randomness: Literal["clray", "official"]
     engine: Literal["auto", "eager", "fused"]
-    precision: Literal["float32"]
+    precision: Precision
     seed: int
     task_order: list[int] | None
     """None where the tasks come in the benchmark's own order."""
@@ -170,9 +173,10 @@ class Sweep(Declared):
     randomness: Literal["clray", "official"] = "clray"
     """``official`` draws every random number as the paper's own code does, seed by seed."""
     engine: Literal["auto", "eager", "fused"] = "auto"
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    task_orders: RandomOrders | list[Literal["identity"] | list[int]] = ["identity"]
+    task_orders: RandomOrders | list[Literal["identity"] | list[int | str]] = ["identity"]
+    """Each order a list of the tasks, from 0 or by name where the benchmark names them."""
     resources: Resources = Resources()
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """By name: a method with its settings, and what it changes of ``benchmark``, ``model`` and ``resources``. Under
@@ -252,7 +256,10 @@ class Sweep(Declared):
         Raises:
             DeclarationError: a setting is unknown to the track, or has a value it does not take.
         """
-        resolve = track(self.track).resolve
+        here = track(self.track)
+        if self.precision not in here.PRECISIONS:
+            known = one_of(self.precision, here.PRECISIONS)
+            raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
         cells = []
         for name, settings in self.variant_settings():
             key = ("variants", name.split("@")[0])
@@ -268,7 +275,7 @@ class Sweep(Declared):
                 "hyperparameters": settings,
             }
             try:
-                resolved = resolve(declared)
+                resolved = here.resolve(declared)
                 share = Resources(**resources)
             except SettingError as error:
                 at = (*key, *error.keys) if error.section == "hyperparameters" else (error.section, *error.keys)
@@ -291,20 +298,23 @@ class Sweep(Declared):
                     cells.append(Cell(name, trial, share))
         return cells
 
-    def _orders(self, tasks: int | None) -> list[list[int] | None]:
+    def _orders(self, tasks: int | list[str] | None) -> list[list[int] | None]:
+        names = tasks if isinstance(tasks, list) else []
+        count = len(names) if isinstance(tasks, list) else tasks
         if isinstance(self.task_orders, RandomOrders):
             rng = np.random.default_rng(np.random.SeedSequence(self.task_orders.seed))
-            return [rng.permutation(tasks or 0).tolist() for _ in range(self.task_orders.random)]
+            return [rng.permutation(count or 0).tolist() for _ in range(self.task_orders.random)]
         orders: list[list[int] | None] = []
         for i, order in enumerate(self.task_orders):
             if order == "identity":
                 orders.append(None)
-            elif tasks is not None and sorted(order) != list(range(tasks)):
-                raise DeclarationError(
-                    f"{self.place('task_orders', i)}: must be 'identity' or hold each of 0 … {tasks - 1} once"
-                )
-            else:
-                orders.append(list(order))
+                continue
+            places = [names.index(task) if task in names else task for task in order]
+            if count is not None and sorted(places, key=str) != sorted(range(count), key=str):
+                wanted = f"each of {', '.join(names)}" if names else f"each of 0 … {count - 1}"
+                raise DeclarationError(f"{self.place('task_orders', i)}: must be 'identity' or hold {wanted} once")
+            # The benchmark's own order is one trial, whichever way it is written.
+            orders.append(None if names and places == list(range(len(names))) else [int(place) for place in places])
         return orders
 
 
@@ -505,9 +515,15 @@ class Row(Declared):
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
+    by_order: dict[str, ShortClaim] = {}
+    """What was published for single task orders, in the table's first metric: keys of the table's ``orders``."""
     source: str = ""
     """Where this row's numbers stand, if that is more exact than the table's source."""
     note: str = ""
+
+    def at_order(self, order: str, metric: str) -> Row:
+        """This row with what was published for one task order as its only claim."""
+        return self.model_copy(update={"claims": {metric: self.by_order[order]} if order in self.by_order else {}})
 
 
 class Margin(Declared):
@@ -525,6 +541,9 @@ class Table(Declared):
     source: str
     """Where it stands in the paper."""
     metrics: Annotated[list[str], Field(min_length=1)]
+    orders: dict[str, Literal["identity"] | Annotated[list[int | str], Field(min_length=1)]] = {}
+    """Task orders that have a column of their own for the first metric, by the column's title: each one of the
+    sweep's ``task_orders``, written as there."""
     rows: Annotated[list[Row], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -533,6 +552,45 @@ class Table(Declared):
             if name not in METRICS:
                 raise ValueError(f"{name!r} is not a metric; {one_of(name, METRICS)}")
         return self
+
+    @model_validator(mode="after")
+    def _orders_are_told_apart(self) -> Table:
+        seen: dict[str, str] = {}
+        for label, order in self.orders.items():
+            if order != "identity" and len(set(order)) != len(order):
+                raise ValueError(f"orders.{label}: a task stands twice in {order}; allowed: each task once")
+            if (first := seen.setdefault(str(order), label)) != label:
+                raise ValueError(f"orders.{label}: the same order as {first!r}; allowed: one title an order")
+        for i, row in enumerate(self.rows):
+            for label in row.by_order:
+                if label not in self.orders:
+                    allowed = one_of(label, self.orders) if self.orders else "allowed: none, as it has no 'orders'"
+                    raise ValueError(f"rows.{i}.by_order: {label!r} is not an order of this table; {allowed}")
+        return self
+
+    def order_of(self, trial: Trial) -> str | None:
+        """The title of the order that a trial runs; None where it is none of ``orders``."""
+        tasks = trial.benchmark.get("tasks") or []
+        own: list[int | str] = list(tasks) if isinstance(tasks, list) else list(range(tasks))
+
+        def named(order: Sequence[int | str]) -> list[int | str]:
+            return [own[task] if isinstance(task, int) and 0 <= task < len(own) else task for task in order]
+
+        runs = own if trial.task_order is None else named(trial.task_order)
+        orders = {label: own if order == "identity" else named(order) for label, order in self.orders.items()}
+        return next((label for label, order in orders.items() if order == runs), None)
+
+    def check_orders(self, sweep: Sweep) -> None:
+        """See that the sweep runs each of ``orders``; a sweep that a flag has changed need not.
+
+        Raises:
+            DeclarationError: naming the order, and those that the sweep has.
+        """
+        found = {self.order_of(cell.trial) for cell in sweep.cells}
+        for label in self.orders:
+            if label not in found and sweep.comparable:
+                place = f"table {self.title!r}: orders.{label}"
+                raise DeclarationError(f"{place}: not a task order of {sweep.name}; allowed: {sweep.task_orders}")
 
 
 class SearchRow(Declared):
