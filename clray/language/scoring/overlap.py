@@ -1,0 +1,44 @@
+"""Overlap of n-grams: BLEU for translations, ROUGE for summaries.
+
+LAMOL's code takes flags for both and computes neither; these follow decaNLP's, whose tasks they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from clray.language.records import Example
+
+
+def bleu(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """``bleu``: corpus BLEU in per cent, by sacrebleu, case ignored, tokens by its default ``13a`` (Post 2018)."""
+    from sacrebleu import corpus_bleu
+
+    # One list a reference, None where an example has fewer of them than another.
+    references = list(map(list, zip_longest(*(example.answers for example in examples))))
+    return {"bleu": corpus_bleu(list(predictions), references, lowercase=True).score}
+
+
+def rouge(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """``rouge1``, ``rouge2``, ``rougeL`` and their mean ``rouge``: mean F1 in per cent, by rouge-score (Lin 2004).
+
+    With Porter's stemmer, and ROUGE-L between texts cut into sentences at every full stop, which the option ``-m`` and
+    the input of decaNLP's ROUGE-1.5.5 amount to. Of several right answers the best counts, for each of the three.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    names = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
+    scorer = RougeScorer(list(names.values()), use_stemmer=True)
+    sums = dict.fromkeys(names, 0.0)
+    for prediction, example in zip(predictions, examples, strict=True):
+        found = scorer.score_multi([_sentences(answer) for answer in example.answers], _sentences(prediction))
+        for name, theirs in names.items():
+            sums[name] += found[theirs].fmeasure
+    scores = {name: total / len(examples) * 100 for name, total in sums.items()}
+    return scores | {"rouge": sum(scores.values()) / len(scores)}
+
+
+def _sentences(text: str) -> str:
+    """One a line, as rouge-score wants them."""
+    return "\n".join(text.replace("\n", " ").split("."))

@@ -1,0 +1,45 @@
+"""Answers compared as texts: exact match, and F1 of their words, as for SQuAD (Rajpurkar et al. 2016)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from clray.language.records import Example
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:an?|the)\b")
+
+
+def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Per cent: ``em``, equal to one of the right answers; ``nem``, the same of normalized texts; ``nf1``, their F1."""
+    right = [example.answers for example in examples]
+    plain, plain_right = [normalized(p) for p in predictions], [[normalized(a) for a in answers] for answers in right]
+    return {
+        "em": _mean(str.__eq__, predictions, right),
+        "nf1": _mean(word_f1, plain, plain_right),
+        "nem": _mean(str.__eq__, plain, plain_right),
+    }
+
+
+def normalized(text: str) -> str:
+    """Lower case, without ASCII punctuation and articles, single spaces between words."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def word_f1(prediction: str, right: str) -> float:
+    """F1 of two texts as bags of words, 0 to 1; 0 without a common word, so for two empty texts too."""
+    written, wanted = prediction.split(), right.split()
+    common = (Counter(written) & Counter(wanted)).total()
+    if not common:
+        return 0.0
+    precision, recall = common / len(written), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _mean(likeness: Callable[[str, str], float], predictions: Sequence[str], right: Sequence[Sequence[str]]) -> float:
+    """Per cent: the mean over the examples of the likeness to that right answer which is most like the prediction."""
+    best = [max(likeness(p, answer) for answer in answers) for p, answers in zip(predictions, right, strict=True)]
+    return sum(best) / len(best) * 100
