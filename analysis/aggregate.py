@@ -70,7 +70,8 @@ def _unfit(record: Record, folder: str) -> str:
     if record.status != "finished":
         return f"a record of a trial that is {record.status!r}"
     matrix, _ = final_matrix(record.measurements)
-    tasks = record.trial.benchmark.get("tasks", len(matrix))
+    declared = record.trial.benchmark.get("tasks", len(matrix))
+    tasks = len(declared) if isinstance(declared, list) else declared
     if not len(matrix) or len(matrix) != tasks or np.isnan(matrix[-1]).any():
         return f"finished, but not measured on all {tasks} tasks after the last"
     return ""
@@ -189,6 +190,8 @@ class Runs:
         expected: how many the sweep declares.
         missing: the (seed, task order) of those without a finished record, half-done ones included.
         half_done: how many of the missing have begun.
+        tasks: the benchmark's tasks in its own order, where they have names.
+        orders: the task orders that the sweep declares.
     """
 
     variant: str
@@ -196,6 +199,15 @@ class Runs:
     expected: int
     missing: Sequence[tuple[int, Order]] = ()
     half_done: int = 0
+    tasks: Sequence[str] = ()
+    orders: Sequence[Order] = (None,)
+
+    def at(self, order: Order) -> Runs:
+        """The runs of one task order alone; of how many are half-done there is no account by order."""
+        runs = [r for r in self.runs if r.order == order]
+        missing = [place for place in self.missing if place[1] == order]
+        expected = len(runs) + len(missing)
+        return replace(self, runs=runs, expected=expected, missing=missing, half_done=0, orders=(order,))
 
     def values(self, metric: str) -> dict[tuple[int, Order], float]:
         """The metric by seed and task order, in per cent."""
@@ -213,10 +225,20 @@ class Runs:
     @property
     def absent(self) -> str:
         """Which runs are missing, in words; empty where none is."""
-        orders = any(order is not None for _, order in self.missing)
-        names = [f"{s} of order {_brief(o)}" if orders else str(s) for s, o in self.missing]
+        if not self.missing:
+            return ""
+        by_order: dict[Order, list[str]] = defaultdict(list)
+        for seed, order in self.missing:
+            by_order[order].append(str(seed))
+        alike: dict[str, list[str]] = defaultdict(list)
+        for order, seeds in by_order.items():
+            alike[f"seed{'s'[: len(seeds) > 1]} {', '.join(seeds)}"].append(order_name(order, self.tasks))
+        if len(self.orders) == 1:
+            parts = list(alike)
+        else:
+            parts = [f"{seeds} of order{'s'[: len(names) > 1]} {', '.join(names)}" for seeds, names in alike.items()]
         half = f" ({self.half_done} half-done)" if self.half_done else ""
-        return f"without seed{'s'[: len(names) > 1]} {', '.join(names)}{half}" if names else ""
+        return f"without {' and '.join(parts)}{half}"
 
     @property
     def suspects(self) -> list[Run]:
@@ -238,10 +260,13 @@ class Runs:
         return np.array([overall_curve(r.matrix) for r in self.runs])
 
 
-def _brief(order: Order) -> str:
-    if order is None:
+def order_name(order: Order, tasks: Sequence[str] = ()) -> str:
+    """A task order in words: ``sst → srl`` where the tasks have names, else ``1-0``; of many tasks the first four."""
+    if order is None and not tasks:
         return "identity"
-    return "-".join(map(str, order[:4])) + ("…" if len(order) > 4 else "")
+    names = [tasks[place] if tasks else str(place) for place in (range(len(tasks)) if order is None else order)]
+    joined = (" → " if tasks else "-").join(names if len(names) <= 6 else names[:4])
+    return joined + ("…" if len(names) > 6 else "")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -336,7 +361,9 @@ def _variant(name: str, cells: Sequence[Cell], results: Results, fingerprint: st
         else:
             missing.append((cell.trial.seed, _order(cell.trial.task_order)))
             half_done += bool(on_this_data(results.running, cell))
-    return Runs(name, runs, len(cells), missing, half_done)
+    tasks = cells[0].trial.benchmark.get("tasks") if cells else None
+    orders = list(dict.fromkeys(_order(cell.trial.task_order) for cell in cells))
+    return Runs(name, runs, len(cells), missing, half_done, tasks if isinstance(tasks, list) else (), orders)
 
 
 def _chance(runs: Sequence[Run]) -> float:

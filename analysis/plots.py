@@ -7,6 +7,7 @@ fallbacks), so that a figure set into a page follows its theme. No figure is reg
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.aggregate import Runs
-from analysis.tables import ComparedCell, ComparedTable, number
+from analysis.comparison import ComparedCell, ComparedTable
+from analysis.orders import sensitivities
 from analysis.verdict import Outcome
+from analysis.words import number
 from clray.metrics import Matrix
 
 if TYPE_CHECKING:
@@ -140,8 +143,8 @@ def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
     if tasks <= 10:
-        _write_values(axes, 100 * matrix)
-    _colour_scale(figure, axes)
+        write_values(axes, 100 * matrix, first=1)
+    colour_scale(axes)
     return svg(figure, key, heat_map_alt(runs, label))
 
 
@@ -150,22 +153,25 @@ def heat_map_alt(runs: Runs, label: str) -> str:
     matrix = runs.mean_matrix
     assert matrix is not None
     learned, kept = 100 * np.diag(matrix).mean(), 100 * matrix[-1].mean()
+    measured = f"{learned:.1f}% right after learning a task on average, " if np.isfinite(learned) else ""
     return (
-        f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {len(matrix)} tasks; {learned:.1f}% right after "
-        f"learning a task on average, {kept:.1f}% after the last task"
+        f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {len(matrix)} tasks; {measured}"
+        f"{kept:.1f}% after the last task"
     )
 
 
-def _write_values(axes: Axes, matrix: Matrix) -> None:
+def write_values(axes: Axes, matrix: Matrix, first: int = 0) -> None:
+    """Each value (per cent) of a matrix into its cell, whose centres are whole numbers from ``first`` on."""
     for (i, j), value in np.ndenumerate(matrix):
         if np.isfinite(value):
             colour = "#000000" if value > 60 else "#ffffff"
-            axes.text(j + 1, i + 1, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+            axes.text(j + first, i + first, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
 
 
-def _colour_scale(figure: Figure, axes: Axes) -> None:
+def colour_scale(axes: Axes, share: float = 0.05) -> None:
+    """The scale of a heat map from 0 to 100 per cent, beside it: so wide a share of its width, and as far away."""
     # drawn as an image: a colorbar would put a path for each of its 256 colours into the SVG
-    scale = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
+    scale = axes.inset_axes((1 + share, 0.0, share, 1.0))
     scale.imshow(np.linspace(100, 0, 64)[:, None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 100))
     scale.set_xticks([])
     scale.yaxis.tick_right()
@@ -203,7 +209,7 @@ def differences_alt(table: ComparedTable) -> str:
     """The differences in words."""
     said = [
         f"{row.label} {cell.metric} {number(cell.judgement.difference, True)}, {cell.judgement.outcome}"
-        for row, cell in table.cells
+        for row, cell in table.over_all
         if cell.judgement.interval and cell.judgement.difference is not None
     ]
     return "Differences between ours and the published numbers, in points: " + "; ".join(said)
@@ -228,6 +234,52 @@ def _draw_difference(axes: Axes, height: float, cell: ComparedCell, reach: float
             axes.plot(np.sign(end) * reach, height, marker=">" if end > 0 else "<", color=colour, markersize=5)
     if abs(judged.difference) <= reach:
         axes.plot(judged.difference, height, marker=_MARKERS[judged.outcome], color=colour, markersize=4.5)
+
+
+def orders(table: ComparedTable, key: str = "orders") -> str:
+    """A dot an order and variant: the mean over the order's runs. The line is the mean over orders, the bar one sd.
+
+    A published number of a single order is a small diamond of its colour, a little below.
+    """
+    found = sensitivities(table)
+    names = list(dict.fromkeys(name for _, one in found for name in one.means))
+    columns = 2 if max(map(len, names)) > 20 else 3
+    figure, axes = _figure(6.6, 1.1 + 0.34 * len(found) + 0.2 * -(-len(names) // columns))
+    for place, (row, one) in enumerate(reversed(found)):
+        if math.isfinite(one.sd):
+            ends = [one.mean - one.sd, one.mean + one.sd]
+            axes.plot(ends, [place, place], color=INK, linewidth=5, alpha=0.12, solid_capstyle="butt")
+        axes.plot([one.mean] * 2, [place - 0.26, place + 0.26], color=INK, linewidth=1.2)
+        for name, mean in one.means.items():
+            colour, marker = _order_mark(names.index(name))
+            axes.plot(mean, place, marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0)
+            if name in row.orders and (claim := row.orders[name].claim):
+                axes.plot(claim.mean, place - 0.36, "D", color=colour, markersize=2.8, markeredgewidth=0)
+    for i, name in enumerate(names):
+        colour, marker = _order_mark(i)
+        axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0, label=name)
+    axes.set_ylim(-0.7, len(found) - 0.3)
+    axes.set_yticks(range(len(found)), [row.label for row, _ in reversed(found)])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"{table.metrics[0]} (%)")
+    axes.grid(axis="x", alpha=0.15, color=INK)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK)
+    return svg(figure, key, orders_alt(table))
+
+
+def _order_mark(place: int) -> tuple[str, str]:
+    """A colour and a marker for each task order."""
+    return SERIES[place % len(SERIES)], "os^vP*X"[place // len(SERIES) % 7]
+
+
+def orders_alt(table: ComparedTable) -> str:
+    """The dots in words."""
+    said = [
+        f"{row.label} {number(one.mean)}, best {one.best} {number(one.means[one.best])}, worst {one.worst} "
+        f"{number(one.means[one.worst])}"
+        for row, one in sensitivities(table)
+    ]
+    return f"{table.metrics[0]} by task order, mean over orders and extremes in per cent: " + "; ".join(said)
 
 
 # --------------------------------------------------------------------------------------------------------------

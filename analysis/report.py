@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import landscape, plots, tables
-from analysis.aggregate import Run, known_metrics
-from analysis.tables import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison
+from analysis import landscape, looks, plots, samples, words
+from analysis.aggregate import Run, known_metrics, order_name
+from analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from analysis.orders import Block, blocks, sensitivities
 from analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
-from clray.results import Store
+from clray.results import Problem, Store
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -94,19 +95,34 @@ def render(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [_section(i, table) for i, table in enumerate(comparison.tables)]
+    problems = list(comparison.problems)
+    sections = [
+        _section(i, table) | _kept(i, table, comparison.store, problems) for i, table in enumerate(comparison.tables)
+    ]
     groups: list[ComparedTable | ComparedSearches] = [*comparison.tables, *comparison.searches]
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
-        paper_line=tables.paper_line(comparison.paper) if comparison.paper else "",
+        problems=problems,
+        paper_line=words.paper_line(comparison.paper) if comparison.paper else "",
         sections=sections,
         searches=[_searches(i, group) for i, group in enumerate(comparison.searches)],
         explained=EXPLAINED,
+        which=_which,
         commits=_seen(run.commit for group in groups for run in group.gathered.runs),
         metrics=known_metrics(
             dict.fromkeys([m for t in comparison.tables for m in t.metrics] + [g.metric for g in comparison.searches])
         ),
     )
+
+
+def _which(row: ComparedRow, run: Run) -> str:
+    """Which of a variant's runs it is."""
+    order = f", order {_order(row, run)}" if len(row.runs.orders) > 1 else ""
+    return f"seed {run.seed}{order}"
+
+
+def _order(row: ComparedRow, run: Run) -> str:
+    return "own" if run.order is None and not row.runs.tasks else order_name(run.order, row.runs.tasks)
 
 
 def _seen(values: Any) -> list[str]:
@@ -119,19 +135,21 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
 
     shown = panels(table.metrics)
     has_runs = bool(table.gathered.runs)
-    has_differences = any(cell.judgement.interval for _, cell in table.cells)
+    has_differences = any(cell.judgement.interval for _, cell in table.over_all)
     return {
         "id": f"table-{index + 1}",
         "table": table,
-        "heading": tables.heading(table),
-        "summary": tables.summary(cell for _, cell in table.cells),
+        "heading": words.heading(table),
+        "summary": words.summary(cell for _, cell in table.cells),
         "counts": _counts(table),
-        "titles": tables.column_titles(table),
-        "notes": tables.notes(table),
+        "titles": words.column_titles(table),
+        "notes": words.notes(table),
         "rows": [_row(table, row) for row in table.rows],
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
+        "orders": [_block(block) for block in blocks(table)],
+        "order_dots": Markup(plots.orders(table, f"o{index}")) if sensitivities(table) else "",
         "landscape": Markup(
             landscape.svg({row.label: [run.measurements for run in row.runs.runs] for row in table.rows}, f"l{index}")
         ),
@@ -143,15 +161,47 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
     }
 
 
+def _block(block: Block) -> dict[str, Any]:
+    """A table about task orders: its lines by method, each cell with its class where it is a verdict."""
+    outcomes = {str(outcome): outcome.replace(" ", "-") for outcome in OUTCOMES}
+    methods: list[tuple[str, list[Any]]] = []
+    for label, *line in block.body:
+        if label:
+            methods.append((label, []))
+        methods[-1][1].append([(text, outcomes.get(text.rstrip("†"), "")) for text in line])
+    return {
+        "title": block.title,
+        "head": block.head,
+        "methods": methods,
+        "columns": block.columns,
+        "notes": block.notes,
+    }
+
+
+def _kept(index: int, table: ComparedTable, store: Store | None, problems: list[Problem]) -> dict[str, Any]:
+    """What the template shows of that which trials keep beside their records; ``problems`` takes what is unreadable."""
+    from markupsafe import Markup
+
+    attention, written = [], []
+    for i, row in enumerate(table.rows if store else []):
+        assert store is not None
+        if found := looks.read(store, row.runs.runs, problems):
+            run, seen = found
+            attention.append((row, run, seen, Markup(looks.svg(seen, row.label, f"a{index}-{i}"))))
+        if sampled := samples.read(store, row.runs.runs, problems):
+            written.append((row, sampled))
+    return {"attention": attention, "written": written}
+
+
 def _searches(index: int, group: ComparedSearches) -> dict[str, Any]:
-    head, body = tables.search_lines(group)
+    head, body = words.search_lines(group)
     return {
         "id": f"search-{index + 1}",
-        "heading": tables.heading(group),
+        "heading": words.heading(group),
         "warning": group.warning,
         "head": head,
         "lines": body,
-        "notes": tables.search_notes(group),
+        "notes": words.search_notes(group),
     }
 
 
@@ -164,7 +214,7 @@ def _curves(index: int, table: ComparedTable, shown: Sequence[Panel]) -> list[tu
 
 def _counts(table: ComparedTable) -> list[tuple[str, str, int]]:
     """Outcome, its dagger, how often; the numbers read in the paper before all others."""
-    groups = zip(tables.tally(cell for _, cell in table.cells), ("", "†"), strict=True)
+    groups = zip(tally(cell for _, cell in table.cells), ("", "†"), strict=True)
     return [(outcome, dagger, counts[outcome]) for counts, dagger in groups for outcome in OUTCOMES if counts[outcome]]
 
 
@@ -172,31 +222,31 @@ def _row(table: ComparedTable, row: ComparedRow) -> dict[str, Any]:
     return {
         "row": row,
         "cells": [_cell(table, row, row.cells[metric]) for metric in table.metrics],
-        "trials": [_trial(run, table.metrics) for run in row.runs.runs],
+        "trials": [_trial(row, run, table.metrics) for run in row.runs.runs],
     }
 
 
 def _cell(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
     ends = interval(cell.ours) if cell.ours else None
-    several = len(tables.published_kinds(table)) > 1
+    several = len(words.published_kinds(table)) > 1
     return {
         "metric": cell.metric,
-        "ours": tables.ours_text(row, cell),
-        "ours_interval": f"95% interval {tables.number(ends[0])} to {tables.number(ends[1])}" if ends else "",
-        "published": tables.published_text(cell, several),
+        "ours": words.ours_text(cell),
+        "ours_interval": f"95% interval {words.number(ends[0])} to {words.number(ends[1])}" if ends else "",
+        "published": words.published_text(cell, several),
         "claim": cell.claim,
-        "difference": tables.difference_text(cell),
-        "verdict": tables.verdict_text(cell),
+        "difference": words.difference_text(cell),
+        "verdict": words.verdict_text(cell),
         "outcome": cell.judgement.outcome.replace(" ", "-"),
         "reason": cell.judgement.reason if cell.claim else "",
     }
 
 
-def _trial(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
+def _trial(row: ComparedRow, run: Run, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "run": run,
-        "order": "own" if run.order is None else " ".join(map(str, run.order)),
-        "values": [tables.number(run.metrics[m]) if m in run.metrics else "–" for m in metrics],
+        "order": _order(row, run),
+        "values": [words.number(run.metrics[m]) if m in run.metrics else "–" for m in metrics],
         "seconds": "–" if run.seconds is None else f"{run.seconds:,.0f}",
         "data": str(run.data.get("source", "")),
     }

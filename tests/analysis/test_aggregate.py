@@ -192,6 +192,7 @@ def test_importing_the_analysis_loads_nothing_heavy():
     heavy = ("torch", "ray", "wandb", "matplotlib", "jinja2", "scipy", "pyarrow")
     script = (
         "import sys; import analysis.aggregate, analysis.verdict, analysis.tables, analysis.plots, analysis.report;"
+        "assert not [m for m in sys.modules if m.startswith(('clray.vision', 'clray.episodes', 'clray.language'))];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

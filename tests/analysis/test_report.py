@@ -10,8 +10,8 @@ import pytest
 from made_records import of
 
 from analysis import plots
+from analysis.comparison import compare
 from analysis.report import _send, render, write_into_store, write_report
-from analysis.tables import compare
 from clray.dashboards import panels
 from clray.errors import StoreError
 from clray.results import Store

@@ -11,9 +11,9 @@ import pytest
 from made_records import of
 from rich.console import Console
 
-from analysis import tables
+from analysis import tables, words
 from analysis.aggregate import Runs, run, select
-from analysis.tables import compare
+from analysis.comparison import compare
 from clray.errors import DeclarationError
 from clray.spec import Selection, load_reproduction
 
@@ -217,12 +217,12 @@ class TestForms:
     def test_rows_that_were_not_asked_for(self, compared):
         part = compared(ALL, Selection(only=("plain",)))
         assert [row.label for row in part.searches[0].rows] == ["Plain"]
-        assert dict(tables.search_notes(part.searches[0]))["left out"] == "not asked for: Replay"
+        assert dict(words.search_notes(part.searches[0]))["left out"] == "not asked for: Replay"
         assert part.commands[0].endswith("--only plain")
 
     def test_settings_are_written_as_people_write_them(self):
-        assert tables.setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
-        assert tables.setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
+        assert words.setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
+        assert words.setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
 
 
 class TestDeclarations:

@@ -11,8 +11,9 @@ import pytest
 from made_records import EMBEDDED, of
 from rich.console import Console
 
-from analysis import tables
-from analysis.tables import compare, number, summary, tally
+from analysis import tables, words
+from analysis.comparison import compare, tally
+from analysis.words import number, summary
 from clray.spec import Margin, Selection, load_reproduction, load_sweep
 
 # near the published 89.56 and 87.62 (RA and LA of MER), far from EWC's 57.96 and 78.38
@@ -81,7 +82,7 @@ def test_numbers_read_in_the_paper_have_no_dagger_and_stand_first(filled, sweeps
     last = table.rows[-1].model_copy(update={"claims": dict(zip(("RA", "LA", "BTI"), read, strict=True))})
     known = reproduction.model_copy(update={"tables": [table.model_copy(update={"rows": [*table.rows[:-1], last]})]})
     mixed = compare("mer_rotations", sweeps, filled, known).tables[0]
-    assert tables.verdict_text(mixed.rows[-1].cells["RA"]) == "reproduced"
+    assert words.verdict_text(mixed.rows[-1].cells["RA"]) == "reproduced"
     assert summary(c for _, c in mixed.cells).startswith("3 of 3 reproduced; 0 of 14 reproduced†")
 
 
@@ -119,7 +120,7 @@ def test_a_selection_leaves_rows_out_but_not_out_of_the_correction(filled, repro
     part = compare("mer_rotations", sweeps, filled, reproduction)
     assert [[r.label for r in t.rows] for t in part.tables] == [["MER"]]
     assert part.tables[0].claims == 17
-    assert "Online; Independent" in dict(tables.notes(part.tables[0]))["left out"]
+    assert "Online; Independent" in dict(words.notes(part.tables[0]))["left out"]
     alone, among = cell(part, "MER", "LA").judgement, cell(comparison, "MER", "LA").judgement
     assert alone.outcome == among.outcome
     assert part.commands[0].endswith("--only mer-5120")
@@ -297,4 +298,4 @@ def test_seeds_of_a_selection_are_what_is_expected(filled, reproduction):
 def test_a_table_of_which_nothing_was_judged_does_not_say_that_nothing_was_reproduced(store, sweeps, reproduction):
     empty = compare("mer_rotations", sweeps, store, reproduction).tables[0]
     assert summary(c for _, c in empty.cells) == "17 not judged†"
-    assert dict(tables.notes(empty))["missing"] == "not begun: Online; Independent; Task Input; EWC; GEM; MER"
+    assert dict(words.notes(empty))["missing"] == "not begun: Online; Independent; Task Input; EWC; GEM; MER"

@@ -1,0 +1,149 @@
+"""A comparison as Markdown, and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.comparison import ComparedTable, Comparison
+from analysis.orders import blocks
+from analysis.words import (
+    column_titles,
+    difference_text,
+    heading,
+    notes,
+    ours_text,
+    paper_line,
+    published_kinds,
+    published_text,
+    search_lines,
+    search_notes,
+    summary,
+    verdict_text,
+)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as GitHub's Markdown."""
+    parts = [f"## {_md(comparison.title)}"]
+    if comparison.paper:
+        parts.append(f"{_md(comparison.paper.title)}. {_md(paper_line(comparison.paper))}.")
+    parts.append("\n".join(f"    {command}" for command in comparison.commands[:2]))
+    for table in comparison.tables:
+        parts.append(f"### {_md(heading(table))}")
+        if table.warning:
+            parts.append(f"**{_md(table.warning)}**")
+        if table.judged:
+            parts.append(summary(cell for _, cell in table.cells) + ".")
+        parts.append(_pipes(*_lines(table)))
+        parts.append(_listed(notes(table)))
+        for block in blocks(table):
+            parts += [f"#### {_md(block.title)}", _pipes(block.head, block.body, block.columns), _listed(block.notes)]
+    for group in comparison.searches:
+        parts.append(f"### {_md(heading(group))}")
+        if group.warning:
+            parts.append(f"**{_md(group.warning)}**")
+        parts += [_pipes(*search_lines(group), _SEARCH_COLUMNS), _listed(search_notes(group))]
+    if comparison.problems:
+        parts.append("### Files that could not be used")
+        parts.append("\n".join(f"- `{problem.path}`: {_md(problem.reason)}" for problem in comparison.problems))
+    return "\n\n".join(parts) + "\n"
+
+
+def _listed(remarks: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- {key}: {_md(sentence)}" for key, sentence in remarks)
+
+
+_SEARCH_COLUMNS = "lllrl"
+
+
+def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]], str]:
+    """Head, body and alignment: a line a cell, or a line a variant where nothing was published."""
+    if not table.judged:
+        body = [[row.label, *(ours_text(row.cells[m]) for m in table.metrics)] for row in table.rows]
+        return ["method", *table.metrics], body, "l" + "r" * len(table.metrics)
+    several = len(published_kinds(table)) > 1
+    body = [
+        [
+            row.label if cell.metric == table.metrics[0] else "",
+            cell.metric,
+            ours_text(cell),
+            published_text(cell, several),
+            difference_text(cell),
+            verdict_text(cell),
+            cell.judgement.reason if cell.claim else "",
+        ]
+        for row, cell in table.over_all
+    ]
+    return ["method", "metric", *column_titles(table), ""], body, "llrrrll"
+
+
+def _pipes(head: Sequence[str], body: Sequence[Sequence[str]], columns: str) -> str:
+    rule = ["---:" if side == "r" else "---" for side in columns]
+    return "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in [head, rule, *body])
+
+
+def _md(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "–": "--",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "…": r"\ldots{}",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "γ": r"$\gamma$",
+    "λ": r"$\lambda$",
+}
+
+
+def tex(text: str) -> str:
+    """``text`` with everything escaped that LaTeX would read as a command."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex(comparison: Comparison) -> str:
+    """The comparison as LaTeX tables; the preamble needs ``\\usepackage{booktabs}``."""
+    parts = [f"% {comparison.commands[1]} --format latex", r"% needs \usepackage{booktabs}"]
+    for table in comparison.tables:
+        head, body, columns = _lines(table)
+        if table.judged:  # the reasons are too long for a printed table: they stay with the other forms
+            head, body, columns = head[:-1], [line[:-1] for line in body], columns[:-1]
+        caption = ". ".join(filter(None, [table.warning, heading(table), summary(c for _, c in table.cells)]))
+        parts += _latex_table(columns, head, body, caption, notes(table))
+        for block in blocks(table):
+            caption = ". ".join(filter(None, [table.warning, heading(table), block.title]))
+            parts += _latex_table(block.columns, block.head, block.body, caption, block.notes)
+    for group in comparison.searches:
+        caption = ". ".join(filter(None, [group.warning, heading(group)]))
+        parts += _latex_table(_SEARCH_COLUMNS, *search_lines(group), caption, search_notes(group))
+    return "\n".join(parts) + "\n"
+
+
+def _latex_table(
+    columns: str, head: Sequence[str], body: Sequence[Sequence[str]], caption: str, remarks: Sequence[tuple[str, str]]
+) -> list[str]:
+    foot = r" \\ ".join(f"{tex(key)}: {tex(sentence)}." for key, sentence in remarks)
+    return [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex(caption + '.')}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(map(tex, head)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(tex, line)) + r" \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par\footnotesize\raggedright {foot}",
+        r"\end{table}",
+    ]

@@ -1,0 +1,184 @@
+"""A comparison for programs: CSV and JSON, numbers in per cent."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+import json as json_format
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.aggregate import known_metrics
+from analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from analysis.orders import declared_orders, sensitivities, sensitivity_data
+from analysis.verdict import interval
+from analysis.words import notes, search_notes, setting_text
+
+
+def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
+    """One cell as plain data: numbers in per cent, None for what there is not."""
+    ours, claim, judged = cell.ours, cell.claim, cell.judgement
+    low, high = (interval(ours) if ours else None) or (None, None)
+    return {
+        "table": table.title,
+        "sweep": table.sweep,
+        "label": row.label,
+        "variant": row.variant,
+        "metric": cell.metric,
+        "order": cell.order,
+        "ours_mean": ours.mean if ours else None,
+        "ours_sd": ours.sd if ours and ours.n > 1 else None,
+        "ours_runs": ours.n if ours else 0,
+        "expected_runs": cell.runs.expected,
+        "ours_low": low,
+        "ours_high": high,
+        "published_mean": claim.mean if claim else None,
+        "published_spread": claim.spread if claim else None,
+        "published_kind": claim.kind if claim else None,
+        "published_runs": claim.runs if claim else None,
+        "published_known": claim.known if claim else None,
+        "published_source": claim.source if claim else None,
+        "difference": judged.difference,
+        "difference_low": judged.interval[0] if judged.interval else None,
+        "difference_high": judged.interval[1] if judged.interval else None,
+        "margin": cell.margin.points if cell.margin and claim else None,
+        "p_difference": judged.p_difference,
+        "p_equivalence": judged.p_equivalence,
+        "verdict": judged.outcome,
+        "reason": judged.reason,
+        "runs_that_decide": judged.runs,
+        "comparable": not table.bars,
+        "data": str(table.gathered.data) if table.gathered.data else None,
+        "collapsed_seeds": [r.seed for r in cell.runs.suspects],
+        "trials": [r.id for r in cell.runs.runs if cell.metric in r.metrics],
+    }
+
+
+def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
+    """A line a point of each grid, and one for a published choice beside it; numbers in per cent."""
+    lines = []
+    for row in group.rows:
+        shown = [(runs, row.settings[name], name) for name, runs in row.points.items()]
+        if row.there is not None and not row.in_grid:
+            shown.append((row.there, row.published, row.there.variant))
+        for runs, setting, name in shown:
+            ours = runs.sample(group.metric)
+            lines.append(
+                {
+                    "search": group.title,
+                    "sweep": group.sweep,
+                    "label": row.label,
+                    "variant": name,
+                    "setting": setting_text(setting),
+                    "in_grid": name in row.points,
+                    "selected": name == row.selected,
+                    "published": dict(setting) == dict(row.published),
+                    "metric": group.metric,
+                    "validation": group.validation,
+                    "ours_mean": ours.mean if ours.n else None,
+                    "ours_sd": ours.sd if ours.n > 1 else None,
+                    "ours_runs": ours.n,
+                    "expected_runs": runs.expected,
+                    "comparable": not group.bars,
+                    "data": str(group.gathered.data) if group.gathered.data else None,
+                    "trials": [r.id for r in runs.runs if group.metric in r.metrics],
+                }
+            )
+    return lines
+
+
+def csv(comparison: Comparison) -> str:
+    """One line a cell; lists are separated by spaces, what there is not is empty.
+
+    A cell with an ``order`` is about the runs of that task order alone. What has columns of its own follows below an
+    empty line: a line a variant that was run in several task orders, and a line a point of each search.
+    """
+    cells = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
+    orders = [line for table in comparison.tables for line in sensitivity_data(table)]
+    points = [line for group in comparison.searches for line in search_data(group)]
+    return "\n".join(_csv(rows) for rows in (cells, orders, points) if rows)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv_format.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for data in rows:
+        writer.writerow({key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in data.items()})
+    return out.getvalue()
+
+
+def json(comparison: Comparison) -> str:
+    """Everything, for programs: numbers in per cent, ``null`` for what there is not."""
+    paper = comparison.paper.model_dump() if comparison.paper else None
+    content = {
+        "name": comparison.name,
+        "title": comparison.title,
+        "paper": paper,
+        "commands": comparison.commands,
+        "differences": list(comparison.differences),
+        "problems": [{"path": p.path, "reason": p.reason} for p in comparison.problems],
+        "tables": [_table_data(table) for table in comparison.tables],
+        "searches": [_searches_data(group) for group in comparison.searches],
+    }
+    return json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _table_data(table: ComparedTable) -> dict[str, Any]:
+    read_there, others = tally(cell for _, cell in table.cells)
+    gathered = table.gathered
+    return {
+        "title": table.title,
+        "source": table.source,
+        "sweep": table.sweep,
+        "comparable": not table.bars,
+        "not_comparable_because": list(table.bars),
+        "metrics": known_metrics(table.metrics),
+        "margins": {metric: margin.model_dump() for metric, margin in table.margins.items()},
+        "claims_tested_together": table.claims,
+        "outcomes": {"read in the paper": dict(read_there), "known otherwise": dict(others)},
+        "data": str(gathered.data) if gathered.data else None,
+        "data_left_aside": [{"data": str(d), "records": d.records} for d in gathered.aside],
+        "mixed_code": list(gathered.mixed_code),
+        "notes": [f"{key}: {sentence}" for key, sentence in notes(table)],
+        "orders": declared_orders(table),
+        "order_sensitivity": [
+            line | {"means": dict(one.means), "runs_by_order": dict(one.runs)}
+            for line, (_, one) in zip(sensitivity_data(table), sensitivities(table), strict=True)
+        ],
+        "cells": [
+            cell_data(table, row, cell)
+            | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}
+            for row, cell in table.cells
+        ],
+        "missing": {row.variant: [{"seed": s, "task_order": o} for s, o in row.runs.missing] for row in table.rows},
+    }
+
+
+def _searches_data(group: ComparedSearches) -> dict[str, Any]:
+    points = search_data(group)
+    return {
+        "title": group.title,
+        "source": group.source,
+        "sweep": group.sweep,
+        "metric": group.metric,
+        "validation": group.validation,
+        "comparable": not group.bars,
+        "not_comparable_because": list(group.bars),
+        "data": str(group.gathered.data) if group.gathered.data else None,
+        "notes": [f"{key}: {sentence}" for key, sentence in search_notes(group)],
+        "rows": [
+            {
+                "label": row.label,
+                "variant": row.variant,
+                "selected": dict(row.settings[row.selected]) if row.selected else None,
+                "published": dict(row.published),
+                "published_in_grid": row.in_grid,
+                "selects_the_published": row.agrees,
+                "points": len(row.points),
+                "complete": row.complete,
+                "results": [line for line in points if line["label"] == row.label],
+            }
+            for row in group.rows
+        ],
+    }

@@ -1,0 +1,231 @@
+"""A comparison for the terminal, laid out for its width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
+from analysis.orders import Block, blocks
+from analysis.verdict import Outcome
+from analysis.words import (
+    column_titles,
+    difference_text,
+    heading,
+    notes,
+    ours_text,
+    paper_line,
+    published_kinds,
+    published_text,
+    search_lines,
+    search_notes,
+    summary,
+    undecided,
+    verdict_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.text import Text
+
+STYLES: Mapping[Outcome, str] = {
+    "reproduced": "green",
+    "differs": "bold red",
+    "inconclusive": "yellow",
+    "not judged": "dim",
+}
+
+
+def text(comparison: Comparison) -> RenderableType:
+    """The comparison for a ``rich`` console, laid out for its width: 80 columns suffice."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(comparison.title, style="bold")]
+    if comparison.paper:
+        parts.append(Text(f"{comparison.paper.title}\n{paper_line(comparison.paper)}", style="dim"))
+    parts.append(Text(comparison.commands[0], style="cyan"))
+    for table in comparison.tables:
+        parts += [Text(""), Text(heading(table), style="bold")]
+        if table.warning:
+            parts.append(Text(table.warning, style="bold red reverse"))
+        if table.judged:
+            parts.append(Text(summary(cell for _, cell in table.cells)))
+        parts += [Text(""), _TerminalTable(table), Text("")]
+    for group in comparison.searches:
+        parts += [Text(""), Text(heading(group), style="bold")]
+        if group.warning:
+            parts.append(Text(group.warning, style="bold red reverse"))
+        parts += [Text(""), _search_grid(group), Text(""), _notes_grid(search_notes(group)), Text("")]
+    if comparison.problems:
+        parts.append(Text(f"{len(comparison.problems)} files of the store could not be used:", style="yellow"))
+        parts += [Text(f"  {problem}") for problem in comparison.problems]
+    return Group(*parts)
+
+
+class _TerminalTable:
+    """A table that measures the console before it lays itself out."""
+
+    def __init__(self, table: ComparedTable) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        lines = notes(self.table)
+        if not self.table.judged:
+            yield _matrix_grid(self.table)
+        elif options.max_width >= 120:
+            yield _wide_grid(self.table)
+        else:
+            yield from _narrow_lines(self.table, options.max_width)
+            lines[:0] = [("why", f"{reason}: {where}") for reason, where in undecided(self.table.over_all).items()]
+        yield Text("")
+        yield _notes_grid(lines)
+        for block in blocks(self.table):
+            yield Text("")
+            yield Text(block.title, style="bold")
+            yield from _block_grid(block, console, options)
+            yield Text("")
+            yield _notes_grid(block.notes)
+
+
+def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    """As it is where it fits; else, where a method has several lines, each column as a line below the method."""
+    from rich.measure import Measurement
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    def grid(head: Sequence[str], columns: str) -> Grid:
+        made = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        for title, side in zip(head, columns, strict=True):
+            made.add_column(Text(title), justify="right" if side == "r" else "left", overflow="fold")
+        return made
+
+    wide = grid(block.head, block.columns)
+    for line in block.body:
+        wide.add_row(Text(line[0], style="bold"), *map(_outcome, line[1:]))
+    needed = Measurement.get(console, options.update(max_width=10_000), wide).maximum
+    if needed <= options.max_width or block.head[1]:
+        yield wide
+        return
+    kinds = list(dict.fromkeys(line[1] for line in block.body))
+    narrow = grid(["", *kinds], "l" + "r" * len(kinds))
+    methods: dict[str, dict[str, Sequence[str]]] = {}
+    method = ""
+    for line in block.body:
+        method = line[0] or method
+        methods.setdefault(method, {})[line[1]] = line[2:]
+    for label, lines in methods.items():
+        narrow.add_row(Text(label, style="bold"))
+        for i, title in enumerate(block.head[2:]):
+            narrow.add_row(Text(f"  {title}"), *(_outcome(lines[kind][i] if kind in lines else "") for kind in kinds))
+    yield narrow
+
+
+def _outcome(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style=next((style for outcome, style in STYLES.items() if text.rstrip("†") == outcome), ""))
+
+
+def _notes_grid(lines: Sequence[tuple[str, str]]) -> RenderableType:
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    previous = ""
+    for key, sentence in lines:
+        grid.add_row(Text("" if key == previous else key), Text(sentence))
+        previous = key
+    return grid
+
+
+def _verdict(cell: ComparedCell) -> Text:
+    from rich.text import Text
+
+    return Text(verdict_text(cell), style=STYLES[cell.judgement.outcome])
+
+
+def _matrix_grid(table: ComparedTable) -> RenderableType:
+    """One line a variant, one column a metric: a table without published numbers."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
+    grid.add_column("")
+    for metric in table.metrics:
+        grid.add_column(metric, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(Text(row.label), *(Text(ours_text(row.cells[m])) for m in table.metrics))
+    return grid
+
+
+def _wide_grid(table: ComparedTable) -> RenderableType:
+    """One line a cell, with the reason of its verdict."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    ours, published, difference, verdict = column_titles(table)
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for title in (ours, published, difference):
+        grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column(verdict, no_wrap=True)
+    grid.add_column("", style="dim", min_width=20)
+    several = len(published_kinds(table)) > 1
+    for row in table.rows:
+        for i, metric in enumerate(table.metrics):
+            cell = row.cells[metric]
+            values = ours_text(cell), published_text(cell, several), difference_text(cell)
+            reason = cell.judgement.reason if cell.claim else ""
+            grid.add_row(Text("" if i else row.label), metric, *map(Text, values), _verdict(cell), Text(reason))
+        if row is not table.rows[-1]:
+            grid.add_row("")
+    return grid
+
+
+def _search_grid(group: ComparedSearches) -> RenderableType:
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    head, body = search_lines(group)
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for i, title in enumerate(head):
+        grid.add_column(title, justify="right" if i == 3 else "left", overflow="fold", no_wrap=i in (1, 3))
+    for line in body:
+        grid.add_row(Text(line[0], style="bold"), *map(Text, line[1:]))
+    return grid
+
+
+def _narrow_lines(table: ComparedTable, width: int) -> Iterator[Text]:
+    """A line a variant, below it a line a cell; a cell takes two where the terminal is narrower than its line."""
+    from rich.text import Text
+
+    several = len(published_kinds(table)) > 1
+    body = [(ours_text(c), published_text(c, several), difference_text(c)) for _, c in table.over_all]
+    titles = column_titles(table)
+    names = max(len(m) for m in table.metrics) + 2
+    widths = [max(len(line[i]) for line in [titles[:3], *body]) for i in range(3)]
+    longest = max(len(verdict_text(cell)) for _, cell in table.over_all)
+    gap = 2 if names + sum(widths) + longest + 8 <= width else 1
+    folded = names + sum(widths) + longest + 4 * gap > width
+
+    def line(name: str, columns: Sequence[str], verdict: Text) -> Text:
+        cells = "".join(" " * gap + column.rjust(w) for column, w in zip(columns[:2], widths, strict=False))
+        last = columns[2].rjust(widths[2]) + " " * gap
+        start = Text(name.ljust(names) + cells)
+        return start.append("\n" + " " * (names + gap) if folded else " " * gap).append(last).append_text(verdict)
+
+    head = line("", titles, Text(titles[3]))
+    head.stylize("dim")
+    yield head
+    rows = iter(body)
+    for row in table.rows:
+        counted = Text(f"  {row.runs.counted}" if row.runs.missing else "", style="yellow")
+        yield Text.assemble((row.label, "bold"), counted)
+        for metric in table.metrics:
+            yield line(f"  {metric}", next(rows), _verdict(row.cells[metric]))

@@ -1,0 +1,270 @@
+"""The words and numbers that all forms of a comparison share: every form says the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis.aggregate import Gathered, Runs
+from analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
+from analysis.verdict import ALPHA, OUTCOMES, POWER
+from clray.spec import Paper
+
+KINDS = {
+    "sd": "standard deviation",
+    "population sd": "population standard deviation (over n, compared as that over n - 1)",
+    "sem": "standard error of the mean",
+    "95% interval": "95% interval",
+    "unknown": "spread of unknown kind",
+}
+
+
+SOURCES = {"authors": "from the authors' logs", "second-hand": "quoted by others", "recalled": "recalled"}
+
+
+def number(value: float, sign: bool = False) -> str:
+    """Two decimals with a true minus; never minus zero."""
+    if math.isnan(value):
+        return "?"
+    text = f"{value:+.2f}" if sign else f"{value:.2f}"
+    if float(text) == 0:
+        text = "0.00"
+    return text.replace("-", "−")
+
+
+def summary(cells: Iterable[ComparedCell]) -> str:
+    """The outcomes in words, those against numbers that nobody read in the paper apart and with a dagger."""
+    parts = []
+    for counts, dagger in zip(tally(cells), ("", "†"), strict=True):
+        if total := counts.total():
+            words = {"differs": "differ" if counts["differs"] != 1 else "differs"}
+            rest = [f"{counts[o]} {words.get(o, o)}{dagger}" for o in OUTCOMES[1:] if counts[o]]
+            first = [f"{counts['reproduced']} of {total} reproduced{dagger}"] if counts["not judged"] < total else []
+            parts.append(", ".join(first + rest))
+    return "; ".join(parts)
+
+
+def paper_line(paper: Paper) -> str:
+    first = paper.authors.split(",")[0]
+    return f"{first + ' et al.' if ',' in paper.authors else first}, {paper.venue}, arXiv {paper.arxiv}"
+
+
+def ours_text(cell: ComparedCell) -> str:
+    """``53.41 ± 1.20 (5)``, with a double dagger where one of the runs has collapsed."""
+    if cell.ours is None:
+        return "–"
+    spread = f" ± {number(cell.ours.sd)}" if cell.ours.n > 1 else ""
+    return f"{number(cell.ours.mean)}{spread} ({cell.ours.n}){'‡' if cell.runs.suspects else ''}"
+
+
+def published_text(cell: ComparedCell, kind: bool = False) -> str:
+    """``53.38 ± 1.53 (5)†``; with ``kind``, what the ± is."""
+    claim = cell.claim
+    if claim is None:
+        return "–"
+    spread = "?" if claim.spread is None else number(claim.spread) + (f" {claim.kind}" if kind else "")
+    return f"{number(claim.mean)} ± {spread} ({claim.runs}){cell.dagger}"
+
+
+def difference_text(cell: ComparedCell) -> str:
+    """``+0.03 [−1.95, +2.01]``."""
+    j = cell.judgement
+    if j.difference is None:
+        return ""
+    ends = f" [{number(j.interval[0], True)}, {number(j.interval[1], True)}]" if j.interval else ""
+    return number(j.difference, True) + ends
+
+
+def verdict_text(cell: ComparedCell) -> str:
+    return "" if cell.claim is None else cell.judgement.outcome + cell.dagger
+
+
+def published_kinds(table: ComparedTable) -> list[str]:
+    """The kinds of the published ± in a table."""
+    claims = [cell.claim for _, cell in table.cells if cell.claim and cell.claim.spread is not None]
+    return list(dict.fromkeys(claim.kind or "unknown" for claim in claims))
+
+
+def notes(table: ComparedTable) -> list[tuple[str, str]]:
+    """What a reader must know beside the numbers, as pairs of a key and a sentence."""
+    lines = [("runs", _runs_note(table)), ("±", _spread_note(table))]
+    lines += _missing_notes(table)
+    lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
+    lines += _store_notes(table.gathered)
+    lines += _collapsed_notes(table)
+    if table.judged:
+        lines += _judging_notes(table)
+    lines += [("note", f"{row.label}: {row.note}") for row in table.rows if row.note]
+    lines += [("note", f"{where}: {text}") for text, where in _claim_notes(table).items()]
+    return lines
+
+
+def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
+    aside = [("data", f"left aside: {other}, which has {other.records} of the runs") for other in gathered.aside]
+    return aside + [("code", mixture) for mixture in gathered.mixed_code]
+
+
+def _runs_note(table: ComparedTable) -> str:
+    expected, finished = sum(r.runs.expected for r in table.rows), sum(len(r.runs.runs) for r in table.rows)
+    half = sum(r.runs.half_done for r in table.rows)
+    text = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
+    return text + (f", on {table.gathered.data}" if table.gathered.data else "")
+
+
+def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    untouched = [r.label for r in table.rows if not r.runs.runs and not r.runs.half_done]
+    lines = [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []
+    begun = [r for r in table.rows if r.runs.missing and r.label not in untouched]
+    return lines + [("missing", f"{row.label}: {row.runs.counted}, {row.runs.absent}") for row in begun]
+
+
+def _spread_note(table: ComparedTable) -> str:
+    text = "per cent; ours: mean ± standard deviation over runs (number of runs)"
+    if not table.judged:
+        return text
+    kinds = " or ".join(KINDS[kind] for kind in published_kinds(table)) or "spread"
+    return f"{text}; published: mean ± {kinds} (number of runs); difference: ours less published, 95% Welch interval"
+
+
+def _collapsed_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    return [
+        (
+            "‡",
+            f"{row.label}: seed {', '.join(str(r.seed) for r in row.runs.suspects)} collapsed to guessing "
+            f"({number(table.gathered.chance)} before training), and is part of the mean",
+        )
+        for row in table.rows
+        if row.runs.suspects
+    ]
+
+
+def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    lines = []
+    if not table.bars:
+        lines += [("margin", f"{name} ±{margin.points:g}: {margin.reason}") for name, margin in table.margins.items()]
+        tests = (
+            f"equal within the margin, or different, each at level {ALPHA:g} corrected for the table's {table.claims} "
+            f"claims by Holm's method; the intervals are not corrected; runs are counted for a chance of {POWER:.0%}"
+        )
+        if any(cell.judgement.limit is not None for _, cell in table.cells):
+            tests += (
+                "; undecidable: at the corrected level the published runs alone leave more open than there is to "
+                "decide, however many of ours are added"
+            )
+        lines.append(("tests", tests))
+    known = dict.fromkeys(cell.claim.known for _, cell in table.cells if cell.claim and cell.judgement.dagger)
+    if known:
+        words = " or ".join(SOURCES[k] for k in known if k in SOURCES)
+        lines.append(("†", f"{words}: not read in the paper, so the verdict is on the number as we have it"))
+    return lines
+
+
+def _claim_notes(table: ComparedTable) -> dict[str, str]:
+    """Remarks on published numbers, each with the cells it is about."""
+    return _grouped((row, cell, cell.claim.note) for row, cell in table.cells if cell.claim and cell.claim.note)
+
+
+def undecided(cells: Iterable[tuple[ComparedRow, ComparedCell]], every: int = 0) -> dict[str, str]:
+    """Why cells are inconclusive or not judged, by reason the cells; ``every`` as in ``_grouped``."""
+    return _grouped(
+        (
+            (row, cell, cell.judgement.reason if cell.judgement.limit is None else "undecidable, their runs leave open")
+            for row, cell in cells
+            if cell.claim and cell.judgement.outcome in ("inconclusive", "not judged")
+        ),
+        every,
+    )
+
+
+def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]], every: int = 0) -> dict[str, str]:
+    """By text, the cells it belongs to: ``GEM RA, LA; MER BTI ±0.53``; of a row with ``every`` cells only the label."""
+    by_text: dict[str, dict[str, list[str]]] = {}
+    for row, cell, text in items:
+        limit = cell.judgement.limit
+        name = (cell.order or cell.metric) + (f" ±{number(limit)}" if limit is not None else "")
+        by_text.setdefault(text, {}).setdefault(row.label, []).append(name)
+    return {
+        text: "; ".join(
+            r if len(m) == every and "±" not in "".join(m) else f"{r} {', '.join(m)}" for r, m in rows.items()
+        )
+        for text, rows in by_text.items()
+    }
+
+
+def heading(table: ComparedTable | ComparedSearches) -> str:
+    return f"{table.title} ({table.source})" if table.source else table.title
+
+
+def column_titles(table: ComparedTable) -> tuple[str, str, str, str]:
+    kinds = published_kinds(table)
+    published = f"published ± {kinds[0]} (n)" if len(kinds) == 1 else "published (n)"
+    return "ours ± sd (n)", published, "difference", "verdict"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Searches, in words and numbers
+
+
+def setting_text(point: Mapping[str, Any]) -> str:
+    """``b 5, lr 0.0005``: the last part of an axis's name is enough to know it."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {_plain(value)}" for axis, value in point.items())
+
+
+def _plain(value: Any) -> str:
+    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
+
+
+def search_lines(group: ComparedSearches) -> tuple[list[str], list[list[str]]]:
+    """Head and body of the printed searches: for each a line of what it selects, and one of the published choice."""
+    body = []
+    for row in group.rows:
+        points = f"of {len(row.points)} points"
+        if row.complete < len(row.points):
+            points = f"{row.complete} {points} so far"
+        chosen = row.points[row.selected] if row.selected else None
+        setting = setting_text(row.settings[row.selected]) if row.selected else "–"
+        body += [
+            [row.label, "selected", setting, _mean_text(chosen, group.metric), points],
+            ["", "published", setting_text(row.published), _mean_text(row.there, group.metric), _place_text(row)],
+        ]
+    return ["search", "", "setting", f"{group.metric} ± sd (n)", ""], body
+
+
+def _mean_text(runs: Runs | None, metric: str) -> str:
+    values = runs.values(metric) if runs else {}
+    if runs is None or not values:
+        return "–"
+    ours = runs.sample(metric)
+    return number(ours.mean) + (f" ± {number(ours.sd)}" if ours.n > 1 else "") + f" ({ours.n})"
+
+
+def _place_text(row: ComparedSearch) -> str:
+    """Where the published choice lies."""
+    if not row.in_grid:
+        return "not in the grid"
+    return "selected here too" if row.agrees else "in the grid"
+
+
+def search_notes(group: ComparedSearches) -> list[tuple[str, str]]:
+    """What a reader must know beside the searches, as pairs of a key and a sentence."""
+    every = group.gathered.variants.values()
+    finished, expected = sum(len(v.runs) for v in every), sum(v.expected for v in every)
+    half = sum(v.half_done for v in every)
+    runs = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
+    data = group.gathered.data
+    measured = "validation data held out of each task's training data" if group.validation else "the test data"
+    lines = [
+        ("runs", runs + (f", on {data}" if data else "")),
+        ("±", f"per cent, measured on {measured}; mean ± standard deviation over runs (number of runs)"),
+        (
+            "selected",
+            f"the point with the best mean {group.metric}, the first in grid order where several are best; "
+            "points that lack runs take no part",
+        ),
+    ]
+    lines += [("left out", f"not asked for: {'; '.join(group.left_out)}")] if group.left_out else []
+    lines += _store_notes(group.gathered)
+    return lines + [("note", f"{row.label}: {row.note}") for row in group.rows if row.note]

@@ -1,0 +1,11 @@
+"""A track whose tasks have names, that declares and never runs: what the analysis needs of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def resolve(declared: dict[str, Any]) -> dict[str, Any]:
+    return declared
