@@ -1,0 +1,163 @@
+"""Pretrained models and tokenizers: where they lie, and what exactly lies there.
+
+A model is named by a folder, or as on the Hugging Face hub (``gpt2``, ``HuggingFaceTB/SmolLM2-135M``). A hub name is
+looked for below ``CLRAY_DATA`` (``$CLRAY_DATA/lamol/models/NAME``), then in the hub's own cache; the network is asked
+only where the caller allows it, and never for a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from clray import cache
+from clray.errors import DataError
+
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "*_tokens*.json",
+)
+_READ = ("config.json", "generation_config.json", "*.index.json", *_TOKENIZER)
+"""What is read of a model beside its weights."""
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+"""Forms of weights, better ones first."""
+
+
+class Place(NamedTuple):
+    """A folder that holds a model.
+
+    Attributes:
+        source: ``folder``, ``CLRAY_DATA``, ``hub cache`` or ``hub``.
+    """
+
+    source: str
+    folder: Path
+
+
+def locate(name: str, gguf: str | None = None, fetch: bool = False) -> Place:
+    """Where a model is here.
+
+    Args:
+        name: a folder, or a model's name on the hub.
+        gguf: the file that holds the weights, where they are quantised ones in llama.cpp's format.
+        fetch: whether the hub may be asked for what is not here.
+
+    Raises:
+        DataError: it is not here and was not or could not be fetched, the folder holds no model, or a package is
+            lacking that reads it.
+    """
+    lacking = [package for package in ("gguf", "accelerate") if gguf and find_spec(package) is None]
+    if lacking:
+        raise DataError(f"model {name}: to read {gguf}, transformers needs: pip install {' '.join(lacking)}")
+    if Path(name).expanduser().is_dir():
+        return _holding(Place("folder", Path(name).expanduser()), gguf)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise DataError(f"model {name}: no such folder")
+    given = os.environ.get("CLRAY_DATA")
+    if given and (Path(given) / "lamol" / "models" / name).is_dir():
+        return _holding(Place("CLRAY_DATA", Path(given) / "lamol" / "models" / name), gguf)
+    cached = _snapshot(name, gguf, fetch=False)
+    if isinstance(cached, Path) and _weights(cached, gguf):
+        return _holding(Place("hub cache", cached), gguf)
+    reason = f"is not here: not below CLRAY_DATA (lamol/models/{name}), nor in the hub's cache"
+    if fetch:
+        fetched = _snapshot(name, gguf, fetch=True)
+        if isinstance(fetched, Path):
+            return _holding(Place("hub", fetched), gguf)
+        reason += f", and the hub did not give it: {fetched}"
+    raise DataError(
+        f"model {name}: {reason}; give a folder that holds it as model.name, fetch it where there is a network, "
+        "or take name: scratch"
+    )
+
+
+def _holding(place: Place, gguf: str | None) -> Place:
+    """The place, checked for the files that a model is made of."""
+    folder = place.folder
+    if not _weights(folder, gguf):
+        raise DataError(f"{folder}: no weights: expected {gguf or ' or '.join(_WEIGHTS)}")
+    if not gguf and not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: no config.json: not a model that transformers can load")
+    return place
+
+
+def _weights(folder: Path, gguf: str | None) -> list[Path]:
+    """The files of the best form of weights that the folder holds."""
+    for pattern in (gguf,) if gguf else _WEIGHTS:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def fingerprint(folder: Path, gguf: str | None = None) -> str:
+    """SHA-256 of the content of all files of a model that are read: the same wherever they lie.
+
+    Files are read when they are new or changed; after that this is fast.
+    """
+    beside = {path.name for pattern in _READ for path in folder.glob(pattern)}
+    files = sorted(beside | {path.name for path in _weights(folder, gguf)})
+    noted = cache.noted(folder, files, "model")
+    if noted and "fingerprint" in noted:
+        return str(noted["fingerprint"])
+    about = "".join(f"{name} {cache.sha256(folder / name)}\n" for name in files)
+    found = hashlib.sha256(about.encode()).hexdigest()
+    cache.take_note(folder, files, {"fingerprint": found}, "model")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The hub
+
+
+def _snapshot(name: str, gguf: str | None, fetch: bool) -> Path | str:
+    """The folder of the hub's cache that holds the model; why there is none, in words, where there is none."""
+    forms = [gguf] if gguf else list(_WEIGHTS)
+    reason: Path | str = ""
+    for weights in forms:
+        reason = _downloaded(name, [*_READ, weights], fetch)
+        if isinstance(reason, str) or _weights(reason, gguf):
+            return reason
+    return "it has no weights there" if not gguf else f"it has no {gguf} there"
+
+
+def _downloaded(name: str, patterns: list[str], fetch: bool) -> Path | str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        with _briefly():
+            folder = snapshot_download(
+                name, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not fetch, etag_timeout=5
+            )
+        return Path(folder)
+    except HFValidationError:
+        raise DataError(f"model {name!r}: neither a folder nor a name as the hub has them (owner/model)") from None
+    except LocalEntryNotFoundError:
+        return "no connection" if fetch else "not in its cache"
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        return f"{status}: no such model, or not an open one"
+    except OSError as error:
+        return str(error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _briefly() -> Iterator[None]:
+    """Without bars and warnings."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
