@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     """A pseudo-sample: what the model wrote when it was asked for an example of a task that it had learned.
 
     Attributes:
-        after: the task about to be trained.
+        before: the task about to be trained.
         of: the task whose examples it should look like.
         ids: its tokens, the one that asked for it first.
         text: the same, decoded.
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
         dropped: why it was not learned; empty where it was.
     """
 
-    after: str
+    before: str
     of: str
     ids: list[int]
     text: str
@@ -63,12 +63,12 @@ class Tally(NamedTuple):
     """How many pseudo-samples of one task were written before another, and what became of them.
 
     Attributes:
-        after, of: as of ``Sample``.
+        before, of: as of ``Sample``.
         kept: those that were learned.
         dropped: the others, by the reason.
     """
 
-    after: str
+    before: str
     of: str
     kept: int
     dropped: dict[str, int]
@@ -78,7 +78,7 @@ def tallies(samples: Iterable[Sample]) -> list[Tally]:
     """One for each pair of tasks, in the order in which the samples name them."""
     reasons: dict[tuple[str, str], Counter[str]] = {}
     for sample in samples:
-        reasons.setdefault((sample.after, sample.of), Counter())[sample.dropped] += 1
+        reasons.setdefault((sample.before, sample.of), Counter())[sample.dropped] += 1
     return [Tally(*pair, counts.pop("", 0), dict(counts.most_common())) for pair, counts in reasons.items()]
 
 

@@ -160,7 +160,7 @@ class TestCommand:
         write(store, samples=export.samples_json(SAMPLES))
         said = json.loads(samples(ID, "--json"))
         assert said["trial"] == ID
-        assert said["counts"][0] == {"after": "srl", "of": "sst", "kept": 1, "dropped": {NO_ANSWER: 1}}
+        assert said["counts"][0] == {"before": "srl", "of": "sst", "kept": 1, "dropped": {NO_ANSWER: 1}}
         assert sorted(s["text"] for s in said["samples"]) == sorted(s.text for s in SAMPLES)
         some = json.loads(samples(ID, "--json", "--task", "srl", "--count", 3))
         assert [s["of"] for s in some["samples"]] == ["srl"]

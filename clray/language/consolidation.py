@@ -1,0 +1,66 @@
+"""What EWC and MAS share: springs that hold every parameter, as strong as it mattered to the tasks learned."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from clray.language.importance import Importance, Measure
+from clray.language.learner import LanguageMethod, TrainingSettings
+from clray.language.losses import Batch
+
+
+class ConsolidationSettings(TrainingSettings):
+    """The common settings, and the springs'."""
+
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    """λ of the penalty (official ``--reg_lambda``)."""
+    form: Literal["as_coded", "corrected"] = "as_coded"
+    """As the official code has it, or as it was meant: see ``clray.language.importance``."""
+
+
+class Consolidating(LanguageMethod):
+    """After every task, another pass over its batches measures how much each parameter matters."""
+
+    measures: ClassVar[dict[str, Measure]]
+    """By form."""
+    consolidates = True
+
+    def __init__(self, settings: Any, learner: Any) -> None:
+        super().__init__(settings, learner)
+        self.importance: Importance | None = None
+        """From the first task's training on; the first anchor is the weights it begins with."""
+
+    def begin(self, task: int) -> None:
+        if self.importance is None:
+            form = self.settings.form
+            self.importance = Importance(self.learner.model, self.measures[form], refreshed=form == "corrected")
+
+    def penalty(self) -> Any:
+        assert self.importance is not None
+        return self.importance.penalty(self.learner.model, self.settings.strength)
+
+    def consolidate(self, batch: Batch) -> None:
+        assert self.importance is not None
+        learner = self.learner
+        # The official code leaves dropout on in this pass.
+        learner.model.train(self.settings.form == "as_coded")
+        with (
+            learner.drawing(f"dropout of importance {learner.updates} {self.importance.examples}"),
+            learner.computing(),
+        ):
+            self.importance.add(learner.model, batch, learner.weights)
+
+    def end(self, task: int) -> None:
+        assert self.importance is not None
+        self.importance.end(self.learner.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.importance is None else {"importance": self.importance.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            self.begin(0)
+            assert self.importance is not None
+            self.importance.load_state_dict(state["importance"])

@@ -1,0 +1,287 @@
+"""What the methods share: a language model in training on one task after the other, and its answers.
+
+The protocol is that of LAMOL's official code (Sun, Ho and Lee 2020; ``train.py``, ``utils.py``): every task begins with
+a new optimizer and a new schedule that counts examples; the model learns to write an answer after ``__ans__`` (the QA
+loss), a class that weighs ``answer_weight``; and where a method says so, to write whole examples (the LM loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from clray.language import losses
+from clray.language.batching import as_coded, bucketed
+from clray.language.encoding import Encoded, encode
+from clray.language.generation import generate
+from clray.language.losses import Batch
+from clray.language.models import grow, positions
+from clray.language.optimizers import AdamW, Schedule, parameter_groups
+from clray.language.records import Example, TaskData
+from clray.language.tokens import Vocabulary
+from clray.training import generator
+
+GENERATE = "__gen__"
+"""The token that every example of a language model's own begins with, where tasks share one."""
+
+
+def as_batch(rows: Sequence[Encoded]) -> Batch:
+    """What the losses read of examples."""
+    return Batch(*([getattr(row, name) for row in rows] for name in Batch._fields))
+
+
+class TrainingSettings(BaseModel):
+    """How every method trains: names and defaults are those of the official ``settings.py``, but for ``epochs``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[int, Field(ge=1)] = 9
+    """The paper's; the code's default is 3."""
+    lr: Annotated[float, Field(gt=0)] = 6.25e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    eps: Annotated[float, Field(gt=0)] = 1e-4
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """The largest norm of the gradient."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    """The share of an epoch in which the rate rises from zero."""
+    answer_weight: Annotated[float, Field(gt=0)] = 5.0
+    """What the class ``__ans__`` (and ``__sep__``) weighs in the losses; every other class weighs 1."""
+    batching: Literal["as_coded", "bucketed"] = "as_coded"
+    """Batches in the order of the epoch, closed by size or budget as in the code; or of rows of like length."""
+    token_budget: Annotated[int, Field(ge=1)] = 11368
+    """The most that a batch holds, padding included; in the code it depends on the GPU's memory and on the method."""
+    min_batch: Annotated[int, Field(ge=1)] = 4
+    min_steps: Annotated[int, Field(ge=1)] = 1500
+    """A batch has at most ``max(examples // min_steps, min_batch)`` examples."""
+    use_sep: bool = False
+    """Whether ``__sep__`` stands between context and question."""
+    top_k: Annotated[int, Field(ge=1)] = 20
+    """Pseudo-samples are drawn from so many of the likeliest tokens."""
+    answer_top_k: Annotated[int, Field(ge=1)] = 20
+    """Answers in a test are drawn alike, as the code does by default; 1 is greedy."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class LanguageMethod:
+    """What a method decides. The hooks are called in the order in which they stand here."""
+
+    Settings: ClassVar[type[TrainingSettings]]
+    merged = False
+    """Whether all tasks are learned as one."""
+    lm_lambda: float | None = None
+    """The weight of the LM loss; None for no LM loss at all."""
+
+    def __init__(self, settings: Any, learner: Learner) -> None:
+        self.settings, self.learner = settings, learner
+
+    def generation_token(self, task: str) -> str:
+        """The token that the task's own examples begin with."""
+        return GENERATE
+
+    def samples_wanted(self, task: int) -> list[int]:
+        """For every pseudo-sample to be written before the task at this place is learned, the place of the task it
+        should look like."""
+        return []
+
+    def real_samples(self, task: int) -> list[tuple[int, int]]:
+        """Real examples that are learned again with the task at this place: place of their task, and their number."""
+        return []
+
+    def begin(self, task: int) -> None:
+        """A task's training begins."""
+
+    def penalty(self) -> Any:
+        """What the optimizer pulls the parameters by, see ``clray.language.optimizers``; None for nothing."""
+        return None
+
+    def project(self) -> None:
+        """Change the gradients, which are clipped, before the optimizer's step."""
+
+    consolidates = False
+    """Whether ``consolidate`` is to be called on every batch of the task when its training is over."""
+
+    def consolidate(self, batch: Batch) -> None:
+        """Look once more at a batch of the task just learned."""
+
+    def end(self, task: int) -> None:
+        """The task is learned."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continuation needs beside the learner's state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
+
+
+class Learner:
+    """A model, its vocabulary and its optimizer.
+
+    Args:
+        model: a causal language model of ``transformers``.
+        tasks: in the order in which they are learned.
+        seed: of the trial; every random number is a function of it and of what it is for, none of what came before.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        vocabulary: Vocabulary,
+        tasks: Sequence[TaskData],
+        settings: TrainingSettings,
+        seed: int,
+        device: str = "cpu",
+        precision: str = "float32",
+        form: str = "fused",
+    ) -> None:
+        self.vocabulary, self.tasks, self.settings, self.seed = vocabulary, tasks, settings, seed
+        self.device, self.precision, self.plain = device, precision, form == "eager"
+        self.model = model.to(device)
+        self.longest = positions(model)
+        """The most tokens that a sequence has."""
+        self.generation_ids: dict[str, int] = {}
+        self.optimizer: AdamW | None = None
+        self.schedule: Schedule | None = None
+        self.updates = self.examples = self.tokens = 0
+        """Updates made, examples they learned from, and tokens that the losses read."""
+
+    def know(self, token: str, purpose: str) -> int:
+        """The id of a generation token; a new one gets a row in the model's embeddings."""
+        if token not in self.generation_ids:
+            self.generation_ids[token] = self.vocabulary.add(token)
+        seed = int(generator(self.seed, f"weights of {purpose}").integers(2**32))
+        grow(self.model, len(self.vocabulary), seed)
+        return self.generation_ids[token]
+
+    def encoded(self, examples: Sequence[Example], token: int) -> list[Encoded]:
+        """Examples for training."""
+        found = []
+        for example in examples:
+            found.append(encode(example, self.vocabulary, token, self.longest, use_sep=self.settings.use_sep))
+        return found
+
+    # ----------------------------------------------------------------------------------------------------------
+    # Training
+
+    def begin(self, examples: int, penalty: Any) -> None:
+        """A new optimizer, and a schedule over so many examples an epoch."""
+        settings = self.settings
+        for parameter in self.model.parameters():
+            # Gradients are added to from the first batch on, so that a continuation rounds as the uninterrupted run.
+            parameter.grad = torch.zeros_like(parameter)
+        groups = parameter_groups(self.model, settings.weight_decay)
+        self.optimizer = AdamW(groups, lr=settings.lr, eps=settings.eps, penalty=penalty)
+        self.schedule = Schedule(self.optimizer, settings.lr, examples, settings.epochs, settings.warmup)
+        self.weights = losses.weights(len(self.vocabulary), self.vocabulary.heavy, settings.answer_weight, self.device)
+
+    def end(self) -> None:
+        """The optimizer and its schedule are done with: every task has its own."""
+        self.optimizer = self.schedule = None
+
+    def batches(self, encoded: Sequence[Encoded], purpose: str) -> list[list[int]]:
+        """The batches of an epoch, as indices."""
+        lengths, settings = [len(row.cqa) for row in encoded], self.settings
+        rng = generator(self.seed, f"order {purpose}")
+        largest = max(len(encoded) // settings.min_steps, settings.min_batch)
+        if settings.batching == "bucketed":
+            return bucketed(lengths, settings.token_budget, rng, largest)
+        return as_coded(lengths, rng.permutation(len(encoded)).tolist(), settings.token_budget, largest, train=True)
+
+    def observe(self, batch: Batch, lm_lambda: float | None, method: LanguageMethod) -> float:
+        """Learn from a batch: one update.
+
+        Returns:
+            The loss before it.
+        """
+        assert self.optimizer is not None
+        assert self.schedule is not None
+        loss = self.backward(batch, lm_lambda, f"dropout {self.updates}")
+        self.clip()
+        method.project()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)  # see losses.fused
+        self.schedule.step(batch.count)
+        self.updates += 1
+        self.examples += batch.count
+        self.tokens += sum(map(len, batch.cqa)) + (0 if lm_lambda is None else sum(map(len, batch.gen_X)))
+        return loss
+
+    def backward(self, batch: Batch, lm_lambda: float | None, purpose: str) -> float:
+        """Add the gradients of the batch's loss to the parameters', and return the loss."""
+        form = losses.eager if self.plain else losses.fused
+        self.model.train()
+        with self.drawing(purpose), self.computing():
+            qa, lm = form(self.model, batch, self.weights, lm_lambda)
+            loss = qa + lm
+        loss.backward()
+        return float(loss.detach())
+
+    def clip(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+
+    @contextmanager
+    def drawing(self, purpose: str) -> Iterator[None]:
+        """Dropout draws from torch's own generator: inside, it is the trial's, for this purpose alone."""
+        devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(generator(self.seed, purpose).integers(2**63)))
+            yield
+
+    def computing(self) -> Any:
+        """In the trial's precision."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    # ----------------------------------------------------------------------------------------------------------
+    # Writing
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], purpose: str, top_k: int, longest: Sequence[int]
+    ) -> list[list[int]]:
+        """What the model writes after each prompt, up to and without its end.
+
+        Args:
+            numbers: of each prompt; with ``purpose`` it determines the random numbers, so that it is the same for a
+                prompt whatever else is written beside it.
+            longest: the most tokens for each.
+        """
+
+        def uniforms(i: int) -> np.ndarray[Any, Any]:
+            return generator(self.seed, f"{purpose} {numbers[i]}").random(longest[i])
+
+        self.model.eval()
+        with torch.no_grad(), self.computing():
+            return generate(
+                self.model,
+                [list(prompt) for prompt in prompts],
+                uniforms,
+                top_k,
+                self.settings.temperature,
+                self.vocabulary.eos,
+                list(longest),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "counts": [self.updates, self.examples, self.tokens],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The vocabulary must have grown, and training of the task begun, as when the state was taken."""
+        self.model.load_state_dict(state["model"])
+        if state["optimizer"] is None:
+            self.end()
+        else:
+            assert self.optimizer is not None
+            assert self.schedule is not None
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+        self.updates, self.examples, self.tokens = state["counts"]

@@ -1,0 +1,26 @@
+"""The methods of the language track, one file each, and the list of their names.
+
+A method is a ``clray.language.learner.LanguageMethod``: what a task's training is made of beside the task's own
+examples. To add one: write its file, add its line below, declare a variant that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+METHODS = {
+    "lamol": "lamol:Lamol",
+    "finetune": "finetune:Finetune",
+    "multitask": "multitask:Multitask",
+    "ewc": "ewc:Ewc",
+    "mas": "mas:Mas",
+    "gem": "gem:Gem",
+}
+"""Name to ``module:Class`` within this package; a module is imported when one of its trials is planned or run."""
+
+
+def find(name: str) -> Any:
+    """The class of a method; KeyError where there is none."""
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

@@ -1,0 +1,81 @@
+"""GEM on a language model, as LAMOL's official code has it (``gem.py``; Lopez-Paz and Ranzato 2017).
+
+Every task but the last leaves examples in a memory. Before each update the gradient on every memory is taken, and the
+update's gradient is turned until it is at odds with none of them. In the official code a memory is drawn with
+replacement when the *next* task begins, as a share of that next task's size; gradients are clipped one batch at a time,
+a memory's is the mean of its batches' by their examples, and only the QA loss is learned.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clray.language.encoding import Encoded
+from clray.language.learner import LanguageMethod, TrainingSettings, as_batch
+from clray.language.projection import project
+from clray.training import generator
+
+
+class Gem(LanguageMethod):
+    """Projects gradients."""
+
+    class Settings(TrainingSettings):
+        token_budget: int = 16240
+        margin: Annotated[float, Field(ge=0)] = 0.5
+        """The least a multiplier of the quadratic program is (official ``--qp_margin``)."""
+        memory: Annotated[float, Field(gt=0)] = 0.05
+        """A task's memory, as a share of the size of the task after it (``--gen_lm_sample_percentage``)."""
+
+    def __init__(self, settings: Settings, learner: Any) -> None:
+        super().__init__(settings, learner)
+        self.memories: list[list[Encoded]] = []
+
+    def begin(self, task: int) -> None:
+        self.memories = [self._memory(earlier) for earlier in range(task)]
+
+    def _memory(self, task: int) -> list[Encoded]:
+        """The examples that a task left, drawn when the one after it began."""
+        learner = self.learner
+        examples, following = learner.tasks[task].train, learner.tasks[task + 1].train
+        count = int(len(following) * self.settings.memory)
+        chosen = generator(learner.seed, f"memory of {task}").integers(len(examples), size=count)
+        token = learner.generation_ids[self.generation_token(learner.tasks[task].name)]
+        return learner.encoded([examples[i] for i in chosen], token)
+
+    def project(self) -> None:
+        memories = [(number, memory) for number, memory in enumerate(self.memories) if memory]
+        if not memories:
+            return
+        held = [parameter for parameter in self.learner.model.parameters() if parameter.grad is not None]
+        current = _flat(held)
+        found = torch.stack([self._gradient(number, memory, held) for number, memory in memories])
+        _put(held, project(current, found, self.settings.margin))
+
+    def _gradient(self, number: int, memory: list[Encoded], held: list[torch.nn.Parameter]) -> Tensor:
+        """[P] on a whole memory, by the weights as they are."""
+        learner, total = self.learner, None
+        at = f"memory {number}, update {learner.updates}"
+        for i, batch in enumerate(learner.batches(memory, at)):
+            learner.model.zero_grad(set_to_none=False)
+            learner.backward(as_batch([memory[k] for k in batch]), None, f"dropout {at}, batch {i}")
+            learner.clip()
+            part = _flat(held).mul_(len(batch) / len(memory))
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+
+def _flat(parameters: list[torch.nn.Parameter]) -> Tensor:
+    """[P] a copy of all gradients."""
+    return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+
+
+def _put(parameters: list[torch.nn.Parameter], gradient: Tensor) -> None:
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        assert parameter.grad is not None
+        parameter.grad.copy_(part.view_as(parameter))

@@ -1,0 +1,53 @@
+"""LAMOL: language modeling for lifelong language learning (Sun, Ho and Lee 2020, arXiv 1909.03329).
+
+The model learns to answer and, by the LM loss, to write whole examples: context, question and answer after a token that
+asks for one. Before a new task it writes pseudo-samples of the tasks it knows, and learns them again with the new one.
+As the official code runs it (``utils.py``, ``create_extra_data``): the number of pseudo-samples is a share of the *new*
+task's size, divided among the old ones; what does not have exactly one ``__ans__`` is dropped and not replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clray.language.learner import GENERATE, LanguageMethod, TrainingSettings
+
+
+class Lamol(LanguageMethod):
+    """Replays what the model itself writes."""
+
+    class Settings(TrainingSettings):
+        gamma: Annotated[float, Field(ge=0)] = 0.2
+        """γ: pseudo-samples before a task, as a share of its training examples. With 0 there are none, but the LM loss
+        stays."""
+        tokens: Literal["shared", "task"] = "shared"
+        """Whether one token asks for an example of any task (the paper's GEN) or each has its own (TASK, official
+        ``--add_task_tokens``)."""
+        samples: Literal["generated", "real"] = "generated"
+        """``real`` (official ``--real_sample``): real examples of the old tasks instead, drawn with replacement."""
+        lm_lambda: Annotated[float, Field(gt=0)] = 0.25
+        """λ: the weight of the LM loss."""
+
+    def __init__(self, settings: Settings, learner: object) -> None:
+        super().__init__(settings, learner)  # type: ignore[arg-type]
+        self.lm_lambda = settings.lm_lambda
+
+    def generation_token(self, task: str) -> str:
+        return GENERATE if self.settings.tokens == "shared" else f"__{task}__"
+
+    def samples_wanted(self, task: int) -> list[int]:
+        if self.settings.samples == "real" or not task:
+            return []
+        count = self._replayed(task)
+        return [earlier for earlier in range(task) for _ in range(count // task)]
+
+    def real_samples(self, task: int) -> list[tuple[int, int]]:
+        if self.settings.samples == "generated" or not task:
+            return []
+        return [(earlier, self._replayed(task) // task) for earlier in range(task)]
+
+    def _replayed(self, task: int) -> int:
+        return math.ceil(len(self.learner.tasks[task].train) * self.settings.gamma)

@@ -1,0 +1,108 @@
+"""The language track: what it tells of its settings, and the trial it makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from clray.language import data as sources
+from clray.language.methods import METHODS, find
+from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.tracks import Kind
+from clray.training import Training
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def kinds() -> list[Kind]:
+    """Its one benchmark; see ``clray.tracks.Track``."""
+    from clray.language.benchmarks import BENCHMARKS
+
+    return [Kind("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
+
+
+def resolve(declared: dict[str, Any]) -> dict[str, Any]:
+    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    from clray.language.benchmarks import BENCHMARKS
+    from clray.language.models import Settings
+
+    name, method = declared["benchmark"].get("name"), declared["method"]
+    if name not in BENCHMARKS:
+        raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
+    if method not in METHODS:
+        raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), METHODS)}")
+    return {
+        "benchmark": check_settings("benchmark", BENCHMARKS[name], declared["benchmark"]).model_dump(mode="json"),
+        "model": check_settings("model", Settings, declared["model"]).model_dump(mode="json"),
+        "method": method,
+        "hyperparameters": check_settings(
+            "hyperparameters", find(method).Settings, declared["hyperparameters"]
+        ).model_dump(mode="json"),
+    }
+
+
+def data(trial: Trial, fetch: bool) -> dict[str, Any]:
+    """The texts, and the weights or the vocabulary, that a trial would use here; see ``clray.tracks.Track``."""
+    from clray.language.models import Settings, describe
+
+    texts = sources.locate(trial.benchmark["tasks"], fetch)
+    model = describe(Settings(**trial.model), fetch)
+    both = f"{texts['fingerprint']} {model['fingerprint']}"
+    described = {
+        "name": f"{texts['name']} and {model['name']}",
+        "source": texts["source"],
+        "fingerprint": hashlib.sha256(both.encode()).hexdigest(),
+        "texts": texts,
+        "model": model,
+    }
+    for remark in ("partial", "unverified"):
+        said = [part[remark] for part in (texts, model) if remark in part]
+        described |= {remark: "; ".join(said)} if said else {}
+    return described
+
+
+def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
+    """The trial, ready to begin."""
+    from clray.language.language_training import LanguageTraining
+
+    return LanguageTraining(trial, data, device)
+
+
+def module_of(method: str) -> str:
+    """The name of a method's file; see ``clray.tracks.Track``."""
+    return METHODS[method].partition(":")[0]
+
+
+def loop_of(method: str) -> str:
+    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    return "language_training"
+
+
+_LENGTHS = {
+    "squad1": 190,
+    "squad2": 190,
+    "wikisql": 110,
+    "iwslt.en.de": 60,
+    "cnn_dailymail": 900,
+    "multinli.in.out": 60,
+}
+"""Tokens of an example, roughly, where it is not some hundred as in text classification."""
+_SHORT = ("sst", "srl", "srl_gs", "woz.en", "zre", "schema")
+_FLOPS = 5e10
+"""What a core has to give in a second."""
+
+
+def estimate(trial: Trial) -> float:
+    """Seconds on one core; see ``clray.tracks.Track``. Counted from sizes: six operations a parameter and token."""
+    from clray.language.tasks import TASKS
+
+    settings, model = trial.hyperparameters, trial.model
+    width = model["layers"] * 12 * model["width"] ** 2 + model["vocabulary_size"] * model["width"]
+    parameters = width if model["name"] == "scratch" else 124e6
+    tokens = 0.0
+    for task in trial.benchmark["tasks"]:
+        count = (TASKS[task].sizes or (1000, 0, 0))[0]
+        count = min(count, trial.benchmark["train_per_task"] or count)
+        length = 40 if task in _SHORT else 12 if task.startswith("scan.") else _LENGTHS.get(task, 110)
+        tokens += count * length * settings["epochs"] * (1 + settings.get("gamma", 0))
+    return 20 + 6 * parameters * tokens * (2 if trial.method == "lamol" else 1) / _FLOPS
