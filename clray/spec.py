@@ -383,7 +383,7 @@ def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
 def _assign(data: dict[str, Any], item: str) -> None:
     """Apply one ``--set a.b.c=value`` to the content of a sweep file; the value is read as YAML."""
     name, equals, text = item.partition("=")
-    keys = name.split(".")
+    keys = _keys(name, data.get("variants", {}))
     if not equals or not all(keys):
         raise DeclarationError(f"--set {item}: expected KEY=VALUE, such as benchmark.tasks=5")
     try:
@@ -401,6 +401,19 @@ def _assign(data: dict[str, Any], item: str) -> None:
             raise DeclarationError(f"--set {item}: {key!r} holds no keys")
         node[key] = node = dict(inner)  # a copy: by an alias, YAML lets two keys hold one and the same mapping
     node[keys[-1]] = value
+
+
+def _keys(name: str, variants: Any) -> list[str]:
+    """The keys of a dotted name; a variant's own name may hold dots, too."""
+    first, dot, rest = name.partition(".")
+    if first != "variants" or not dot:
+        return name.split(".")
+    named = [known for known in variants if rest == known or rest.startswith(f"{known}.")]
+    if not named:
+        return name.split(".")
+    variant = max(named, key=len)
+    below = rest[len(variant) + 1 :]
+    return [first, variant, *(below.split(".") if below else [])]
 
 
 def find_sweep(name: str) -> Path:
@@ -711,6 +724,9 @@ class Reproduction(Declared):
             if chosen:
                 loaded[name] = sweep.keep({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
+        for table in self.tables:
+            if table.sweep in loaded:
+                table.check_orders(loaded[table.sweep])
         return loaded
 
     def _filling(self, row: Row | SearchRow, sweep: str, present: Mapping[str, dict[str, Any]]) -> list[str]:

@@ -71,8 +71,8 @@ def samples_command(
     if task is not None and task not in tasks:
         raise DeclarationError(f"--task {task}: no pseudo-samples are of it; {one_of(task, tasks)}")
     samples = [sample for sample in samples if task is None or sample.of == task]
-    groups = {(t.after, t.of): t for t in tallies(samples)}
-    members = {pair: [s for s in samples if (s.after, s.of) == pair] for pair in groups}
+    groups = {(t.before, t.of): t for t in tallies(samples)}
+    members = {pair: [s for s in samples if (s.before, s.of) == pair] for pair in groups}
     if as_json:
         shown = [sample._asdict() for group in members.values() for sample in group[:count]]
         print(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
@@ -90,7 +90,7 @@ def _show_samples(tally: Tally, samples: list[Sample], console: Console) -> None
     from rich.text import Text
 
     reasons = "".join(f", {number} dropped ({reason})" for reason, number in tally.dropped.items())
-    console.print(f"\n{tally.of}, before {tally.after}: {tally.kept} kept{reasons}", markup=False)
+    console.print(f"\n{tally.of}, before {tally.before}: {tally.kept} kept{reasons}", markup=False)
     table = Table(show_lines=True)
     for heading in ("context and question", "answer"):
         table.add_column(heading, overflow="fold")
