@@ -45,6 +45,33 @@ variants:
   stable: {method: stable_sgd, lr: 0.1, gamma: 0.9}
 """
 
+# Episodes: a stop comes every ten seconds, so a trial takes some more.
+EPISODES = """
+version: 1
+paper: metaseq2seq
+track: episodes
+benchmark: {name: scan_around_right, validation: 2}
+model: {embedding: 100}
+evaluate: 200
+seeds: [0]
+variants:
+  meta-seq2seq: {method: meta_seq2seq, episodes: 400}
+"""
+
+# Language tasks: a stop after each training and each test.
+LANGUAGE = """
+version: 1
+paper: lamol
+track: language
+benchmark: {name: text-stream, tasks: [scan.actions, scan.first, scan.count], train_per_task: 200, test_per_task: 40}
+model: {name: scratch, layers: 2, width: 64, heads: 2, positions: 96, vocabulary_size: 300}
+seeds: [0]
+task_orders: [[scan.first, scan.actions, scan.count]]
+variants:
+  lamol: {method: lamol, gamma: 0.2, epochs: 3, lr: 0.003}
+  mas: {method: mas, epochs: 3, lr: 0.003}
+"""
+
 
 def planned(file: Path, store: Store) -> Plan:
     sweep = load_sweep(file)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from launching import (
+    EPISODES,
+    LANGUAGE,
     LONG,
     ROOT,
     TASKS,
@@ -35,7 +37,6 @@ from clray.results import Record, Store
 from clray.spec import load_sweep
 from clray.tracks import track
 from clray.training import run
-from clray.vision.data import locate
 
 pytestmark = pytest.mark.slow
 
@@ -96,14 +97,17 @@ def test_a_killed_worker_is_started_again_and_goes_on(
     assert numbers(store) == numbers(undisturbed)
 
 
-def test_so_it_is_with_training_task_by_task(ray_tmpdir: Path, tmp_path: Path) -> None:
-    sweep, store = tmp_path / "tasks.yaml", Store(tmp_path / "results")
-    sweep.write_text(TASKS)
+@pytest.mark.parametrize("declared", [TASKS, EPISODES, LANGUAGE], ids=["task by task", "episodes", "language"])
+def test_so_it_is_with_other_ways_to_train(declared: str, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """Also beside the same trial in a plain process, where nothing of Ray or the store is."""
+    sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "results")
+    sweep.write_text(declared)
     survive_killed_workers(sweep, store, ray_tmpdir)
-    digits = locate("mnist", "embedded")
     for cell in load_sweep(sweep).cells:
-        alone = run(track("vision").train(cell.trial, digits, "cpu"))
-        record = store.read(cell.trial.id(digits["fingerprint"]))
+        side = track(cell.trial.track)
+        data = side.data(cell.trial, fetch=False)
+        alone = run(side.train(cell.trial, data, "cpu"))
+        record = store.read(cell.trial.id(data["fingerprint"]))
         assert isinstance(record, Record)
         assert record.measurements == alone, cell.variant
 
