@@ -88,21 +88,29 @@ _LENGTHS = {
 }
 """Tokens of an example, roughly, where it is not some hundred as in text classification."""
 _SHORT = ("sst", "srl", "srl_gs", "woz.en", "zre", "schema")
-_FLOPS = 5e10
-"""What a core has to give in a second."""
+_CORE, _GPU = 5e10, 5e13
+"""Operations that a core, and a GPU in 16 bits, have to give in a second."""
+_UPDATE = 0.05
+"""Seconds that an update of GPT-2 takes on a GPU, however small the batch is."""
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core; see ``clray.tracks.Track``. Counted from sizes: six operations a parameter and token."""
+    """Seconds on one core, of a pretrained model on one GPU; see ``clray.tracks.Track``.
+
+    Counted, not measured: six operations a parameter and token, twice where the LM loss is learned too.
+    """
     from clray.language.tasks import TASKS
 
     settings, model = trial.hyperparameters, trial.model
-    width = model["layers"] * 12 * model["width"] ** 2 + model["vocabulary_size"] * model["width"]
-    parameters = width if model["name"] == "scratch" else 124e6
-    tokens = 0.0
+    scratch = model["name"] == "scratch"
+    parameters = model["layers"] * 12 * model["width"] ** 2 + model["vocabulary_size"] * model["width"]
+    tokens = updates = 0.0
     for task in trial.benchmark["tasks"]:
         count = (TASKS[task].sizes or (1000, 0, 0))[0]
         count = min(count, trial.benchmark["train_per_task"] or count)
         length = 40 if task in _SHORT else 12 if task.startswith("scan.") else _LENGTHS.get(task, 110)
-        tokens += count * length * settings["epochs"] * (1 + settings.get("gamma", 0))
-    return 20 + 6 * parameters * tokens * (2 if trial.method == "lamol" else 1) / _FLOPS
+        seen = count * settings["epochs"] * (1 + settings.get("gamma", 0))
+        tokens += seen * length
+        updates += seen / max(count // settings["min_steps"], settings["min_batch"])
+    operations = 6 * (parameters if scratch else 124e6) * tokens * (2 if trial.method == "lamol" else 1)
+    return 20 + (operations / _CORE if scratch else operations / _GPU + updates * _UPDATE)
