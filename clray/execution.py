@@ -167,8 +167,11 @@ class Execution:
                 self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
                 # A checkpoint knows of those that saved, the claim of one who died also of those that did not.
                 self.executions = max(state.get("executions", []), self.executions, key=len)
-            except (CheckpointError, KeyError, TypeError, RuntimeError):
+            except (CheckpointError, KeyError, TypeError, RuntimeError) as error:
+                if gpu.is_out_of_memory(error):
+                    raise
                 # Not to be continued, though its checksum holds. The one before it may do, or the start.
+                del self._training  # a large model, and there may be no room for two
                 self._training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
                 continue
             self.resumed = self._training.progress

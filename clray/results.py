@@ -517,7 +517,8 @@ def checkpoint_state(id: str, content: bytes) -> dict[str, Any]:
     import torch
 
     try:
-        loaded = torch.load(io.BytesIO(content), weights_only=True)
+        # To the CPU: whoever goes on may be on another device, and on the same there is no room for it twice.
+        loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         owner, state = loaded["id"], loaded["state"]
     except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error, pickle.UnpicklingError) as error:
         raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {error}") from None

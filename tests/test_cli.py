@@ -420,3 +420,10 @@ class TestInit:
     def test_a_name_that_is_taken_is_not_proposed(self, place):
         assert '"my_gem": "my_gem:Gem"' in here("init", "gem", "--like", "vision/gem")
         assert '"my_2nd": "my_2nd:Mer"' in here("init", "2nd", "--like", "mer")
+
+
+def test_a_device_that_is_not_here_is_one_error(tiny: Path, tmp_path: Path) -> None:
+    for device in ("cuda:99", "gpu"):
+        command = ["run", str(tiny), "--variant", "online", "--device", device, "--results", str(tmp_path)]
+        with pytest.raises(ClrayError, match=f"--device {device}: not a device of this machine; allowed: cpu"):
+            CliRunner().invoke(app, command, catch_exceptions=False)

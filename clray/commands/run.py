@@ -93,6 +93,23 @@ def _launch(
         raise unwritten
 
 
+def check_device(device: str) -> None:
+    """See that ``--device`` names one of this machine.
+
+    Raises:
+        DeclarationError: it does not.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    allowed = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if len(allowed) > 1:
+        allowed.insert(1, "cuda")
+    if device not in allowed:
+        raise DeclarationError(f"--device {device}: not a device of this machine; allowed: {', '.join(allowed)}")
+
+
 def run_command(
     name: Annotated[str, typer.Argument(metavar="FILE", help="A sweep, or a sweep file.")],
     variant: Annotated[str, typer.Option("--variant", metavar="V", help="The variant to run.")],
@@ -106,6 +123,7 @@ def run_command(
     from clray.execution import Execution
     from clray.planning import plan
 
+    check_device(device)
     target = target_of(name, selected(quick, [variant], str(seed), set_))
     store = store_at(results)
     trials = plan(target.sweeps, store, download=True).trials

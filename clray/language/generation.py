@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from clray.language.batching import padded
+from clray.language.losses import logits
 
 Uniforms = Callable[[int], "np.ndarray[Any, Any]"]
 """Of a prompt's index its own numbers in [0, 1), as many as tokens may be drawn."""
@@ -159,9 +160,7 @@ class _Reader:
         self.model = model
         self.tokens = padded(prompts, 0, left=True).to(device)
         self.mask = padded([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
-        known = inspect.signature(model.forward).parameters
-        self.caches = "past_key_values" in known
-        self.options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self.caches = "past_key_values" in inspect.signature(model.base_model.forward).parameters
         self.past: Any = None
         self.logits = self._read(self.tokens)
 
@@ -177,12 +176,10 @@ class _Reader:
     def _read(self, tokens: Tensor) -> Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         caching = {"past_key_values": self.past, "use_cache": True} if self.caches else {}
-        found = self.model(
-            input_ids=tokens, attention_mask=self.mask, position_ids=positions, **caching, **self.options
-        )
+        found = self.model.base_model(input_ids=tokens, attention_mask=self.mask, position_ids=positions, **caching)
         if self.caches:
             self.past = found.past_key_values
-        return found.logits[:, -1]
+        return logits(self.model, found.last_hidden_state[:, -1])
 
     def keep(self, rows: np.ndarray[Any, Any]) -> None:
         """Go on with these rows alone."""

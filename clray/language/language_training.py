@@ -11,7 +11,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from clray.errors import CheckpointError, DeclarationError
+import torch
+
+from clray.errors import CheckpointError, DataError, DeclarationError
 from clray.language import data as sources
 from clray.language import models
 from clray.language.benchmarks import BENCHMARKS
@@ -27,8 +29,9 @@ from clray.training import generator
 
 _STOP_AFTER = 10.0
 """Seconds after which ``advance`` returns even in the middle of a phase."""
-_TOKENS_AT_ONCE = 16_384
-"""What is written together, prompts and answers: it changes how long that takes, and no number."""
+_TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 131_072}
+"""What is written together, prompts and answers, in tokens. It changes how long that takes, and what is written only
+where rounding decides."""
 _SHARES = {"replay": 0.1, "train": 0.7, "consolidate": 0.05, "test": 0.15}
 """Of a visit, what a phase is counted as; for the progress bar."""
 PHASES = tuple(_SHARES)
@@ -42,6 +45,9 @@ class LanguageTraining:
             raise DeclarationError(f"evaluate: {trial.evaluate}: text-stream allows only after_task")
         if trial.randomness != "clray":
             raise DeclarationError("randomness: official: the official code draws without seeds; allowed: clray")
+        if trial.precision == "bfloat16" and device.startswith("cuda") and not has_bfloat16():
+            name = torch.cuda.get_device_name(device)
+            raise DeclarationError(f"precision: bfloat16: {name} has none but by emulation; allowed: float32")
         self.trial, self.device = trial, device
         benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
         tasks = benchmark.taken(sources.load(data["texts"]))
@@ -62,6 +68,8 @@ class LanguageTraining:
         self.method: LanguageMethod = method(settings, self.learner)
         every = list(range(len(self.tasks)))
         self.visits = [every] if method.merged else [[task] for task in every]
+        self._refuse_long_examples()
+        self._at_once = _TOKENS_AT_ONCE[torch.device(device).type]
         self.visit, self.phase, self.epoch, self.batch = 0, "replay", 0, 0
         self.written: list[list[int]] = []
         """Of this visit: the pseudo-samples, their generation token first."""
@@ -79,6 +87,19 @@ class LanguageTraining:
         self._batches: list[list[int]] = []
         self._asked: dict[int, list[Encoded]] = {}
         self._longest_answers: dict[int, int] = {}
+
+    def _refuse_long_examples(self) -> None:
+        """An example that the model cannot read is an error before hours of training, not after them."""
+        longest = self.learner.longest
+        for task in self.tasks:
+            for test, examples in ((False, task.train), (True, task.test)):
+                for example in examples:
+                    # A token is a byte at least: most examples need not be encoded for it.
+                    if len(example.question) + len(example.answers[0]) > longest // 4 - 8:
+                        try:
+                            encode(example, self.learner.vocabulary, 0, longest, self.learner.settings.use_sep, test)
+                        except DataError as error:
+                            raise DataError(f"{task.name}: {error}") from None
 
     # ----------------------------------------------------------------------------------------------------------
     # Where the trial is
@@ -135,7 +156,7 @@ class LanguageTraining:
 
     def _replay(self, deadline: float) -> list[Measurement] | None:
         wanted = self._wanted()
-        at_once = max(_TOKENS_AT_ONCE // self.learner.longest, 1)
+        at_once = max(self._at_once // self.learner.longest, 1)
         while len(self.written) < len(wanted):
             begin = len(self.written)
             numbers = list(range(begin, min(begin + at_once, len(wanted))))
@@ -244,7 +265,7 @@ class LanguageTraining:
     def _answer_next(self, task: int, questions: list[Encoded]) -> None:
         begin = len(self.answers[task])
         room = max(self._answer_room(task, row) for row in questions)
-        at_once = max(_TOKENS_AT_ONCE // (len(questions[-1].cq) + room), 1)
+        at_once = max(self._at_once // (len(questions[-1].cq) + room), 1)
         part = questions[begin : begin + at_once]
         purpose = f"answers {self.visit} {task}"
         found = self.learner.write(
@@ -304,7 +325,8 @@ class LanguageTraining:
         text, read = vocabulary.decode(ids), parse_sample(ids, vocabulary, self.learner.longest)
         if read is None:
             count = ids.count(vocabulary.ans)
-            return Sample(*names, ids, text, text, None, f"{count or 'no'} __ans__" + " in it" * (count > 1))
+            reason = f"{count or 'no'} __ans__" if count != 1 else "no single __sep__ before __ans__"
+            return Sample(*names, ids, text, text, None, reason)
         answer = [token for token in read.cqa[len(read.cq) :] if token != vocabulary.eos]
         return Sample(*names, ids, text, vocabulary.decode(read.cq[:-1]), vocabulary.decode(answer), "")
 
@@ -347,5 +369,12 @@ class LanguageTraining:
             if self._encoded:
                 self._draw_batches()
             self.learner.load_state_dict(state["learner"])
+        except torch.OutOfMemoryError:
+            raise  # not the checkpoint's fault: a larger share of the GPU may do
         except (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 itself."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)

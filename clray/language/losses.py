@@ -125,7 +125,7 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     ends = [next(place for place, token in enumerate(row) if token != FILL) for row in batch.Y]
     rows = [row[: end + 1] for row, end in zip(batch.cqa, ends, strict=True)]
     places = np.array(list(accumulate(map(len, rows)))) - 1
-    return _logits(model, hidden_at(model, rows, places))
+    return logits(model, hidden_at(model, rows, places))
 
 
 def hidden_at(model: Any, rows: Rows, places: np.ndarray) -> Tensor:
@@ -170,9 +170,14 @@ def _body(model: Any, ids: Tensor, **given: Any) -> Tensor:
     return model.base_model(use_cache=False, **given).last_hidden_state
 
 
-def _logits(model: Any, hidden: Tensor) -> Tensor:
-    """[m, V], with what some architectures do to them last."""
-    logits, config = model.get_output_embeddings()(hidden), model.config.get_text_config()
+def logits(model: Any, hidden: Tensor) -> Tensor:
+    """[m, V] of last hidden states [m, width], with what some architectures do to them last.
+
+    In 32 bits in any precision: a pretrained GPT-2's logits lie around -100, where bfloat16 has steps of a half.
+    """
+    config = model.config.get_text_config()
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits = model.get_output_embeddings()(hidden.float())
     if getattr(config, "logit_scale", None) is not None:  # Cohere
         logits = logits * config.logit_scale
     if getattr(config, "logits_scaling", None) is not None:  # Granite
@@ -296,7 +301,7 @@ def _cross_entropy(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     )
     if plain:
         return _CrossEntropy.apply(hidden, head.weight, targets)
-    return cross_entropy(_logits(model, hidden), targets, reduction="none")
+    return cross_entropy(logits(model, hidden), targets, reduction="none")
 
 
 class _Lookup(torch.autograd.Function):

@@ -173,7 +173,18 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
         raise DataError(f"{folder}: no causal language model that transformers can load: {reason}") from None
     if missing := sorted(map(str, {*loaded["missing_keys"], *loaded["mismatched_keys"]})):
         raise DataError(f"{folder}: weights of the model are missing or of another size: {', '.join(missing[:3])} …")
+    if not _is_causal(model):
+        raise DataError(f"{folder}: not a causal language model: its {model.config.model_type} sees what comes later")
     return model
+
+
+def _is_causal(model: torch.nn.Module) -> bool:
+    """Whether what it makes of a token is the same whatever follows: ``transformers`` loads BERT for a decoder, too."""
+    import torch
+
+    with torch.inference_mode():
+        one, other = model.eval()(torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
+    return torch.allclose(one, other, atol=1e-4)
 
 
 def grow(model: torch.nn.Module, count: int, seed: int) -> None:

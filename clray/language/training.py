@@ -104,13 +104,15 @@ def estimate(trial: Trial) -> float:
     settings, model = trial.hyperparameters, trial.model
     scratch = model["name"] == "scratch"
     parameters = model["layers"] * 12 * model["width"] ** 2 + model["vocabulary_size"] * model["width"]
-    tokens = updates = 0.0
+    tokens = updates = remembered = 0.0
     for task in trial.benchmark["tasks"]:
         count = (TASKS[task].sizes or (1000, 0, 0))[0]
         count = min(count, trial.benchmark["train_per_task"] or count)
         length = 40 if task in _SHORT else 12 if task.startswith("scan.") else _LENGTHS.get(task, 110)
         seen = count * settings["epochs"] * (1 + settings.get("gamma", 0))
-        tokens += seen * length
-        updates += seen / max(count // settings["min_steps"], settings["min_batch"])
+        batch = max(count // settings["min_steps"], settings["min_batch"])
+        tokens += seen * length * (1 + remembered / batch)
+        updates += seen / batch * (1 + remembered / batch)
+        remembered += count * settings.get("memory", 0)  # GEM looks at all of it before every update
     operations = 6 * (parameters if scratch else 124e6) * tokens * (2 if trial.method == "lamol" else 1)
     return 20 + (operations / _CORE if scratch else operations / _GPU + updates * _UPDATE)

@@ -368,3 +368,13 @@ def test_importing_and_declaring_load_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_that_sees_what_comes_later_is_refused(tmp_path: Path) -> None:
+    """``transformers`` loads BERT as if it were a decoder, and only warns."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertLMHeadModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(DataError, match="not a causal language model: its bert sees what comes later"):
+        build(Settings(name=str(tmp_path / "bert")), stream_vocabulary(TEXTS, 280), 0)

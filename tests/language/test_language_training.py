@@ -13,7 +13,7 @@ from language_trials import TASKS, begin, make_trial
 from clray.errors import CheckpointError, DataError, DeclarationError
 from clray.execution import Keeping
 from clray.language import export
-from clray.language.training import data, estimate, loop_of, module_of, resolve
+from clray.language.training import data, estimate, loop_of, module_of, resolve, train
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.provenance import code_digest
 from clray.spec import SettingError, load_sweep
@@ -54,7 +54,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(name, monkeypatch):
     whole = begin(trial)
     wanted = run(whole)
     monkeypatch.setattr("clray.language.language_training._STOP_AFTER", 0.5)
-    monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", 100)
+    monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 100})
     monkeypatch.setattr("clray.language.language_training.time", Ticking())
     training, measured, stops = begin(trial), [], 0
     while training.progress < 1:
@@ -166,7 +166,7 @@ class TestPseudoSamples:
         trial = make_trial("lamol", gamma=1.0)
         whole = begin(trial)
         run(whole)
-        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", 100)
+        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 100})
         parts = begin(trial)
         run(parts)
         assert whole.samples == parts.samples
@@ -233,7 +233,7 @@ class TestTests:
     def test_answers_do_not_depend_on_what_is_answered_beside_them(self, monkeypatch):
         trial = make_trial()
         whole = run(begin(trial))
-        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", 1)
+        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 1})
         assert run(begin(trial)) == whole
 
     def test_predictions_stand_beside_the_right_answers(self):
@@ -270,6 +270,15 @@ def test_bfloat16_learns_nearly_the_same():
         losses[precision] = [m.value for m in measured if m.metric == "train_loss"]
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
+    """It would emulate it, slowly."""
+    monkeypatch.setattr("clray.language.language_training.has_bfloat16", lambda: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla V100")
+    trial = make_trial(precision="bfloat16")
+    with pytest.raises(DeclarationError, match="bfloat16: Tesla V100 has none but by emulation; allowed: float32"):
+        train(trial, data(trial, fetch=False), "cuda")
 
 
 def test_the_process_generators_are_left_alone():
@@ -342,10 +351,27 @@ class TestSettings:
         with pytest.raises(CheckpointError):
             begin(make_trial()).load_state_dict({"trial": make_trial().declaration, "at": [0, "train", 0, 0]})
 
+    def test_memory_that_runs_out_is_not_the_checkpoints_fault(self, monkeypatch):
+        """Else a trial would begin again where a larger share of the GPU is all that it needs."""
+        training = begin(make_trial())
+        state = training.state_dict()
+
+        def full(_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(training.learner, "load_state_dict", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            training.load_state_dict(state)
+
+    def test_an_example_too_long_is_named_before_training(self):
+        with pytest.raises(DataError, match=r"^scan.actions: example .* the model reads at most 40"):
+            begin(make_trial(tasks=TASKS, model={"positions": 40}))
+
     def test_the_track_knows_its_files(self):
         assert loop_of("lamol") == "language_training"
         assert module_of("ewc") == "ewc"
         assert code_digest("language", "ewc") != code_digest("language", "gem")
+        assert estimate(make_trial("gem", epochs=4)) > estimate(make_trial(epochs=4))
         assert estimate(make_trial(epochs=4)) > estimate(make_trial(epochs=2)) > 0
 
     def test_artifacts_are_kept(self):

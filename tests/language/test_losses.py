@@ -221,3 +221,13 @@ def test_answer_logits_are_those_after_the_question() -> None:
         found = answer_logits(model, batch)
         for row, logits in zip(batch.cqa, found, strict=True):
             torch.testing.assert_close(logits, model(torch.tensor([row[: row.index(3) + 1]])).logits[0, -1])
+
+
+def test_logits_are_of_32_bits_in_bfloat16() -> None:
+    """A pretrained GPT-2's lie around -100, where bfloat16 would make many of them one."""
+    model = made("gpt2")
+    hidden = torch.randn(2, model.config.n_embd)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses.logits(model, hidden)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, hidden @ model.lm_head.weight.t())
