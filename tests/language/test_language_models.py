@@ -94,8 +94,9 @@ def test_attention_is_the_scaled_dot_product(small: Vocabulary, llama: Path, mon
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     for settings in (Settings(**SMALL), Settings(name=str(llama))):
+        model = build(settings, small, 0)
         calls.clear()
-        build(settings, small, 0)(torch.zeros(1, 4, dtype=torch.int64))
+        model(torch.zeros(1, 4, dtype=torch.int64))
         assert len(calls) == 2  # one a layer
 
 
