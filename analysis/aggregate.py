@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.verdict import Sample, sample
+from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
 from clray.results import Problem, Record, Store
 from clray.spec import Cell, Sweep

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from analysis.aggregate import Run
+from clray.analysis.aggregate import Run
 from clray.results import Problem, Store
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.aggregate import Gathered, Order, Results, Runs, gather, read, select
-from analysis.verdict import Judgement, Outcome, Question, Sample, judge, published
+from clray.analysis.aggregate import Gathered, Order, Results, Runs, gather, read, select
+from clray.analysis.verdict import Judgement, Outcome, Question, Sample, judge, published
 from clray.results import Problem, Store
 from clray.spec import (
     Claim,

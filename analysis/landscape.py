@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import plots
+from clray.analysis import plots
 from clray.metrics import Matrix, Measurement, accuracy_matrix
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, model_validator
 
-from analysis import plots
-from analysis.aggregate import Run
-from analysis.artifacts import first_kept
+from clray.analysis import plots
+from clray.analysis.aggregate import Run
+from clray.analysis.artifacts import first_kept
 from clray.metrics import Matrix
 from clray.results import Problem, Store
 

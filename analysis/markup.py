@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.comparison import ComparedTable, Comparison
-from analysis.orders import blocks
-from analysis.words import (
+from clray.analysis.comparison import ComparedTable, Comparison
+from clray.analysis.orders import blocks
+from clray.analysis.words import (
     column_titles,
     difference_text,
     heading,

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.aggregate import Order, Runs, order_name
-from analysis.comparison import ComparedCell, ComparedRow, ComparedTable
-from analysis.words import number, undecided, verdict_text
+from clray.analysis.aggregate import Order, Runs, order_name
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable
+from clray.analysis.words import number, undecided, verdict_text
 
 LOWER_IS_BETTER = ("forgetting", "F")
 

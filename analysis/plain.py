@@ -8,11 +8,11 @@ import json as json_format
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.aggregate import known_metrics
-from analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
-from analysis.orders import declared_orders, sensitivities, sensitivity_data
-from analysis.verdict import interval
-from analysis.words import notes, search_notes, setting_text
+from clray.analysis.aggregate import known_metrics
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
+from clray.analysis.verdict import interval
+from clray.analysis.words import notes, search_notes, setting_text
 
 
 def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:

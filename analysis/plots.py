@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.aggregate import Runs
-from analysis.comparison import ComparedCell, ComparedTable
-from analysis.orders import sensitivities
-from analysis.verdict import Outcome
-from analysis.words import number
+from clray.analysis.aggregate import Runs
+from clray.analysis.comparison import ComparedCell, ComparedTable
+from clray.analysis.orders import sensitivities
+from clray.analysis.verdict import Outcome
+from clray.analysis.words import number
 from clray.metrics import Matrix
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import landscape, looks, plots, samples, words
-from analysis.aggregate import Run, known_metrics, order_name
-from analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
-from analysis.orders import Block, blocks, sensitivities
-from analysis.verdict import OUTCOMES, interval
+from clray.analysis import landscape, looks, plots, samples, words
+from clray.analysis.aggregate import Run, known_metrics, order_name
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from clray.analysis.orders import Block, blocks, sensitivities
+from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
 from clray.results import Problem, Store

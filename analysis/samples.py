@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, TypeAdapter
 
-from analysis.aggregate import Run
-from analysis.artifacts import first_kept
+from clray.analysis.aggregate import Run
+from clray.analysis.artifacts import first_kept
 from clray.results import Problem, Store
 
 NAME = "samples.json"

@@ -4,9 +4,9 @@ Every form says the same: each cell ours and published with its ± and number of
 and the verdict; and with them the data that was used, what is missing, the margins, and how the tests were corrected.
 """
 
-from analysis.comparison import Comparison, compare, shell_flags
-from analysis.markup import latex, markdown
-from analysis.plain import csv, json
-from analysis.terminal import text
+from clray.analysis.comparison import Comparison, compare, shell_flags
+from clray.analysis.markup import latex, markdown
+from clray.analysis.plain import csv, json
+from clray.analysis.terminal import text
 
 __all__ = ["Comparison", "compare", "csv", "json", "latex", "markdown", "shell_flags", "text"]

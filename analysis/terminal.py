@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
-from analysis.orders import Block, blocks
-from analysis.verdict import Outcome
-from analysis.words import (
+from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
+from clray.analysis.orders import Block, blocks
+from clray.analysis.verdict import Outcome
+from clray.analysis.words import (
     column_titles,
     difference_text,
     heading,

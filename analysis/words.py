@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.aggregate import Gathered, Runs
-from analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
-from analysis.verdict import ALPHA, OUTCOMES, POWER
+from clray.analysis.aggregate import Gathered, Runs
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
+from clray.analysis.verdict import ALPHA, OUTCOMES, POWER
 from clray.spec import Paper
 
 KINDS = {

@@ -1,8 +1,8 @@
 """What a page about a reproduction shows, declared once: W&B's page and the HTML report draw the same panels.
 
 Pure functions from what is declared (a reproduction, its sweeps) to plain data. Who draws, and from which numbers, is
-decided elsewhere: ``clray.tracking.dashboards`` lets W&B draw from the runs that were published, ``analysis.report``
-draws from the store.
+decided elsewhere: ``clray.tracking.dashboards`` lets W&B draw from the runs that were published,
+``clray.analysis.report`` draws from the store.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -27,7 +28,8 @@ def test_it_holds_every_declaration_and_template(wheel: Path) -> None:
     for folder in ("sweeps", "reproduce"):
         for file in (ROOT / folder).rglob("*.yaml"):
             assert f"clray/declared/{file.relative_to(ROOT)}" in names
-    assert "analysis/templates/report.html.j2" in names
+    assert "clray/analysis/templates/report.html.j2" in names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"clray"}, "no other name is taken"
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
 
 
@@ -52,3 +54,19 @@ def test_its_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
     plan = clray("plan", "mer_rotations", "--quick", "--only", "online", "--set", "benchmark.source=embedded")
     assert "3 trials" in plan
     assert not (tmp_path / "results").exists()
+
+
+def test_files_of_a_user_hide_nothing_of_clray(wheel: Path, tmp_path: Path) -> None:
+    """``python -m`` looks in the current folder first: names that users give their own files must not be clray's."""
+    (tmp_path / "mine").mkdir()
+    for name in ("analysis", "sweeps", "reproduce", "results", "tests"):
+        (tmp_path / "mine" / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    for installation in (ROOT, tmp_path / "site"):
+        command = [sys.executable, "-m", "clray.reproduce", "mer_rotations", "--quick", "--only", "online", "--local"]
+        command += ["--set", "benchmark.source=embedded", "--set", "benchmark.train_per_task=20"]
+        environment = {**os.environ, "PYTHONPATH": str(installation)}
+        run = subprocess.run(command, cwd=tmp_path / "mine", env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert list((tmp_path / "mine" / "results" / "reports").glob("*.html"))
+        shutil.rmtree(tmp_path / "mine" / "results")

@@ -13,7 +13,7 @@ from clray.commands.target import Target, selected, store_at, target_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.tables import Comparison
+    from clray.analysis.tables import Comparison
     from clray.dashboards import Dashboard
     from clray.results import Store
     from clray.tracking import Follower
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _publications(
     target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None
 ) -> list[Any]:
-    from analysis.tables import shell_flags
+    from clray.analysis.tables import shell_flags
     from clray.tracking import Publication
 
     table = target.name if target.reproduction else ""
@@ -35,7 +35,7 @@ def _publications(
 
 
 def _ready_tables(comparison: Comparison) -> dict[str, str]:
-    from analysis import tables
+    from clray.analysis import tables
 
     return {
         "table.md": tables.markdown(comparison),
@@ -71,7 +71,7 @@ def _dashboard(target: Target, store: Store, comparison: Comparison | None = Non
     Args:
         comparison: the target's, where there is one already.
     """
-    from analysis import tables
+    from clray.analysis import tables
     from clray.dashboards import dashboard
     from clray.spec import Selection
 

@@ -12,12 +12,12 @@ from clray.commands.target import Target, selected, store_at, target_of, termina
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.tables import Comparison
+    from clray.analysis.tables import Comparison
     from clray.results import Store
 
 
 def print_table(comparison: Comparison, form: Format, console: Console) -> None:
-    from analysis import tables
+    from clray.analysis import tables
 
     if form is Format.text:
         console.print(tables.text(comparison))
@@ -42,7 +42,7 @@ def table_command(
 
 def write_report_of(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
     """Write the page, into the store where no path is given. Returns where it is."""
-    from analysis.report import write_into_store, write_report
+    from clray.analysis.report import write_into_store, write_report
 
     if path:
         return str(write_report(comparison, path))

@@ -12,7 +12,7 @@ from clray.errors import DeclarationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.tables import Comparison
+    from clray.analysis.tables import Comparison
     from clray.results import Store
     from clray.spec import Reproduction, Selection, Sweep
 
@@ -33,7 +33,7 @@ class Target:
         return all(sweep.comparable for sweep in self.sweeps.values())
 
     def compare(self, store: Store) -> Comparison:
-        from analysis.tables import compare
+        from clray.analysis.tables import compare
 
         return compare(self.name, self.sweeps, store, self.reproduction)
 

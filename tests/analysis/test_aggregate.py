@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_records import EMBEDDED, REAL, of
 
-from analysis.aggregate import collapsed, gather, mean_matrix, overall_curve, read, seen_curve
+from clray.analysis.aggregate import collapsed, gather, mean_matrix, overall_curve, read, seen_curve
 from clray.metrics import Measurement
 from clray.results import Record
 from clray.spec import Selection, load_sweep
@@ -191,7 +191,7 @@ def test_matrix_and_curves():
 def test_importing_the_analysis_loads_nothing_heavy():
     heavy = ("torch", "ray", "wandb", "matplotlib", "jinja2", "scipy", "pyarrow")
     script = (
-        "import sys; import analysis.aggregate, analysis.verdict, analysis.tables, analysis.plots, analysis.report;"
+        "import sys; from clray.analysis import aggregate, plots, report, tables, verdict;"
         "assert not [m for m in sys.modules if m.startswith(('clray.vision', 'clray.episodes', 'clray.language'))];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )

@@ -10,11 +10,11 @@ from made_records import of
 from pydantic import ValidationError
 from test_report import Page
 
-from analysis import looks, samples
-from analysis.comparison import compare
-from analysis.looks import Looks
-from analysis.report import render
-from analysis.samples import Sample, written
+from clray.analysis import looks, samples
+from clray.analysis.comparison import compare
+from clray.analysis.looks import Looks
+from clray.analysis.report import render
+from clray.analysis.samples import Sample, written
 from clray.results import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.

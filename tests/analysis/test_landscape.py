@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_records import measured, shaped
 
-from analysis import plots
-from analysis.landscape import figure, landscape, svg
+from clray.analysis import plots
+from clray.analysis.landscape import figure, landscape, svg
 
 PLASTIC = [[8.0, 4.0, 2.0], [16.0, 8.0, 4.0], [12.0, 6.0, 3.0]]
 STABLE = [[0.5, 0.25, 0.125], [0.4, 0.2, 0.1], [0.6, 0.3, 0.15]]

@@ -13,12 +13,12 @@ import pytest
 from made_records import REAL, measured, of
 from rich.console import Console
 
-from analysis import plots, tables
-from analysis.aggregate import gather, order_name, read
-from analysis.comparison import compare
-from analysis.orders import blocks, sensitivities, sensitivity
-from analysis.report import render
 from clray import tracks
+from clray.analysis import plots, tables
+from clray.analysis.aggregate import gather, order_name, read
+from clray.analysis.comparison import compare
+from clray.analysis.orders import blocks, sensitivities, sensitivity
+from clray.analysis.report import render
 from clray.errors import DeclarationError
 from clray.results import Record, Store
 from clray.spec import Selection, load_reproduction, load_sweep

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from made_records import of
 
-from analysis import plots
-from analysis.comparison import compare
-from analysis.report import _send, render, write_into_store, write_report
+from clray.analysis import plots
+from clray.analysis.comparison import compare
+from clray.analysis.report import _send, render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import StoreError
 from clray.results import Store

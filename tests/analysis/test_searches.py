@@ -11,9 +11,9 @@ import pytest
 from made_records import of
 from rich.console import Console
 
-from analysis import tables, words
-from analysis.aggregate import Runs, run, select
-from analysis.comparison import compare
+from clray.analysis import tables, words
+from clray.analysis.aggregate import Runs, run, select
+from clray.analysis.comparison import compare
 from clray.errors import DeclarationError
 from clray.spec import Selection, load_reproduction
 

@@ -11,9 +11,9 @@ import pytest
 from made_records import EMBEDDED, of
 from rich.console import Console
 
-from analysis import tables, words
-from analysis.comparison import compare, tally
-from analysis.words import number, summary
+from clray.analysis import tables, words
+from clray.analysis.comparison import compare, tally
+from clray.analysis.words import number, summary
 from clray.spec import Margin, Selection, load_reproduction, load_sweep
 
 # near the published 89.56 and 87.62 (RA and LA of MER), far from EWC's 57.96 and 78.38

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.verdict import (
+from clray.analysis.verdict import (
     ALPHA,
     MOST_RUNS,
     POWER,
