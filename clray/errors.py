@@ -32,3 +32,19 @@ class CheckpointError(StoreError):
 
 class ClusterError(ClrayError):
     """Ray cannot be reached, or has no room for a trial."""
+
+
+class Diverged(ClrayError):
+    """A trial's loss or weights are not finite numbers any more; raised by ``Training.advance``.
+
+    The trial ends there: its record keeps what was measured before, and says where it diverged.
+
+    Attributes:
+        step: training examples (episodes on their track) seen so far.
+        task: the task that was being learned, from 0.
+        what: what is not finite, such as ``weights`` or ``loss``.
+    """
+
+    def __init__(self, step: int, task: int, what: str) -> None:
+        super().__init__(f"diverged: {what} not finite after {step} examples, in task {task + 1}")
+        self.step, self.task, self.what = step, task, what
