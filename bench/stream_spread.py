@@ -32,7 +32,7 @@ def between_draws(values: np.ndarray) -> tuple[float, float]:
     Args:
         values: one metric in per cent, [draws, seeds].
     """
-    draws, seeds = values.shape
+    seeds = values.shape[1]
     within = float(values.var(axis=1, ddof=1).mean())
     between = seeds * float(values.mean(axis=1).var(ddof=1))
     return float(np.sqrt(max(between - within, 0.0) / seeds)), float(np.sqrt(within))
