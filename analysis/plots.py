@@ -29,11 +29,18 @@ if TYPE_CHECKING:
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc4", "#8c8c8c")
 OUTCOME_COLOURS: Mapping[Outcome, str] = {
     "reproduced": "#1a7f4b",
+    "consistent": "#1f6f8b",
     "differs": "#c0392b",
     "inconclusive": "#b7791f",
     "not judged": "#7a7a7a",
 }
-_MARKERS: Mapping[Outcome, str] = {"reproduced": "o", "differs": "D", "inconclusive": "s", "not judged": "."}
+_MARKERS: Mapping[Outcome, str] = {
+    "reproduced": "o",
+    "consistent": "^",
+    "differs": "D",
+    "inconclusive": "s",
+    "not judged": ".",
+}
 INK = "#010203"  # stands for the page's ink until the SVG is written
 DASHES = ("solid", "dashed", "dotted")
 

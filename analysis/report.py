@@ -13,6 +13,7 @@ from clray.analysis import landscape, looks, plots, samples, words
 from clray.analysis.aggregate import Run, known_metrics, order_name
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
+from clray.analysis.sources import other_sources
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
@@ -26,14 +27,19 @@ EXPLAINED = {
         "The two means lie within the margin of each other, shown by two one-sided tests. A difference that is "
         "significant but smaller than the margin is still reproduced."
     ),
+    "consistent": (
+        "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
+        "their spread. Our mean lies where a mean of as many runs, made like theirs, would lie with a chance of 95%; "
+        "the page says how wide that interval is."
+    ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
-        "Neither could be shown. The page says how many runs of ours would decide with a chance of 80%, if ours keep "
-        "their mean and spread, or that no number would, because the published runs alone leave too much open."
+        "Neither could be shown. The page says how many runs of ours in total would decide with a chance of 80%, if "
+        "ours keep their mean and spread; or that none would, where our mean lies outside the published runs' interval."
     ),
     "not judged": (
-        "There is nothing to test: no published number or spread, too few runs of ours, the embedded data instead of "
-        "the paper's, or settings changed by a flag."
+        "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "
+        "instead of the paper's, or settings changed by a flag."
     ),
 }
 
@@ -144,6 +150,8 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "counts": _counts(table),
         "titles": words.column_titles(table),
         "notes": words.notes(table),
+        "stale": words.stale_text(table),
+        "sources": [_block(block) for block in other_sources(table)],
         "rows": [_row(table, row) for row in table.rows],
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
@@ -168,7 +176,7 @@ def _block(block: Block) -> dict[str, Any]:
     for label, *line in block.body:
         if label:
             methods.append((label, []))
-        methods[-1][1].append([(text, outcomes.get(text.rstrip("†"), "")) for text in line])
+        methods[-1][1].append([(text, outcomes.get(text.strip("()†"), "")) for text in line])
     return {
         "title": block.title,
         "head": block.head,

@@ -482,8 +482,9 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
 Known = Literal["paper", "authors", "second-hand", "recalled"]
 """How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
 
-SpreadKind = Literal["sd", "population sd", "sem", "95% interval", "unknown"]
-"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default)."""
+SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
+"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and ``population
+sem`` are these over the root of n. ``95% interval`` is the half-width of a t interval, ``1.96 sem`` of a normal one."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
@@ -495,13 +496,31 @@ class Claim(Declared):
     mapping of these keys.
     """
 
-    mean: float
-    spread: float | None = None
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    decimals: Annotated[int, Field(ge=-3, le=12)] | None = None
+    """Decimal places that were printed of the mean; by default those that the file gives. YAML drops a last zero of a
+    plain number, so ``53.40`` is written with its spread, in quotes, or with ``decimals: 2``."""
     kind: SpreadKind | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     source: str | None = None
     known: Known | None = None
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_decimals(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("decimals") is None:
+            mean = values.get("mean")
+            if isinstance(mean, int | float) and not isinstance(mean, bool):
+                return {**values, "decimals": _decimals(str(mean))}
+        return values
+
+
+def _decimals(number: str) -> int | None:
+    """The decimal places of a printed number; None where it is printed in another way, as with an exponent."""
+    whole, _, places = number.partition(".")
+    return len(places) if whole.lstrip("+-−").isdigit() and (places.isdigit() or not places) else None
 
 
 def _claim(value: Any) -> Any:
@@ -514,7 +533,8 @@ def _claim(value: Any) -> Any:
                 f"{value!r}: expected a number, 'MEAN ± SPREAD' or a mapping; {one_of('', Claim.model_fields)}"
             )
         mean, spread = match.groups()
-        return {"mean": float(mean.replace("−", "-")), "spread": float(spread) if spread and spread != "?" else None}
+        known = float(spread) if spread and spread != "?" else None
+        return {"mean": float(mean.replace("−", "-")), "spread": known, "decimals": _decimals(mean)}
     return value
 
 
@@ -528,6 +548,8 @@ class Row(Declared):
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
+    also: dict[str, dict[str, ShortClaim]] = {}
+    """By source (a key of the file's ``sources``) and metric, what was published elsewhere for the same cells."""
     by_order: dict[str, ShortClaim] = {}
     """What was published for single task orders, in the table's first metric: keys of the table's ``orders``."""
     source: str = ""
@@ -546,6 +568,31 @@ class Margin(Declared):
     reason: str
 
 
+class Source(Declared):
+    """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
+
+    runs: Annotated[int, Field(ge=1)]
+    spread: SpreadKind
+    source: str
+    """Where it stands."""
+    known: Known
+
+
+class BenchmarkSpread(Declared):
+    """How much a metric varies between draws of the stream itself, as it was measured.
+
+    The published runs are of one draw and ours of another. So the variance of their difference has twice this variance
+    as a part of its own, which no number of training seeds makes smaller.
+    """
+
+    draws: Annotated[int, Field(ge=2)]
+    """Draws of the stream that the standard deviations were computed from."""
+    reason: str
+    """How they were measured."""
+    variants: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
+    """The standard deviation between draws, in per cent points, by variant and metric."""
+
+
 class Table(Declared):
     """A published table, or the part of one that one sweep fills."""
 
@@ -557,13 +604,29 @@ class Table(Declared):
     orders: dict[str, Literal["identity"] | Annotated[list[int | str], Field(min_length=1)]] = {}
     """Task orders that have a column of their own for the first metric, by the column's title: each one of the
     sweep's ``task_orders``, written as there."""
+    family: Literal["metric", "table"] = "metric"
+    """Which tests are corrected together: those of one metric, or all of the table."""
+    benchmark_sd: BenchmarkSpread | None = None
     rows: Annotated[list[Row], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _metrics_exist(self) -> Table:
-        for name in [*self.metrics, *(metric for row in self.rows for metric in row.claims)]:
+        named = [metric for row in self.rows for claims in (row.claims, *row.also.values()) for metric in claims]
+        for name in [*self.metrics, *named]:
             if name not in METRICS:
                 raise ValueError(f"{name!r} is not a metric; {one_of(name, METRICS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _spreads_are_of_its_cells(self) -> Table:
+        variants = list(dict.fromkeys(row.variant for row in self.rows))
+        for variant, by_metric in (self.benchmark_sd.variants if self.benchmark_sd else {}).items():
+            if variant not in variants:
+                raise ValueError(f"benchmark_sd.variants: {variant!r} fills no row; {one_of(variant, variants)}")
+            for metric in by_metric:
+                if metric not in self.metrics:
+                    place = f"benchmark_sd.variants.{variant}"
+                    raise ValueError(f"{place}: {metric!r} is no column here; {one_of(metric, self.metrics)}")
         return self
 
     @model_validator(mode="after")
@@ -612,7 +675,7 @@ class SearchRow(Declared):
     label: str
     variant: str
     """A variant of the sweep that has a grid."""
-    published: dict[str, Any]
+    published: dict[str, bool | int | float | str]
     """The published choice, a value for each axis of the grid; it need not be a point of it."""
     note: str = ""
 
@@ -676,6 +739,9 @@ class Reproduction(Declared):
     """How the published numbers are known, unless a claim says otherwise."""
     margins: dict[str, Margin]
     """By metric."""
+    sources: dict[str, Source] = {}
+    """Other places where numbers for the same cells were published. The verdict is against the first one, a row's
+    ``claims``; what the same tests say of the others stands beside it."""
     differences: list[str] = []
     """Where the paper's flags and the script's differ, and which this reproduction runs."""
     tables: list[Table] = []
@@ -693,13 +759,36 @@ class Reproduction(Declared):
             raise ValueError("tables: a reproduction needs at least one table or search")
         return self
 
-    def claim(self, table: Table, row: Row, metric: str) -> Claim | None:
-        """The claim for a cell with this file's defaults filled in, or None where nothing was published."""
-        claim = row.claims.get(metric)
+    @model_validator(mode="after")
+    def _names_refer_to_something(self) -> Reproduction:
+        columns = [*(m for table in self.tables for m in table.metrics), *(group.metric for group in self.searches)]
+        metrics = list(dict.fromkeys(columns))
+        for metric in self.margins:
+            if metric not in metrics:
+                raise ValueError(f"margins: {metric!r} is no column of a table here; {one_of(metric, metrics)}")
+        for i, table in enumerate(self.tables):
+            for j, row in enumerate(table.rows):
+                for source in row.also:
+                    if source not in self.sources:
+                        allowed = one_of(source, self.sources) if self.sources else "allowed: none, without 'sources'"
+                        raise ValueError(f"tables.{i}.rows.{j}.also: {source!r} is not one of 'sources'; {allowed}")
+        return self
+
+    def claim(self, table: Table, row: Row, metric: str, source: str = "") -> Claim | None:
+        """The claim for a cell with this file's defaults filled in, or None where nothing was published.
+
+        Args:
+            source: one of ``sources``; by default the first place, the row's own claims.
+        """
+        claim = (row.also.get(source, {}) if source else row.claims).get(metric)
         if claim is None:
             return None
-        source = row.source or table.source
-        defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": source}
+        if source:
+            other = self.sources[source]
+            defaults = {"kind": other.spread, "runs": other.runs, "known": other.known, "source": other.source}
+        else:
+            where = row.source or table.source
+            defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
@@ -764,6 +853,11 @@ def load_reproduction(name: str | Path) -> Reproduction:
     except ValidationError as error:
         raise explain(error, document.place) from None
     reproduction._name = path.stem
+    if reproduction.paper not in (known := papers()):
+        place = document.place(["paper"])
+        raise DeclarationError(
+            f"{place}: {reproduction.paper!r} is not in reproduce/papers.yaml; {one_of(reproduction.paper, known)}"
+        )
     return reproduction
 
 

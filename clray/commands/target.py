@@ -34,8 +34,9 @@ class Target:
 
     def compare(self, store: Store) -> Comparison:
         from clray.analysis.tables import compare
+        from clray.execution import made_by_this_code
 
-        return compare(self.name, self.sweeps, store, self.reproduction)
+        return compare(self.name, self.sweeps, store, self.reproduction, made_by_this_code)
 
 
 def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[str] | None) -> Selection:
