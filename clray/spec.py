@@ -308,13 +308,12 @@ class Sweep(Declared):
                 raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
         if twice := _twice(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
-        for key in self.quick:
-            allowed = [*(field for field in Sweep.model_fields if field != "quick"), "only"]
-            if key not in allowed:
-                raise self._wrong(["quick", key], f"not a key that --quick can change; {one_of(key, allowed)}")
-        for variant in self.variants:
+        for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
                 raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
+            for section in ("benchmark", "model", "resources"):  # before a grid is laid on them
+                if not isinstance(settings.get(section, {}), Mapping):
+                    raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
         self._count_trials()
 
     def _count_trials(self) -> None:
@@ -435,9 +434,7 @@ class Sweep(Declared):
         """
         over = settings.pop(section, {})
         if not isinstance(over, Mapping):
-            such = "{cpu: 1}" if section == "resources" else "{name: …}"
-            problem = f"expected settings, such as {such} (it is {shown(over)})"
-            raise self._wrong(self._setting(name, section), problem)
+            raise self._wrong(self._setting(name, section), _no_section(section, over))
         merged = _merged(base, over)
         if section != "resources" and not isinstance(merged.get("name", ""), str):
             problem = f"expected a name (it is {shown(merged['name'])})"
@@ -511,6 +508,10 @@ class Sweep(Declared):
             own = order == "identity" or (names and places == list(range(count)))
             orders.append(None if own else [int(place) for place in places])
         return orders
+
+
+def _no_section(section: str, value: Any) -> str:
+    return f"expected settings, such as {'{cpu: 1}' if section == 'resources' else '{name: …}'} (it is {shown(value)})"
 
 
 def _resources(declared: Mapping[str, Any]) -> Resources:
@@ -737,8 +738,9 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
     data = document.data
     quick_only: tuple[str, ...] = ()
     if selection.quick:
-        quick, quick_only = _quick_form(document)
-        data = _merged(data, quick)
+        if "quick" not in data:
+            raise DeclarationError(f"{path}: --quick: this sweep declares no quick form (a key 'quick')")
+        data, quick_only = _quick_form(document)
     flags: list[tuple[tuple[str, ...], str]] = []
     if selection.set:
         data = copy.deepcopy(data)
@@ -746,32 +748,52 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
     if selection.seeds:
         data = {**data, "seeds": list(selection.seeds)}
         flags.append((("seeds",), shorter("--seeds " + ",".join(map(str, selection.seeds)))))
-    source = Source(document, selection, flags)
+    sweep = _checked(data, Source(document, selection, flags))
+    if data.get("quick") and not selection.quick:
+        quick = Selection(quick=True)
+        _checked(_quick_form(document)[0], Source(document, quick, ()))  # so that a mistake there is an error now
+    shipped = (declared_root() / "sweeps").resolve()
+    inside = path.resolve().is_relative_to(shipped)
+    sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
+    sweep._selection = selection
+    return sweep, quick_only
+
+
+def _checked(data: dict[str, Any], source: Source) -> Sweep:
+    """A sweep file's content as a sweep that makes sense as a whole."""
     try:
         sweep = Sweep(**data)
     except ValidationError as error:
         raise explain(error, source.place, data) from None
     for keys, problem in misread(data, sweep.model_dump()):
         raise DeclarationError(f"{source.place(keys)}: {problem}")
-    shipped = (declared_root() / "sweeps").resolve()
-    inside = path.resolve().is_relative_to(shipped)
-    sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
-    sweep._selection, sweep._source = selection, source
+    sweep._source = source
     sweep.look_over()
-    return sweep, quick_only
+    return sweep
 
 
 def _quick_form(document: Document) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the quick form of a sweep changes, and the variants that it keeps; none where it keeps all."""
-    quick = document.data.get("quick")
+    """A file's content with its quick form laid on it, and the variants that this keeps; none where it keeps all.
+
+    Raises:
+        DeclarationError: the quick form is none.
+    """
+    quick = document.data["quick"]
+    allowed = [*(field for field in Sweep.model_fields if field != "quick"), "only"]
     if not isinstance(quick, dict):
-        raise DeclarationError(f"{document.path}: --quick: this sweep declares no quick form (a key 'quick')")
+        raise DeclarationError(f"{document.place(['quick'])}: expected keys of this file, such as {{seeds: [0]}}")
+    for key in quick:
+        if key not in allowed:
+            place = document.place(["quick", key])
+            raise DeclarationError(f"{place}: not a key that --quick can change; {one_of(key, allowed)}")
     quick = dict(quick)
     only = quick.pop("only", None)
-    if only is not None and not (isinstance(only, list) and only and all(isinstance(name, str) for name in only)):
-        place = document.place(("quick", "only"))
+    if "only" in document.data["quick"] and not (
+        isinstance(only, list) and only and all(isinstance(name, str) for name in only)
+    ):
+        place = document.place(["quick", "only"])
         raise DeclarationError(f"{place}: expected a list of variants, such as [first, second] (it is {shown(only)})")
-    return quick, tuple(only or ())
+    return _merged(document.data, quick), tuple(only or ())
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -1053,16 +1075,36 @@ def load_reproduction(name: str | Path) -> Reproduction:
         DeclarationError: naming file, line, key and the allowed values.
     """
     shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
-    path = shipped if shipped.is_file() else Path(name)
-    if not path.is_file():
-        raise DeclarationError(f"{name}: no such reproduction; {one_of(str(name), reproduction_names())}")
+    path = shipped if os.path.isfile(shipped) else Path(name)
+    if not str(name) or not is_there(path):
+        known = one_of(str(name), reproduction_names())
+        raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     document = Document(path)
     try:
         reproduction = Reproduction(**document.data)
     except ValidationError as error:
-        raise explain(error, document.place) from None
+        raise explain(error, document.place, document.data) from None
+    for keys, problem in misread(document.data, reproduction.model_dump()):
+        raise DeclarationError(f"{document.place(keys)}: {problem}")
+    _refers_to_something(reproduction, document)
     reproduction._name = path.stem
     return reproduction
+
+
+def _refers_to_something(reproduction: Reproduction, document: Document) -> None:
+    """See that the paper and the sweeps that a reproduction names are there."""
+    if reproduction.paper not in (known := papers()):
+        place = document.place(["paper"])
+        raise DeclarationError(
+            f"{place}: {shown(reproduction.paper)} is not in papers.yaml; {one_of(reproduction.paper, known)}"
+        )
+    every: dict[str, Sequence[Table | Searches]] = {"tables": reproduction.tables, "searches": reproduction.searches}
+    for key, groups in every.items():
+        for i, group in enumerate(groups):
+            try:
+                Document(find_sweep(group.sweep))
+            except DeclarationError as error:
+                raise DeclarationError(f"{document.place([key, i, 'sweep'])}: {error}") from None
 
 
 class Paper(Declared):
@@ -1081,6 +1123,6 @@ def papers() -> dict[str, Paper]:
     """reproduce/papers.yaml by key."""
     document = Document(declared_root() / "reproduce" / "papers.yaml")
     try:
-        return {key: Paper(**value) for key, value in document.data.items()}
+        return {key: Paper.model_validate(value) for key, value in document.data.items()}
     except ValidationError as error:
         raise explain(error, document.place) from None

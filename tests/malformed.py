@@ -115,29 +115,58 @@ NUMBERS = [
     float("inf"), float("-inf"), float("nan"), 0, -1, -0.0, 1e308, 1e-320, 5e-5, 1.5, 10**6, 2**31, 2**32, 2**63, 2**64,
     10**30, 10**400, True, False, "1", "1.5", None,
 ]  # fmt: skip
-"""Numbers that have sense nearly nowhere, and what is taken for a number. Those of some millions are left to the tests of
-each track: a track may well accept them."""
+"""Numbers that have sense nearly nowhere, and what is taken for a number. A track may well accept some millions."""
 WORDS = [
-    "nosuch", "mlpp", "", " ", "a" * 5000, "nul\0", "esc\x1b[31m", "line\nend", "[/x]", "[red]", "$x$", "a/b", "a@b", "é",
-    "日本", "\u202e", "../..", "/", "~nobody/x", "a,b", "a.b", "%s", "{x}", "no", "1", "\U0001f600", "on", "--x",
+    "nosuch", "mlpp", "", " ", "a" * 5000, "nul\0", "esc\x1b[31m", "line\nend", "[/x]", "[red]", "$x$", "a/b", "a@b",
+    "é", "日本", "\u202e", "../..", "/", "~nobody/x", "a,b", "a.b", "%s", "{x}", "no", "1", "\U0001f600", "on", "--x",
 ]  # fmt: skip
 """Names that refer to nothing, or that a file, a terminal or a page would take for something else."""
-ODD_KEYS = [1, True, None, 1.5, "", "nosuch", "a" * 5000, "nul\0", "a.b", "name", "[x]", "line\nend", "grid", "function"]
+ODD_KEYS = [
+    1,
+    True,
+    None,
+    1.5,
+    "",
+    "nosuch",
+    "a" * 5000,
+    "nul\0",
+    "a.b",
+    "name",
+    "[x]",
+    "line\nend",
+    "grid",
+    "function",
+]
 KEYS_AS_TEXT = ["? [a]\n: 1", "? {a: 1}\n: 1", "no: 1", "on: 1", "1: 1", "~: 1", "<<: {a: 1}", "=: 1", "2001-01-01: 1"]
 ORDERS = [
     [], ["identity", "identity"], ["identity", [0, 1, 2]], [[0, 1, 2], [0, 1, 2]], {"random": 7}, {"random": 3_000_000},
-    {"random": 10**30}, {"random": 6, "seed": 2**70}, {"random": True}, [[0, 1]], [[0, 1, 1]], [[]], "identity", [["a"]],
-    [[True, 0, 2]], {"seed": 1}, ["scan.first"], [["scan.first", "scan.first"]],
+    {"random": 10**30}, {"random": 6, "seed": 2**70}, {"random": True}, [[0, 1]], [[0, 1, 1]], [[]], "identity",
+    [["a"]], [[True, 0, 2]], {"seed": 1}, ["scan.first"], [["scan.first", "scan.first"]],
 ]  # fmt: skip
 GRIDS = [
     {"lr": [0.1, 0.1]}, {"lr": [0.1, "0.1"]}, {"lr": []}, {"lr": 0.1}, {"benchmark": [1]}, {"model": [[1]]}, {"": [1]},
-    {"method": [["a"], "b"]}, {"model": [{"hidden": [1]}], "model.hidden": [[2]]}, {"resources": [None]}, {"a.b.c": [1]},
-    {"lr": list(range(1, 400)), "seed": list(range(400))}, {".".join("a" * 3000): [1]}, {"lr": ["x\ny", "z"]}, [], {"lr": [[]]},
+    {"method": [["a"], "b"]}, {"model": [{"hidden": [1]}], "model.hidden": [[2]]}, {"resources": [None]},
+    {"lr": list(range(1, 400)), "seed": list(range(400))}, {".".join("a" * 3000): [1]}, {"lr": ["x\ny", "z"]}, [],
+    {"a.b.c": [1]}, {"lr": [[]]},
 ]  # fmt: skip
-QUICK = [{"only": "online"}, {"only": []}, {"only": [1]}, {"sedes": [0]}, {"only": ["nosuch"]}, [], {"quick": {}}, {"seeds": 1}]
+QUICK = [
+    {"only": "online"},
+    {"only": []},
+    {"only": [1]},
+    {"sedes": [0]},
+    {"only": ["nosuch"]},
+    [],
+    {"quick": {}},
+    {"seeds": 1},
+]
 
+TAGGED = ["!!python/object/apply:os.system [ls]", "!!set {a}", "!!int a", "*y", "!!binary aGk=", "!own 1"]
+SCALARS = ["1e400", ".inf", ".nan", "0x_", "1_", "2001-99-99", "9" * 5000, '"\\ud800"', '"\\0"', "!!str"]
 BOMB = "\n".join(
-    ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", *(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]" for i in range(1, 12))]
+    [
+        "x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
+        *(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]" for i in range(1, 12)),
+    ]
 )
 
 
@@ -248,6 +277,7 @@ def _yaml(rng: random.Random, text: str) -> bytes:
     """Mistakes of YAML itself, and what is no text."""
     lines = text.splitlines()
     at = rng.randrange(len(lines))
+    many = "".join(f"  v{i}: {{method: online}}\n" for i in range(20_000))
     do: list[Callable[[], str | bytes]] = [
         lambda: f"{text}{BOMB}\n",
         lambda: text.replace("title: ", "title: &t ", 1) + "quick: {title: *t}\n",
@@ -255,7 +285,7 @@ def _yaml(rng: random.Random, text: str) -> bytes:
         lambda: f"{text}x: {'[' * 3000}\n",
         lambda: f"{text}x: {'[' * 3000}{']' * 3000}\n",
         lambda: f"{text}x: {'{a: ' * 500}1{'}' * 500}\n",
-        lambda: text.replace("variants:\n", "variants:\n" + "".join(f"  v{i}: {{method: online}}\n" for i in range(20_000))),
+        lambda: text.replace("variants:\n", f"variants:\n{many}"),
         lambda: f"{text}{rng.choice(KEYS_AS_TEXT)}\n",
         lambda: text.replace("variants:\n", f"variants:\n  {rng.choice(KEYS_AS_TEXT)[:6]}\n", 1),
         lambda: "\n".join([*lines[: at + 1], *lines[at:]]),
@@ -263,14 +293,14 @@ def _yaml(rng: random.Random, text: str) -> bytes:
         lambda: "\n".join([*lines[:at], " " + lines[at], *lines[at + 1 :]]),
         lambda: text[: rng.randrange(len(text))],
         lambda: f"{text}---\n{text}",
-        lambda: text + rng.choice(["x: !!python/object/apply:os.system [ls]\n", "x: !!set {a}\n", "x: !!int a\n", "x: *y\n"]),
+        lambda: f"{text}x: {rng.choice(TAGGED)}\n",
         lambda: text.replace(": ", ": !!str ", 1),
         lambda: text.encode("utf-16"),
         lambda: text.encode()[: len(text) // 2] + rng.randbytes(20) + text.encode()[len(text) // 2 :],
         lambda: b"\x00" + text.encode(),
         lambda: b"",
         lambda: rng.randbytes(300),
-        lambda: text.replace("0", rng.choice(["1e400", ".inf", ".nan", "0x_", "1_", "2001-99-99", "9" * 5000, '"\\ud800"'])),
+        lambda: text.replace("0", rng.choice(SCALARS)),
         lambda: text.replace("\n", rng.choice(["\r\n", "\r", "\u2028"])),
     ]  # fmt: skip
     made = rng.choice(do)()
@@ -291,11 +321,11 @@ def malformed(number: int, text: str) -> Case:
 def flags(number: int) -> list[str]:
     """Flags of ``clray plan`` or ``clray sweep --dry-run`` with a mistake, for the sweep ``STREAM``."""
     rng = random.Random(number)
-    keys = ["benchmark.tasks", "variants.ewc.lr", "seeds", "model", "variants", "variants.ewc", "grid.lr", "task_orders",
-            "quick.only", "variants.ewc.model.hidden", "resources.gpu", "version.x", "", "a", "..", "variants..lr",
+    keys = ["benchmark.tasks", "variants.ewc.lr", "seeds", "model", "variants", "variants.ewc", "grid.lr",
+            "task_orders", "quick.only", "variants.ewc.model.hidden", "resources.gpu", "version.x", "", "a", "..", "variants..lr",
             "benchmark." + "a." * 3000 + "b", "variants.nosuch.lr", "paper", "metrics", "track"]  # fmt: skip
-    values = ["", "[", "{", "x", "1e400", ".inf", "nan", "[0, 0]", "{no: 1}", "&a [*a]", "[" * 3000, "true", "~", "'", "-1",
-              str(2**70), "9" * 5000, "{random: 3000000}", "\x00", "[[0, 1]]", "[RA, RA]", "!!python/none x"]  # fmt: skip
+    values = ["", "[", "{", "x", "1e400", ".inf", "nan", "[0, 0]", "{no: 1}", "&a [*a]", "[" * 3000, "true", "~", "'",
+              "-1", str(2**70), "9" * 5000, "{random: 3000000}", "\x00", "[[0, 1]]", "[RA, RA]", "!!null x"]  # fmt: skip
     seeds = ["", ",", "a", "1,1", "-1", "1.5", str(2**32), str(2**70), "9" * 5000, "0;1", "0,,1", "é", " "]
     only = ["", ",", "nosuch", "ewc,nosuch", "a" * 5000, "[x]", "online@lr=9", " ", "é", "EWC", "\x1b"]
     shares = ["inf", "nan", "1.5", "-1", "x", "1e400", "1e-9", "", "2000", "-inf"]
