@@ -321,11 +321,15 @@ def malformed(number: int, text: str) -> Case:
 def flags(number: int) -> list[str]:
     """Flags of ``clray plan`` or ``clray sweep --dry-run`` with a mistake, for the sweep ``STREAM``."""
     rng = random.Random(number)
-    keys = ["benchmark.tasks", "variants.ewc.lr", "seeds", "model", "variants", "variants.ewc", "grid.lr",
-            "task_orders", "quick.only", "variants.ewc.model.hidden", "resources.gpu", "version.x", "", "a", "..", "variants..lr",
-            "benchmark." + "a." * 3000 + "b", "variants.nosuch.lr", "paper", "metrics", "track"]  # fmt: skip
-    values = ["", "[", "{", "x", "1e400", ".inf", "nan", "[0, 0]", "{no: 1}", "&a [*a]", "[" * 3000, "true", "~", "'",
-              "-1", str(2**70), "9" * 5000, "{random: 3000000}", "\x00", "[[0, 1]]", "[RA, RA]", "!!null x"]  # fmt: skip
+    keys = [
+        "benchmark.tasks", "variants.ewc.lr", "seeds", "model", "variants", "variants.ewc", "grid.lr", "task_orders",
+        "a", "quick.only", "variants.ewc.model.hidden", "resources.gpu", "version.x", "", "..", "variants..lr",
+        "paper", "benchmark." + "a." * 3000 + "b", "variants.nosuch.lr", "metrics", "track",
+    ]  # fmt: skip
+    values = [
+        "", "[", "{", "x", "1e400", ".inf", "nan", "[0, 0]", "{no: 1}", "&a [*a]", "[" * 3000, "true", "~", "'", "-1",
+        str(2**70), "9" * 5000, "{random: 3000000}", "\x00", "[[0, 1]]", "[RA, RA]", "!!null x",
+    ]  # fmt: skip
     seeds = ["", ",", "a", "1,1", "-1", "1.5", str(2**32), str(2**70), "9" * 5000, "0;1", "0,,1", "é", " "]
     only = ["", ",", "nosuch", "ewc,nosuch", "a" * 5000, "[x]", "online@lr=9", " ", "é", "EWC", "\x1b"]
     shares = ["inf", "nan", "1.5", "-1", "x", "1e400", "1e-9", "", "2000", "-inf"]
