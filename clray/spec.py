@@ -458,7 +458,7 @@ class Sweep(Declared):
             keys: where the setting stands among the settings of a variant.
         """
         variant, *axes = name.split("@")
-        of_sweep = keys[0] in ("benchmark", "model", "resources")
+        of_sweep = keys[0] not in ("method", "grid") and keys[0] in Sweep.model_fields
         tried: list[tuple[Any, ...]] = [("variants", variant, *keys)]
         for axis in (part.partition("=")[0] for part in axes):
             above, below = f"{dotted(keys)}.", f"{axis}."
