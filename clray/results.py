@@ -162,7 +162,7 @@ class Store:
             else:
                 self._root = str(Path(text).expanduser().resolve())
                 self._fs, self.uri = fs.LocalFileSystem(), self._root
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:
             raise StoreError(f"{text}: cannot be opened as a results store: {error}") from None
         self._local = isinstance(self._fs, fs.LocalFileSystem)
         self._root = self._root.rstrip("/")

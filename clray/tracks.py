@@ -192,7 +192,7 @@ def find(wanted: str, offered: Mapping[str, Iterable[str]], what: str) -> tuple[
     Raises:
         DeclarationError: there is no such name, or several tracks have it.
     """
-    from clray.documents import one_of
+    from clray.documents import one_of, shorter
 
     named, slash, name = wanted.rpartition("/")
     having = [track for track in owners(name, offered) if not slash or track == named]
@@ -203,7 +203,7 @@ def find(wanted: str, offered: Mapping[str, Iterable[str]], what: str) -> tuple[
         raise DeclarationError(f"{wanted}: a {what} of several tracks: write {choices}")
     every = {each: owners(each, offered) for names in offered.values() for each in names}
     spelt = [n for each, of in every.items() for n in ([each] if len(of) == 1 else [f"{track}/{each}" for track in of])]
-    raise DeclarationError(f"{wanted}: no such {what}; {one_of(wanted, spelt)}")
+    raise DeclarationError(f"{shorter(wanted) or repr(wanted)}: no such {what}; {one_of(wanted, spelt)}")
 
 
 def owners(name: str, offered: Mapping[str, Iterable[str]]) -> list[str]:

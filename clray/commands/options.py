@@ -41,7 +41,18 @@ Address = Annotated[
     str | None,
     typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),
 ]
-Gpu = Annotated[float | None, typer.Option("--gpu", min=0, help="GPU share of a trial instead of the declared one.")]
+
+
+def _gpu_share(asked: float | None) -> float | None:
+    from clray.spec import gpu_share
+
+    return None if asked is None else gpu_share(asked)
+
+
+Gpu = Annotated[
+    float | None,
+    typer.Option("--gpu", callback=_gpu_share, help="GPU share of a trial instead of the declared one."),
+]
 Wandb = Annotated[
     Tracking | None, typer.Option("--wandb", help="Publish to W&B. Default: online when logged in, else off.")
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 def doctor_command(results: Results = "results") -> None:
     """What this machine offers: cores, GPUs, Ray, data, W&B, disk."""
-    import os
-
     from clray.provenance import provenance
     from clray.tracking import default_mode
 
@@ -76,7 +75,7 @@ def init_command(
     kinds = {name: track(name).kinds() for name in TRACKS}
     offered = {name: [method for kind in of for method in kind.methods] for name, of in kinds.items()}
     of, method = find(like, offered, "method")
-    if folder.exists():
+    if os.path.lexists(folder):
         raise DeclarationError(f"{folder}: it exists already; name a new folder")
     kind = next(kind for kind in kinds[of] if method in kind.methods)
     sweep, variant = _start(kind, method)
@@ -85,12 +84,32 @@ def init_command(
     mine = _module_name(folder.name, offered[of])
     command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')}"
     text = find_sweep(sweep).read_text(encoding="utf-8").replace(f"# clray sweep {sweep}\n", f"# {command}\n", 1)
-    folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-    shutil.copy(methods / f"{module}.py", folder / "method.py")
+    _write_new(folder, {"sweep.yaml": text, "method.py": (methods / f"{module}.py").read_text(encoding="utf-8")})
     print(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
     print(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
     print(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
+
+
+def _write_new(folder: Path, files: Mapping[str, str]) -> None:
+    """Make a folder and files in it, or leave nothing behind.
+
+    Raises:
+        DeclarationError: it cannot be made there.
+    """
+    highest = next((path for path in reversed((folder, *folder.parents)) if not os.path.lexists(path)), folder)
+    try:
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        if not isinstance(error, FileExistsError):
+            shutil.rmtree(highest, ignore_errors=True)
+        from clray.documents import shorter
+
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DeclarationError(
+            f"{shorter(folder)}: cannot be made: {reason}; name a folder that you may write"
+        ) from None
 
 
 def _module_name(folder: str, taken: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +44,19 @@ def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[
     """What ``--quick --only --seeds --set`` ask for.
 
     Raises:
-        DeclarationError: the seeds are no numbers.
+        DeclarationError: a flag names no variant, or no seeds.
     """
+    from clray.documents import shorter
     from clray.spec import Selection
 
     variants = tuple(name for item in only or () for name in item.split(",") if name)
+    if only and not variants:
+        raise DeclarationError(f"--only {shlex.quote(','.join(only))}: expected names of variants with commas between")
     try:
-        numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds else ()
+        numbers = () if seeds is None else tuple(int(seed) for seed in seeds.split(","))
     except ValueError:
-        raise DeclarationError(f"--seeds {seeds}: expected whole numbers with commas between, such as 0,1,2") from None
+        flag = f"--seeds {shlex.quote(shorter(seeds))}"
+        raise DeclarationError(f"{flag}: expected whole numbers with commas between, such as 0,1,2") from None
     return Selection(quick, variants, numbers, tuple(set_ or ()))
 
 
@@ -61,15 +66,17 @@ def target_of(name: str, selection: Selection) -> Target:
     Raises:
         DeclarationError: there is none, or it is wrong.
     """
-    from clray.documents import one_of
+    from clray.documents import is_there, one_of, shorter
     from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names
 
     if name in reproduction_names():
         reproduction = load_reproduction(name)
         return Target(name, reproduction.sweeps(selection), reproduction, selection, name)
-    if not Path(name).is_file() and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
+    shipped = name.removeprefix("sweeps/").removesuffix(".yaml") in sweep_names()
+    if not name or not (shipped or is_there(Path(name))):
+        every = [*reproduction_names(), *sweep_names()]
         raise DeclarationError(
-            f"{name}: no such reproduction, sweep or file; {one_of(name, [*reproduction_names(), *sweep_names()])}"
+            f"{shorter(name) or repr(name)}: no such reproduction, sweep or file; {one_of(name, every)}"
         )
     sweep = load_sweep(name, selection)
     return Target(sweep.name, {sweep.name: sweep}, None, selection, name)
