@@ -521,7 +521,7 @@ class TestTheFirstTask:
             assert not any(torch.equal(one, other) for other in ends[i + 1 :])
 
     def test_agem_moves_batch_normalisations_means_twice(self, train_tasks):
-        network = {"name": "reduced-resnet18", "filters": 1}
+        network = {"name": "reduced-resnet18", "filters": 8}
         naive, er, agem = (train_tasks(n, per_task=30, model=network) for n in ("naive", "er_reservoir", "agem"))
         ends = [first_task(training)[1] for training in (naive, er, agem)]
         assert torch.equal(ends[0], ends[1])
