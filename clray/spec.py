@@ -11,6 +11,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -273,6 +274,11 @@ class Sweep(Declared):
                 "model": _merged(self.model, settings.pop("model", {})),
                 "method": method,
                 "hyperparameters": settings,
+                "evaluate": self.evaluate,
+                "randomness": self.randomness,
+                "engine": self.engine,
+                "precision": self.precision,
+                "seeds": self.seeds,
             }
             try:
                 resolved = here.resolve(declared)
@@ -338,7 +344,7 @@ class SettingError(Exception):
     """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
 
     Attributes:
-        section: ``benchmark``, ``model`` or ``hyperparameters``.
+        section: ``benchmark``, ``model`` or ``hyperparameters``, or another key of the sweep, such as ``evaluate``.
         keys: the path of keys below it.
     """
 
@@ -358,7 +364,7 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         if key not in known:
             raise SettingError(section, [key], f"not a setting of {section} here; {one_of(str(key), known)}")
     try:
-        return schema(**values)
+        settings = schema(**values)
     except ValidationError as error:
         item = error.errors()[0]
         message = item["msg"].removeprefix("Value error, ")
@@ -367,6 +373,44 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         elif item["type"] != "value_error":
             message += f" (it is {item['input']!r})"
         raise SettingError(section, item["loc"], message) from None
+    _check_numbers(section, (), values, settings)
+    return settings
+
+
+def _check_numbers(section: str, keys: tuple[Any, ...], given: Any, read: Any) -> None:
+    """Refuse infinities, NaN, and true or false where the schema read a number."""
+    if isinstance(read, float) and not math.isfinite(read):
+        raise SettingError(section, keys, f"must be a finite number (it is {given!r})")
+    if isinstance(given, bool) and not isinstance(read, bool):
+        raise SettingError(section, keys, f"must be a number (it is {given!r})")
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            inner = read.get(key) if isinstance(read, Mapping) else getattr(read, str(key), None)
+            _check_numbers(section, (*keys, key), value, inner)
+    elif isinstance(given, list) and isinstance(read, list | tuple):
+        for i, (value, inner) in enumerate(zip(given, read, strict=False)):
+            _check_numbers(section, (*keys, i), value, inner)
+
+
+def later(default: Any) -> Any:
+    """The default of a settings field that was added when trials of its schema had already been run.
+
+    While the field has this default it is left out of a trial's declaration, so that adding it changes no trial's id.
+    So the default must do exactly what was done before there was the field.
+    """
+    return Field(default, json_schema_extra={"later": True})
+
+
+def declared_settings(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain data for a trial's declaration: all of them, of ``later`` ones those that were changed."""
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, extra = getattr(settings, name), field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("later") and value == field.default:
+            del plain[name]
+        elif isinstance(value, BaseModel):
+            plain[name] = declared_settings(value)
+    return plain
 
 
 def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:

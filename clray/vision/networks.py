@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from clray.errors import DataError
+from clray.vision.ranges import Hidden
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -40,7 +41,7 @@ class MlpNetwork(Network):
     """A perceptron with dropout after each hidden ReLU (TAG: 784-256-256-10 T; Stable SGD: 784-100-100-10)."""
 
     name: Literal["mlp"]
-    hidden: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [256, 256]
+    hidden: Hidden = [256, 256]
     dropout: Dropout = 0.0
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
@@ -56,7 +57,7 @@ class ReducedResNet18(Network):
     """ResNet-18 with 20, 40, 80 and 160 filters, as Chaudhry et al. (2019, "tiny episodic memories") have it."""
 
     name: Literal["reduced-resnet18"]
-    filters: Annotated[int, Field(ge=1)] = 20
+    filters: Annotated[int, Field(ge=1, le=4096)] = 20
     dropout: Dropout = 0.0
     """After both batch normalisations of every block."""
     unused_convolutions: bool = False

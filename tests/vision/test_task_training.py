@@ -14,7 +14,7 @@ from conftest import TASK_SETTINGS
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from clray.errors import CheckpointError, DeclarationError
+from clray.errors import CheckpointError
 from clray.metrics import Measurement
 from clray.spec import Trial, load_sweep, sweep_names
 from clray.training import run
@@ -25,7 +25,7 @@ from clray.vision.task_training import TaskTraining
 from clray.vision.training import data, estimate, resolve, train
 
 DROPOUT = {"name": "mlp", "hidden": [12, 12], "dropout": 0.3}
-RESNET = {"name": "reduced-resnet18", "filters": 1, "dropout": 0.1}
+RESNET = {"name": "reduced-resnet18", "filters": 8, "dropout": 0.1}
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ class TestStops:
         assert run(whole) == measured
         assert same(whole, pieced)
         visits = len(whole.schedule)
-        assert len(progress) == 1 + visits * (2 * 3 + 1), "three minibatches an epoch, and an evaluation"
+        unmeasured = visits - 1 if name == "multitask_cyclic" else 0
+        expected = visits * 2 * 3 + len(measured) + unmeasured
+        assert len(progress) == 1 + expected, "three minibatches an epoch, and an evaluation for each task"
         assert progress == sorted(progress)
         assert progress[-2] < progress[-1] == 1
 
@@ -275,7 +277,7 @@ class TestCurvature:
             measured += training.advance()
             ends.append(training.learner.flat_parameters())
         last = [m.value for m in measured if m.metric == "displacement"][-1]
-        assert last == pytest.approx((ends[1] - ends[0]).norm().item(), rel=1e-5)
+        assert last == pytest.approx((ends[-1] - ends[0]).norm().item(), rel=1e-5)
 
     def test_looking_changes_nothing(self, train_tasks):
         seen, plain = (train_tasks("naive", model=RESNET, per_task=20, benchmark=b) for b in (
@@ -304,12 +306,6 @@ class TestSettings:
     def test_others_have_one(self, train_tasks):
         assert train_tasks("stable_sgd").facts["optimizer"] == "SGD"
         assert train_tasks("adam", engine="eager").facts["optimizer"] == "Adam"
-        with pytest.raises(DeclarationError, match=r"only the TAG optimizers .*allowed: auto, eager"):
-            train_tasks("naive", engine="fused")
-
-    def test_evaluation_is_after_tasks(self, train_tasks):
-        with pytest.raises(DeclarationError, match=r"evaluate: 20: rotated-mnist allows only after_task"):
-            train_tasks("naive", evaluate=20)
 
     def test_progress_begins_at_nothing(self, train_tasks):
         assert train_tasks("naive").progress == 0
