@@ -279,6 +279,7 @@ class Sweep(Declared):
                 "engine": self.engine,
                 "precision": self.precision,
                 "seeds": self.seeds,
+                "task_orders": self.task_orders,
             }
             try:
                 resolved = here.resolve(declared)

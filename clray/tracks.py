@@ -138,8 +138,8 @@ class Track(Protocol):
 
         Args:
             declared: ``benchmark``, ``model`` and ``hyperparameters`` (mappings), ``method``, and what the sweep says
-                of all its variants: ``evaluate``, ``randomness``, ``engine``, ``precision`` and ``seeds``. One of
-                these that is not there has its default.
+                of all its variants: ``evaluate``, ``randomness``, ``engine``, ``precision``, ``seeds`` and
+                ``task_orders``. One of these that is not there has its default.
 
         Returns:
             ``benchmark``, ``model``, ``method`` and ``hyperparameters`` of a trial, as ``declared_settings`` has them.

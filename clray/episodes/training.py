@@ -39,6 +39,10 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), known)}")
     if method not in known:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not for {name}; {one_of(method, known)}")
+    if declared.get("randomness", "clray") != "clray":
+        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
+    if declared.get("task_orders", ["identity"]) != ["identity"]:
+        raise SettingError("task_orders", [], "episodes have no order of tasks; allowed: [identity]")
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Model, declared["model"])
     settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])

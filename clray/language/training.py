@@ -31,6 +31,10 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
     if method not in METHODS:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), METHODS)}")
+    if (evaluate := declared.get("evaluate", "after_task")) != "after_task":
+        raise SettingError("evaluate", [], f"{evaluate}: {name} allows only after_task")
+    if declared.get("randomness", "clray") != "clray":
+        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Settings, declared["model"])
     settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])

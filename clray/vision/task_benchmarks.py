@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ class TaskBenchmark(BaseModel):
     """``files``: the published files or an error; ``embedded``: what ships with clray (MNIST's 5,000 digits)."""
     curvature: Curvature | None = None
     """Measure the Hessian's top eigenvalues and the way that parameters went, after every task."""
+
+    pixels: ClassVar[float] = 1.0
+    """How many 32-pixel images a training image costs as much as, roughly. Plans tell of it, as of ``images``."""
+
+    @property
+    def images(self) -> int:
+        """Training images of all tasks together in the whole data set, roughly."""
+        return 60_000 * self.tasks
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -346,6 +354,10 @@ class SplitCifar100(_SplitClasses):
     tasks: Tasks = 20
 
     @property
+    def images(self) -> int:
+        return 50_000
+
+    @property
     def datasets(self) -> tuple[str, ...]:
         return ("cifar100",)
 
@@ -363,6 +375,11 @@ class SplitMiniImageNet(_SplitClasses):
 
     name: Literal["split-mini-imagenet"]
     tasks: Tasks = 20
+    pixels = 7.0
+
+    @property
+    def images(self) -> int:
+        return 48_000
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -391,6 +408,10 @@ class SplitCub(_SplitClasses):
     tasks: Tasks = 20
 
     @property
+    def images(self) -> int:
+        return 6_000
+
+    @property
     def datasets(self) -> tuple[str, ...]:
         return ("cub",)
 
@@ -415,6 +436,10 @@ class FiveDatasets(TaskBenchmark):
 
     name: Literal["5-dataset"]
     tasks: Annotated[int, Field(ge=1, le=5)] = 5
+
+    @property
+    def images(self) -> int:
+        return 260_000
 
     @property
     def datasets(self) -> tuple[str, ...]:

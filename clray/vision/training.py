@@ -105,7 +105,7 @@ def _check_counts(tasks: Any, settings: Any) -> None:
         message = f"validation holds out a tenth of a task's images, which takes at least 10 (it is {declared})"
         raise SettingError("benchmark", ["train_per_task"], message)
     kept = declared - declared // 10 if tasks.validation else declared
-    if tasks.drops_last and kept < settings.batch:
+    if tasks.drops_last and kept < getattr(settings, "batch", 1):
         message = f"{tasks.name} leaves out a last batch that is not full, and a task trains on only {kept} images: "
         raise SettingError("hyperparameters", ["batch"], message + f"at most {kept} (it is {settings.batch})")
 
@@ -183,28 +183,19 @@ def _estimate_stream(trial: Trial) -> float:
     return seconds
 
 
-_IMAGES = {"split-cifar100": 50_000, "split-mini-imagenet": 48_000, "split-cub": 6_000, "5-dataset": 260_000}
-"""Training images of all tasks together; each task of MNIST has 60,000."""
-_SECONDS_PER_STEP = {
-    "mlp": (0.0006, 0.000003),
-    "reduced-resnet18": (0.006, 0.0022),
-    "alexnet": (0.02, 0.0015),
-    "resnet18": (0.05, 0.12),
-}
-"""Of a network's step: for itself, and for each 32-pixel image in the batch."""
-
-
 def _estimate_tasks(trial: Trial) -> float:
-    benchmark, settings = trial.benchmark, trial.hyperparameters
-    every = _IMAGES.get(benchmark["name"], 60_000 * benchmark["tasks"])
-    images = benchmark["train_per_task"] or every / benchmark["tasks"]
-    visits = benchmark["tasks"] * settings.get("cycles", 1) * benchmark["epochs"]
-    fixed, each = _SECONDS_PER_STEP[trial.model["name"]]
-    each *= 7 if benchmark["name"] == "split-mini-imagenet" else 1
+    from clray.vision.networks import NETWORKS
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    benchmark, settings = TASK_BENCHMARKS[trial.benchmark["name"]](**trial.benchmark), trial.hyperparameters
+    images, batch = benchmark.train_per_task or benchmark.images / benchmark.tasks, settings.get("batch", 10)
+    visits = benchmark.tasks * settings.get("cycles", 1) * benchmark.epochs
+    fixed, each = NETWORKS[trial.model["name"]].seconds
+    each *= benchmark.pixels
     passes = {"er_reservoir": 2.0, "agem": 2.4}.get(trial.method, 1.0)
-    step = (fixed + each * settings["batch"]) * passes
+    step = (fixed + each * batch) * passes
     if settings.get("optimizer", "").startswith("tag-"):
         step += 0.003
-    tests = benchmark["test_per_task"] or min(images / 5, 10_000)
-    evaluations = benchmark["tasks"] * (benchmark["tasks"] + 1) / 2 * tests * each / 3
-    return 5 + visits * images / settings["batch"] * step + evaluations
+    tests = benchmark.test_per_task or min(images / 5, 10_000)
+    evaluations = benchmark.tasks * (benchmark.tasks + 1) / 2 * tests * each / 3
+    return 5 + visits * images / batch * step + evaluations
