@@ -203,7 +203,7 @@ class Selection:
         return name
 
 
-class Source:
+class Origin:
     """Where the values of a sweep stand: in its file, in the file's quick form, or in a flag.
 
     Args:
@@ -266,7 +266,7 @@ class Sweep(Declared):
 
     _name: str = PrivateAttr("")
     _selection: Selection = PrivateAttr(Selection())
-    _source: Source | None = PrivateAttr(None)
+    _source: Origin | None = PrivateAttr(None)
 
     @property
     def name(self) -> str:
@@ -403,6 +403,12 @@ class Sweep(Declared):
                 "model": self._section(name, "model", settings, self.model),
                 "method": self._method(name, settings),
                 "hyperparameters": settings,
+                "evaluate": self.evaluate,
+                "randomness": self.randomness,
+                "engine": self.engine,
+                "precision": self.precision,
+                "seeds": self.seeds,
+                "task_orders": self.task_orders,
             }
             try:
                 resolved = here.resolve(declared)
@@ -607,7 +613,7 @@ class SettingError(Exception):
     """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
 
     Attributes:
-        section: ``benchmark``, ``model`` or ``hyperparameters``.
+        section: ``benchmark``, ``model`` or ``hyperparameters``, or another key of the sweep, such as ``evaluate``.
         keys: the path of keys below it.
     """
 
@@ -639,6 +645,27 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
     for keys, problem in misread(values, checked.model_dump()):
         raise SettingError(section, keys, problem)
     return checked
+
+
+def later(default: Any) -> Any:
+    """The default of a settings field that was added when trials of its schema had already been run.
+
+    While the field has this default it is left out of a trial's declaration, so that adding it changes no trial's id.
+    So the default must do exactly what was done before there was the field.
+    """
+    return Field(default, json_schema_extra={"later": True})
+
+
+def declared_settings(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain data for a trial's declaration: all of them, of ``later`` ones those that were changed."""
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, extra = getattr(settings, name), field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("later") and value == field.default:
+            del plain[name]
+        elif isinstance(value, BaseModel):
+            plain[name] = declared_settings(value)
+    return plain
 
 
 def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
@@ -748,10 +775,10 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
     if selection.seeds:
         data = {**data, "seeds": list(selection.seeds)}
         flags.append((("seeds",), shorter("--seeds " + ",".join(map(str, selection.seeds)))))
-    sweep = _checked(data, Source(document, selection, flags))
+    sweep = _checked(data, Origin(document, selection, flags))
     if data.get("quick") and not selection.quick:
         quick = Selection(quick=True)
-        _checked(_quick_form(document)[0], Source(document, quick, ()))  # so that a mistake there is an error now
+        _checked(_quick_form(document)[0], Origin(document, quick, ()))  # so that a mistake there is an error now
     shipped = (declared_root() / "sweeps").resolve()
     inside = path.resolve().is_relative_to(shipped)
     sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
@@ -759,7 +786,7 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
     return sweep, quick_only
 
 
-def _checked(data: dict[str, Any], source: Source) -> Sweep:
+def _checked(data: dict[str, Any], source: Origin) -> Sweep:
     """A sweep file's content as a sweep that makes sense as a whole."""
     try:
         sweep = Sweep(**data)
@@ -1177,11 +1204,6 @@ def load_reproduction(name: str | Path) -> Reproduction:
         raise DeclarationError(f"{document.place(keys)}: {problem}")
     _refers_to_something(reproduction, document)
     reproduction._name = path.stem
-    if reproduction.paper not in (known := papers()):
-        place = document.place(["paper"])
-        raise DeclarationError(
-            f"{place}: {reproduction.paper!r} is not in reproduce/papers.yaml; {one_of(reproduction.paper, known)}"
-        )
     return reproduction
 
 

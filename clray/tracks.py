@@ -134,7 +134,19 @@ class Track(Protocol):
         ...
 
     def resolve(self, declared: dict[str, Any]) -> dict[str, Any]:
-        """Check a variant's benchmark, model and method settings, and fill in the defaults."""
+        """Check a variant's settings, and fill in the defaults.
+
+        Args:
+            declared: ``benchmark``, ``model`` and ``hyperparameters`` (mappings), ``method``, and what the sweep says
+                of all its variants: ``evaluate``, ``randomness``, ``engine``, ``precision``, ``seeds`` and
+                ``task_orders``. One of these that is not there has its default.
+
+        Returns:
+            ``benchmark``, ``model``, ``method`` and ``hyperparameters`` of a trial, as ``declared_settings`` has them.
+
+        Raises:
+            SettingError: a setting that a trial would refuse.
+        """
         ...
 
     def data(self, trial: Trial, fetch: bool) -> dict[str, Any]:
