@@ -21,7 +21,7 @@ from clray.cli import app
 from clray.errors import DataError
 from clray.execution import Execution, Task, describe_failure
 from clray.planning import plan
-from clray.results import Record, Store, checkpoint_bytes
+from clray.results import Record, Store, read_state, write_state
 from clray.spec import Selection, load_sweep
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
@@ -40,6 +40,11 @@ def task(tiny: Path, store: Store, variant: str, *changes: str, seed: int = 0) -
     sweep = load_sweep(tiny, Selection(only=(variant,), seeds=(seed,), set=changes))
     [planned] = plan({"tiny": sweep}, store).trials
     return planned.task(checkpoint_seconds=1e9)
+
+
+def keep(store: Store, id: str, state: dict[str, Any]) -> None:
+    """Put a state among a trial's checkpoints."""
+    store.write_checkpoint(id, lambda file: write_state(id, state, file))
 
 
 def digest(execution: Execution) -> str:
@@ -224,7 +229,7 @@ class TestTornCheckpoints:
             {"training": {"position": 3, "evaluated": False, "randomness": {}, "method": {}}, "seconds": 0.0},
             {},
         ):
-            store.write_checkpoint(todo.id, checkpoint_bytes(todo.id, state))
+            keep(store, todo.id, state)
             execution = Execution(todo, store)
             assert execution.resumed == pytest.approx(50 / 90)
             newest = Path(store.path("checkpoints", f"{todo.id}.ckpt"))
@@ -310,10 +315,10 @@ class TestOnTheWay:
     def test_checkpoints_are_as_far_apart_as_declared(self, tiny, store):
         often = Execution(dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0), store)
         often.step()
-        assert store.has_checkpoint(often.task.id)
+        assert store.checkpointed() == {often.task.id}
         seldom = Execution(task(tiny, store, "mer"), store)
         seldom.step()
-        assert not store.has_checkpoint(seldom.task.id)
+        assert seldom.task.id not in store.checkpointed()
 
     @pytest.mark.parametrize(
         ("least", "a_save", "saved_at"),
@@ -381,7 +386,7 @@ class TestClaim:
         execution.step()
         execution.stop()
         assert store.claimed() == set()
-        assert store.has_checkpoint(todo.id)
+        assert store.checkpointed() == {todo.id}
         again = Execution(todo, store)
         monkeypatch.setattr(again._training, "advance", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -429,7 +434,7 @@ class TestClaim:
         with pytest.raises(RunsElsewhere):
             execution.step()
         execution.stop()
-        assert not store.has_checkpoint(todo.id), "nor does it write over what the other has saved"
+        assert store.checkpointed() == set(), "nor does it write over what the other has saved"
         assert store.claimed() == {todo.id}
         to_the_end(other)
 
