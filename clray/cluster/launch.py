@@ -140,11 +140,14 @@ class Launch:
         self.store, self.progress, self.interrupt = store, progress, interrupt
         self.elsewhere: dict[str, str] = {}
         self.larger: dict[str, float] = {}
+        self.dead_claims: dict[str, str] = {}
+        """The names of claims that were watched until they were dead, by the ids of their trials."""
         self.placed = {p.task.id: p for p in placed}
 
     def task(self, placed: _Placed) -> Task:
         """A trial as it is handed out in the name of this launch."""
-        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0))
+        dead = self.dead_claims.get(placed.task.id, "")
+        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0), dead_claim=dead)
 
     def stopping(self) -> bool:
         if self.interrupt.requested and not self.outcome.interrupted:
@@ -214,6 +217,7 @@ def _run_one(launch: Launch, placed: _Placed) -> None:
     task, progress = launch.task(placed), launch.progress
     try:
         execution = Execution(task, launch.store)
+        progress.told(task.id, execution.passed_over)
         while not execution.done and not launch.stopping():
             execution.step()
             progress.running(task.id, execution.progress, execution.resumed)
@@ -252,6 +256,7 @@ def _follow(launch: Launch) -> list[_Placed]:
         if left:
             launch.progress.say(f"Taking over what they left: {launch.words(left)}")
             for id in left:
+                launch.dead_claims[id] = onlooker.last_seen(id)
                 del launch.elsewhere[id]
             return [launch.placed[id] for id in left]
         if launch.elsewhere:
@@ -279,8 +284,8 @@ def _goes_on(launch: Launch, id: str, onlooker: Onlooker) -> bool:
 def _ending(record: Any, owner: str) -> dict[str, Any]:
     """What is shown of a trial that another launch finished."""
     facts = {"metrics": record.metrics, "seconds": record.provenance.get("seconds", 0.0), "resumed": 0.0}
-    memory = record.provenance.get("gpu_memory")
-    return {**facts, "elsewhere": owner, **({"gpu_memory": memory} if memory else {})}
+    more = {key: value for key in ("gpu_memory", "diverged") if (value := record.provenance.get(key))}
+    return {**facts, "elsewhere": owner, **more}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -366,7 +371,7 @@ def _tune(launch: Launch, packs: Sequence[list[_Placed]]) -> dict[str, Exception
     from clray.cluster.trainable import PackTrainable, StopWhen, Watcher
 
     store, outcome = launch.store, launch.outcome
-    watcher = Watcher(launch.ended, launch.progress.running)
+    watcher = Watcher(launch.ended, launch.progress.running, launch.progress.told)
     points = [
         json.dumps({"tasks": [launch.task(p).to_dict() for p in pack], "resources": pack[0].resources})
         for pack in packs

@@ -35,6 +35,7 @@ class Progress:
         self._begun: dict[str, float] = {}
         """How far a trial had come before this launch, of those that it took up."""
         self._ended: dict[str, dict[str, Any]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._elsewhere: set[str] = set()
         """What others run: no work of this launch."""
         self._workers = max(1.0, workers)
@@ -70,6 +71,13 @@ class Progress:
                 self._begun.setdefault(id, resumed)
             self._done[id] = progress
 
+    def told(self, id: str, lines: Sequence[str]) -> None:
+        """Print what is to be known about a trial, each sentence once, such as a checkpoint that was passed over."""
+        for line in lines:
+            if id in self._trials and (id, line) not in self._told:
+                self._told.add((id, line))
+                self.say(f"{self._trials[id].name} ({id}): {line}")
+
     def elsewhere(self, id: str) -> None:
         """Somebody else runs the trial."""
         if id in self._trials and id not in self._ended:
@@ -77,7 +85,9 @@ class Progress:
             self._begun.pop(id, None)
 
     def ended(self, id: str, how: dict[str, Any]) -> None:
-        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``."""
+        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``.
+
+        ``diverged`` says where one ended early because its numbers were not finite any more."""
         if id in self._ended or id not in self._trials:
             return
         self._ended[id] = how
@@ -86,7 +96,7 @@ class Progress:
         ours = "error" not in how and "elsewhere" not in how
         self._begun[id] = min(how["resumed"], self._begun.get(id, 1.0)) if ours else 1.0
         self._done[id] = 1.0
-        if not self._live_view or "error" in how:
+        if not self._live_view or "error" in how or "diverged" in how:
             self.say(self._line(id, how))
 
     def _line(self, id: str, how: dict[str, Any]) -> str:
@@ -95,6 +105,8 @@ class Progress:
         if "error" in how:
             return f"failed: {name} ({id}): {how['error']}"
         values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in trial.metrics if m in how["metrics"])
+        if "diverged" in how:
+            values = divergence(how["diverged"])
         resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
         left = self.remaining()
         memory = f"; {words(how['gpu_memory'])}" if how.get("gpu_memory") else ""
@@ -142,6 +154,11 @@ class Progress:
         )
         # The summary first: where the screen is too low for all variants, it is the last rows that are cut.
         return Group(Text(summary, style="bold"), table)
+
+
+def divergence(where: dict[str, Any]) -> str:
+    """Say where a trial diverged, as ``diverged in task 4 after 3,512 examples: weights not finite``."""
+    return f"diverged in task {where['task'] + 1} after {where['step']:,} examples: {where['what']} not finite"
 
 
 def _clock(seconds: float) -> str:

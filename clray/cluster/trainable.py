@@ -75,7 +75,8 @@ class PackTrainable(tune.Trainable):
             how = self._failed(task, error)
         else:
             if not self._current.done:
-                return {"running": {task.id: (self._current.progress, self._current.resumed)}}
+                so_far = {task.id: (self._current.progress, self._current.resumed)}
+                return {"running": so_far, "told": {task.id: self._current.passed_over}}
             how = self._current.ending
         return self._end(how)
 
@@ -124,13 +125,19 @@ def _may_pass(error: Exception) -> bool:
 class Watcher(tune.Callback):
     """Passes on what workers report, in the driver. A lost report loses nothing: the store has it too."""
 
-    def __init__(self, ended: Callable[[str, dict[str, Any]], None], running: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        ended: Callable[[str, dict[str, Any]], None],
+        running: Callable[..., None],
+        told: Callable[[str, list[str]], None],
+    ) -> None:
         """
         Args:
             ended: called with a trial's id and how it ended, possibly more than once.
             running: called with a trial's id, its progress, and where it was taken up.
+            told: called with a trial's id and sentences about it, again and again.
         """
-        self._ended, self._running = ended, running
+        self._ended, self._running, self._told = ended, running, told
         self._given_up: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,6 +146,8 @@ class Watcher(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         for id, (progress, resumed) in result.get("running", {}).items():
             self._running(id, progress, resumed)
+        for id, lines in result.get("told", {}).items():
+            self._told(id, lines)
         for id, how in result.get("ended", {}).items():
             self._ended(id, how)
 

@@ -73,6 +73,10 @@ def show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -
         if source.get("reason"):
             why = source["reason"].splitlines()[0].rstrip(":")
             console.print(f"[yellow]embedded digits stand in: {why}; clray data fetch mnist[/yellow]", soft_wrap=True)
+    if half_done := plan.in_state("half-done"):
+        console.print(f"half-done: {len(half_done)} trials have a checkpoint, which is checked when they are taken up")
+    if diverged := sum(t.diverged for t in plan.in_state("finished")):
+        console.print(f"{diverged} of the finished trials diverged: their loss or weights were not finite any more")
     stale = plan.in_state("stale")
     if stale and not rerun_stale:
         console.print(f"[yellow]{len(stale)} records were made by other code: --rerun-stale runs them again[/yellow]")
@@ -102,7 +106,7 @@ def costs_command(results: Results = "results") -> None:
     from clray.costs import cost, markdown
     from clray.spec import Selection, load_reproduction, reproduction_names
 
-    records, _ = store_at(results).records()
+    records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration: record for record in records}
     reproductions = [load_reproduction(name) for name in reproduction_names()]
     print(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")

@@ -120,6 +120,7 @@ def run_command(
 ) -> None:  # fmt: skip
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
     from clray.cluster.interrupt import Interrupt
+    from clray.cluster.progress import divergence
     from clray.execution import Execution
     from clray.planning import plan
 
@@ -136,6 +137,8 @@ def run_command(
     if not as_json:
         state = "finished before" if execution.done else f"from {100 * execution.resumed:.0f}%"
         console.print(f"{variant} seed {seed}, trial {planned.id}, {planned.data['source']} data: {state}")
+        for line in execution.passed_over:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     with Interrupt() as interrupt:
         while not execution.done and not interrupt.requested:
             execution.step()
@@ -147,8 +150,10 @@ def run_command(
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
         facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
-        print(json.dumps(facts))
+        print(json.dumps(facts | ({"diverged": execution.diverged} if execution.diverged else {})))
         return
+    if execution.diverged:
+        console.print(f"  {divergence(execution.diverged)}", markup=False)
     for metric, value in execution.metrics.items():
         console.print(f"  {metric:12}{100 * value:8.2f} %")
     console.print(f"  {execution.seconds:.1f} s, record {record}", soft_wrap=True)

@@ -39,6 +39,9 @@ def _pseudo_samples(trial: str, store: Store) -> list[Sample]:
         raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are kept when it is")
     content = store.read_artifact(trial, export.SAMPLES)
     if content is None:
+        missing = record.provenance.get("missing_artifacts")
+        if missing:
+            raise ClrayError(f"{trial}: its pseudo-samples could not be kept: {missing}")
         raise ClrayError(f"{trial}: its method, {record.trial.method}, keeps no pseudo-samples")
     return export.read_samples(content, store.path("artifacts", f"{trial}.{export.SAMPLES}"))
 

@@ -37,6 +37,8 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
             "metrics": record.metrics, "measurements": len(record.measurements),
         }  # fmt: skip
         console.print_json(json.dumps(facts))
+    for earlier in store.superseded(name):
+        console.print(f"its record of before it was run again: {earlier}", markup=False, soft_wrap=True)
     memory = record.provenance.get("gpu_memory") if isinstance(record, Record) else None
     if memory:
         console.print(f"It took {words(memory)} at most: {sharers(memory)} of its kind fit on such a GPU.")
