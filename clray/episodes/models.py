@@ -24,21 +24,21 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from clray.settings import TrialSettings
 
 Int = NDArray[np.int64]
 
 
-class Model(BaseModel):
+class Model(TrialSettings):
     """The networks' sizes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    embedding: Annotated[int, Field(ge=1)] = 200
+    embedding: Annotated[int, Field(ge=1, le=16_384)] = 200
     """E: units of every LSTM layer, and numbers in every embedding."""
-    layers: Annotated[int, Field(ge=1)] = 2
+    layers: Annotated[int, Field(ge=1, le=100)] = 2
     """Of each encoder and of the decoder."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """On symbols' embeddings and between layers."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from clray.language import losses
 from clray.language.batching import as_coded, bucketed
@@ -24,10 +24,15 @@ from clray.language.models import grow, positions
 from clray.language.optimizers import AdamW, Schedule, parameter_groups
 from clray.language.records import Example, TaskData
 from clray.language.tokens import Vocabulary
+from clray.settings import TrialSettings
 from clray.training import generator
 
 GENERATE = "__gen__"
 """The token that every example of a language model's own begins with, where tasks share one."""
+
+
+TokenBudget = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""The most tokens that a batch holds, padding included; every method has a default of its own."""
 
 
 def as_batch(rows: Sequence[Encoded]) -> Batch:
@@ -35,36 +40,34 @@ def as_batch(rows: Sequence[Encoded]) -> Batch:
     return Batch(*([getattr(row, name) for row in rows] for name in Batch._fields))
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(TrialSettings):
     """How every method trains: names and defaults are those of the official ``settings.py``, but for ``epochs``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: Annotated[int, Field(ge=1)] = 9
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 9
     """The paper's; the code's default is 3."""
-    lr: Annotated[float, Field(gt=0)] = 6.25e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    eps: Annotated[float, Field(gt=0)] = 1e-4
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 6.25e-5
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
+    eps: Annotated[float, Field(gt=0, le=1e30)] = 1e-4
+    clip: Annotated[float, Field(gt=0, le=1e30)] = 1.0
     """The largest norm of the gradient."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.005
     """The share of an epoch in which the rate rises from zero."""
-    answer_weight: Annotated[float, Field(gt=0)] = 5.0
+    answer_weight: Annotated[float, Field(gt=0, le=1e30)] = 5.0
     """What the class ``__ans__`` (and ``__sep__``) weighs in the losses; every other class weighs 1."""
     batching: Literal["as_coded", "bucketed"] = "as_coded"
     """Batches in the order of the epoch, closed by size or budget as in the code; or of rows of like length."""
-    token_budget: Annotated[int, Field(ge=1)] = 11368
+    token_budget: TokenBudget = 11368
     """The most that a batch holds, padding included; in the code it depends on the GPU's memory and on the method."""
-    min_batch: Annotated[int, Field(ge=1)] = 4
-    min_steps: Annotated[int, Field(ge=1)] = 1500
+    min_batch: Annotated[int, Field(ge=1, le=10_000_000)] = 4
+    min_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1500
     """A batch has at most ``max(examples // min_steps, min_batch)`` examples."""
     use_sep: bool = False
     """Whether ``__sep__`` stands between context and question."""
-    top_k: Annotated[int, Field(ge=1)] = 20
+    top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
     """Pseudo-samples are drawn from so many of the likeliest tokens."""
-    answer_top_k: Annotated[int, Field(ge=1)] = 20
+    answer_top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
     """Answers in a test are drawn alike, as the code does by default; 1 is greedy."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
 
 class LanguageMethod:

@@ -244,6 +244,30 @@ class TestSettings:
             resolve(self.declared(**changes))
         assert message in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("section", "key", "value", "message"),
+        [
+            ("hyperparameters", "lr", float("inf"), "finite number"),
+            ("hyperparameters", "lr", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "episodes", 10**12, "less than or equal to 1000000000"),
+            ("hyperparameters", "episodes", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "decay", float("nan"), "finite number"),
+            ("hyperparameters", "clip", float("inf"), "finite number"),
+            ("benchmark", "validation", 10**12, "less than or equal to 1000"),
+            ("benchmark", "queries", True, "expected a number, neither true nor false"),
+            ("model", "embedding", 10**12, "less than or equal to 16384"),
+            ("model", "layers", 10**12, "less than or equal to 100"),
+            ("model", "dropout", float("nan"), "finite number"),
+        ],
+    )
+    def test_numbers_without_sense_are_refused_when_planned(self, section, key, value, message):
+        declared = self.declared()
+        declared[section] = {**declared[section], key: value}
+        with pytest.raises(SettingError) as caught:
+            resolve(declared)
+        assert list(caught.value.keys) == [key]
+        assert message in str(caught.value)
+
     def test_what_a_trial_cannot_be_is_refused(self):
         trial = make_trial()
         for changes, message in (

@@ -13,6 +13,7 @@ from language_trials import TASKS, begin, make_trial
 from clray.errors import CheckpointError, DataError, DeclarationError
 from clray.execution import Keeping
 from clray.language import export
+from clray.language.methods import METHODS
 from clray.language.training import data, estimate, loop_of, module_of, resolve, train
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.provenance import code_digest
@@ -327,6 +328,47 @@ class TestSettings:
         with pytest.raises(SettingError) as caught:
             resolve(self.declared(**changes))
         assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("section", "key", "value", "message"),
+        [
+            ("hyperparameters", "lr", float("inf"), "finite number"),
+            ("hyperparameters", "lr", float("nan"), "finite number"),
+            ("hyperparameters", "lr", 10**400, "valid number"),
+            ("hyperparameters", "lr", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "epochs", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "epochs", 10**12, "less than or equal to 1000000"),
+            ("hyperparameters", "clip", float("inf"), "finite number"),
+            ("hyperparameters", "gamma", float("inf"), "finite number"),
+            ("hyperparameters", "gamma", 10**12, "less than or equal to 100"),
+            ("hyperparameters", "token_budget", 0, "greater than or equal to 1"),
+            ("hyperparameters", "temperature", 0, "greater than or equal to 0.000001"),
+            ("hyperparameters", "top_k", 10**12, "less than or equal to 10000000"),
+            ("benchmark", "train_per_task", 10**12, "less than or equal to 1000000000"),
+            ("benchmark", "test_per_task", True, "expected a number, neither true nor false"),
+            ("benchmark", "seed", 2**63, "less than or equal to 9223372036854775807"),
+            ("model", "layers", 10**12, "less than or equal to 1000"),
+            ("model", "width", 10**12, "less than or equal to 65536"),
+            ("model", "width", 65_536, "parameters; allowed: up to 10,000,000,000"),
+            ("model", "heads", 3, "heads: 3 do not divide a width of 256; allowed: its divisors, such as 1, 2, 4"),
+            ("model", "vocabulary_size", 10**12, "less than or equal to 1000000"),
+            ("model", "positions", 10**12, "less than or equal to 65536"),
+            ("model", "dropout", float("nan"), "finite number"),
+        ],
+    )
+    def test_numbers_without_sense_are_refused_when_planned(self, section, key, value, message):
+        declared = self.declared(model={"name": "scratch"})
+        declared[section] = {**declared[section], key: value}
+        with pytest.raises(SettingError) as caught:
+            resolve(declared)
+        assert key in (*caught.value.keys, *str(caught.value).replace(":", ",").split(", "))
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_has_a_budget_that_is_a_number_of_tokens(self, method):
+        for budget in (0, -1, True, 10**12):
+            with pytest.raises(SettingError):
+                resolve(self.declared(method=method, hyperparameters={"token_budget": budget}))
 
     def test_what_a_trial_cannot_be_is_refused(self):
         for changes, message in (

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from clray.language.encoding import Encoded
-from clray.language.learner import LanguageMethod, TrainingSettings, as_batch
+from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings, as_batch
 from clray.language.projection import project
 from clray.training import generator
 
@@ -24,10 +24,10 @@ class Gem(LanguageMethod):
     """Projects gradients."""
 
     class Settings(TrainingSettings):
-        token_budget: int = 16240
-        margin: Annotated[float, Field(ge=0)] = 0.5
+        token_budget: TokenBudget = 16240
+        margin: Annotated[float, Field(ge=0, le=1e30)] = 0.5
         """The least a multiplier of the quadratic program is (official ``--qp_margin``)."""
-        memory: Annotated[float, Field(gt=0)] = 0.05
+        memory: Annotated[float, Field(gt=0, le=100)] = 0.05
         """A task's memory, as a share of the size of the task after it (``--gen_lm_sample_percentage``)."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:
