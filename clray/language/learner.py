@@ -7,7 +7,8 @@ loss), a class that weighs ``answer_weight``; and where a method says so, to wri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from clray.divergence import NotFinite, all_finite
+from clray.errors import Diverged
 from clray.language import losses
 from clray.language.batching import as_coded, bucketed
 from clray.language.encoding import Encoded, encode
@@ -150,6 +153,8 @@ class Learner:
         self.generation_ids: dict[str, int] = {}
         self.optimizer: AdamW | None = None
         self.schedule: Schedule | None = None
+        self.task = 0
+        """The place of the task that is being learned, for the error of a trial that diverges."""
         self.updates = self.examples = self.tokens = 0
         """Updates made, examples they learned from, and tokens that the losses read."""
 
@@ -172,8 +177,14 @@ class Learner:
     # Training
 
     def begin(self, examples: int, penalty: Any) -> None:
-        """A new optimizer, and a schedule over so many examples an epoch."""
+        """A new optimizer, and a schedule over so many examples an epoch.
+
+        Raises:
+            Diverged: the importance of parameters, as EWC and MAS measured it, has overflowed.
+        """
         settings = self.settings
+        if penalty is not None:
+            self.refuse_divergence("importance weights", (omega for omega, _ in penalty.terms.values()))
         for parameter in self.model.parameters():
             # Gradients are added to from the first batch on, so that a continuation rounds as the uninterrupted run.
             parameter.grad = torch.zeros_like(parameter)
@@ -200,6 +211,9 @@ class Learner:
 
         Returns:
             The loss before it.
+
+        Raises:
+            Diverged: it is not finite.
         """
         assert self.optimizer is not None
         assert self.schedule is not None
@@ -215,14 +229,34 @@ class Learner:
         return loss
 
     def backward(self, batch: Batch, lm_lambda: float | None, purpose: str) -> float:
-        """Add the gradients of the batch's loss to the parameters', and return the loss."""
+        """Add the gradients of the batch's loss to the parameters', and return the loss.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
         form = losses.eager if self.plain else losses.fused
         self.model.train()
         with self.drawing(purpose), self.computing():
             qa, lm = form(self.model, batch, self.weights, lm_lambda)
             loss = qa + lm
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self.diverged("loss")
         loss.backward()
-        return float(loss.detach())
+        return value
+
+    def diverged(self, what: str) -> Diverged:
+        """The error of a trial whose numbers are not finite any more."""
+        return Diverged(self.examples, self.task, what)
+
+    def refuse_divergence(self, what: str = "weights", tensors: Iterable[torch.Tensor] | None = None) -> None:
+        """See that numbers are finite: the model's weights, or others.
+
+        Raises:
+            Diverged: they are not.
+        """
+        if not all_finite(self.model.parameters() if tensors is None else tensors):
+            raise self.diverged(what)
 
     def clip(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -252,22 +286,28 @@ class Learner:
             numbers: of each prompt; with ``purpose`` it determines the random numbers, so that it is the same for a
                 prompt whatever else is written beside it.
             longest: the most tokens for each.
+
+        Raises:
+            Diverged: the model's logits are not finite.
         """
 
         def uniforms(i: int) -> np.ndarray[Any, Any]:
             return generator(self.seed, f"{purpose} {numbers[i]}").random(longest[i])
 
         self.model.eval()
-        with torch.no_grad(), self.computing():
-            return generate(
-                self.model,
-                [list(prompt) for prompt in prompts],
-                uniforms,
-                top_k,
-                self.settings.temperature,
-                self.vocabulary.eos,
-                list(longest),
-            )
+        try:
+            with torch.no_grad(), self.computing():
+                return generate(
+                    self.model,
+                    [list(prompt) for prompt in prompts],
+                    uniforms,
+                    top_k,
+                    self.settings.temperature,
+                    self.vocabulary.eos,
+                    list(longest),
+                )
+        except NotFinite:
+            raise self.diverged("logits") from None
 
     def state_dict(self) -> dict[str, Any]:
         return {
