@@ -175,11 +175,19 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     folder = pretrained.locate(settings.name, settings.gguf).folder
-    options = {"gguf_file": settings.gguf} if settings.gguf else {}
+    options: dict[str, Any] = {"gguf_file": settings.gguf} if settings.gguf else {}
+    if not settings.gguf:
+        options["use_safetensors"] = not pretrained.is_pickled(folder)
     try:
         with _drawing(seed), _quietly():
             model, loaded = AutoModelForCausalLM.from_pretrained(
-                str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,  # pickles of weights may hold tensors alone
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
     except Exception as error:  # whatever transformers raises at a foreign file
         reason = next(iter(str(error).strip().splitlines()), repr(error))

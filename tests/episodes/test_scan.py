@@ -127,7 +127,7 @@ class TestWithoutTheSimpleSplit:
         file = tmp_path / "scan" / "simple_split" / "tasks_train_simple.txt.gz"
         file.parent.mkdir(parents=True)
         file.write_bytes(gzip.compress(b"IN: jump OUT: I_JUMP\n")[:-6])
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="torn or foreign: "):
             data.locate("scan_split", "simple")
 
     def test_nothing_else_needs_a_file(self, monkeypatch):
