@@ -114,4 +114,4 @@ def _said(error: Exception) -> str:
     """An error's first line, after its name where it says little without: the ``KeyError`` of a key is only the key."""
     first = next(iter(str(error).strip().splitlines()), "")
     terse = isinstance(error, LookupError | AttributeError | TypeError | RecursionError)
-    return f"{type(error).__name__}: {first}" if terse or not first else first
+    return ": ".join(filter(None, ([type(error).__name__] if terse or not first else []) + [first]))
