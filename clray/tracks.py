@@ -102,6 +102,10 @@ class Sources(Protocol):
         """
         ...
 
+    def beside_it(self, name: str) -> str:
+        """Which other files lie where a data set's were looked for and not found, in words; empty where none do."""
+        ...
+
     def fetch(self, name: str) -> Path:
         """Download it into the cache, checked. Returns the folder.
 

@@ -53,6 +53,7 @@ def _lines(sources: Sources, name: str, typed: str) -> list[str]:
     if found and found.source == "grammar":
         return [f"{typed}: needs no file: its grammar makes it"]
     fetched = f"clray data fetch {typed}"
+    beside = [said] if not found and (said := sources.beside_it(name)) else []
     advice = [published.advice] * bool(published.advice)
     if found and found.form:
         lines = [f"{typed}: {found.source}: {found.folder}", ", ".join(found.form.files)]
@@ -63,10 +64,11 @@ def _lines(sources: Sources, name: str, typed: str) -> list[str]:
     if published.download:
         return [
             f"{typed}: not here: {fetched}",
+            *beside,
             f"{', '.join(published.download.files)} from {published.origin}",
             *advice,
         ]
-    return [f"{typed}: not here", *advice]
+    return [f"{typed}: not here", *beside, *advice]
 
 
 def fetch_command(name: Name) -> None:

@@ -220,3 +220,9 @@ class TestCommand:
         Path(store.path("records", f"{ID}.parquet")).write_bytes(b"PAR1")
         with pytest.raises(ClrayError, match=rf"records/{ID}\.parquet: skipped: not a readable record"):
             samples(ID)
+
+
+def test_what_is_not_finite_is_null_in_the_official_layout():
+    content = export.metrics_json([{"sst": {"em": 50.0, "f1": float("nan"), "bleu": float("inf")}}])
+    assert json.loads(content) == [{"sst": {"em": 50.0, "f1": None, "bleu": None}}]
+    assert export.read_metrics(content) == [{"sst": {"em": 50.0, "f1": None, "bleu": None}}]
