@@ -148,8 +148,8 @@ class TestWrongSweeps:
             # Numbers outside sense.
             (("lr: 0.01}", "lr: .inf}"), "plain:", "", ["'.inf' is not a finite number"]),
             (("lr: 0.01}", "lr: 1e400}"), "plain:", "", ["'1e400' is not a finite number"]),
-            (("lr: 0.01}", "lr: inf}"), "plain:", "variants.plain.lr", ["finite number"]),
-            (("lr: 0.01}", "lr: 'nan'}"), "plain:", "variants.plain.lr", ["greater than 0"]),
+            (("lr: 0.01}", "lr: inf}"), "plain:", "variants.plain.lr", ["(it is 'inf')"]),
+            (("lr: 0.01}", "lr: 'nan'}"), "plain:", "variants.plain.lr", ["(it is 'nan')"]),
             (("lr: 0.01}", "lr: true}"), "plain:", "variants.plain.lr", ["expected a number (it is True)"]),
             (("lr: 0.01}", "grid: {lr: [0.1, true]}}"), "plain:", "variants.plain.grid.lr", ["expected a number"]),
             (("version: 1", "version: true"), "version:", "version", ["expected a number (it is True)"]),
@@ -239,7 +239,7 @@ class TestWrongSweeps:
             "version: 1\ntrack: episodes\nbenchmark: {name: mutual_exclusivity}\nseeds: [0]\n"
             "variants: {a: {method: meta_seq2seq}}\ntask_orders: [[0, 1]]\n"
         )
-        with pytest.raises(DeclarationError, match=r"sweep.yaml:6: task_orders: a has no tasks that could be ordered"):
+        with pytest.raises(DeclarationError, match=r"sweep.yaml:6: task_orders: (a has no tasks that could be ordered|episodes have no order of tasks)"):
             load_sweep(path)
 
     def test_what_a_flag_changed_is_named_by_the_flag(self, file):
