@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from clray.documents import Declared, Document, UniqueKeyLoader, explain, one_of
 from clray.errors import DeclarationError
+from clray.folders import is_file
 from clray.metrics import METRICS
 from clray.tracks import TRACKS, track
 
@@ -424,7 +425,7 @@ def find_sweep(name: str) -> Path:
     """
     shipped = declared_root() / "sweeps" / f"{name.removeprefix('sweeps/').removesuffix('.yaml')}.yaml"
     for path in (Path(name), shipped):
-        if path.is_file():
+        if is_file(path):
             return path
     raise DeclarationError(f"{name}: no such sweep file, and no such sweep here; {one_of(name, sweep_names())}")
 

@@ -396,10 +396,10 @@ def _check_gpus(offered: bool, options: Options, console: Console) -> None:
 
     here = embedded(options.address)
     if not offered:
-        reason = "no machine of the Ray cluster offers a GPU"
+        reason = "no GPU here: no machine of the Ray cluster offers one"
         if here:
             found = gpu.device_files()
-            reason = f"{', '.join(found)} cannot be used: {gpu.why_unusable()}" if found else "there is no GPU here"
+            reason = f"{', '.join(found)} cannot be used: {gpu.why_unusable()}" if found else "no GPU here"
         _on_the_cpu(reason, options, console)
     elif here and options.require_gpu and not gpu.names():
         _on_the_cpu(gpu.why_unusable(), options, console)  # else the workers say so of their machines
@@ -408,7 +408,7 @@ def _check_gpus(offered: bool, options: Options, console: Console) -> None:
 def _on_the_cpu(reason: str, options: Options, console: Console) -> None:
     if options.require_gpu:
         raise ClusterError(f"--require-gpu: {reason}, and some of the trials ask for a share of a GPU")
-    console.print(f"{reason[0].upper()}{reason[1:]}: trials that ask for a share of one run on the CPU.", **_PLAIN)
+    console.print(f"{reason[0].upper()}{reason[1:]}. Trials that ask for a share of a GPU run on the CPU.", **_PLAIN)
 
 
 def _at_once(placed: Sequence[_Placed], offers: Sequence[dict[str, float]]) -> float:

@@ -95,10 +95,10 @@ class PackTrainable(tune.Trainable):
         # Ray only keeps books of GPUs: the machine may have been said to own one that it has not, or cannot use.
         if torch.cuda.is_available():
             return task
-        why = f"no GPU can be used on {socket.gethostname()}: {gpu.why_unusable()}"
+        why = f"No GPU can be used on {socket.gethostname()}: {gpu.why_unusable()}"
         if self._require_gpu:
             raise ClusterError(f"--require-gpu: {why}")
-        self._remarks.append(f"{why}. Trials that ask for a share of one run on the CPU there.")
+        self._remarks.append(f"{why}. Trials that ask for a share of a GPU run on the CPU there.")
         return dataclasses.replace(task, device="cpu", gpu=0.0)
 
     def _report(self, **facts: Any) -> dict[str, Any]:
