@@ -26,7 +26,9 @@ def names() -> list[str]:
     """The names of the GPUs that torch can use in this process."""
     import torch
 
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
 
 
 def device_files(folder: Path = Path("/dev")) -> list[str]:

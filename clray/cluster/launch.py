@@ -210,7 +210,9 @@ class Launch:
     def _enlarge(self, id: str, share: float) -> None:
         """Once more, with fewer neighbours on its GPU: whichever of them took the memory, there will be more of it."""
         self.larger[id] = min(1.0, 2 * share)
-        reason = f"ran out of GPU memory with {gpu.share_words(share)}: once more with {gpu.share_words(self.larger[id])}"
+        reason = (
+            f"ran out of GPU memory with {gpu.share_words(share)}: once more with {gpu.share_words(self.larger[id])}"
+        )
         self.outcome.retried[id] = reason
         self.progress.say(f"{self.placed[id].planned.name} {reason}")
 
@@ -399,7 +401,11 @@ def _check_gpus(offered: bool, options: Options, console: Console) -> None:
         reason = "no GPU here: no machine of the Ray cluster offers one"
         if here:
             found = gpu.device_files()
-            reason = f"{', '.join(found)} cannot be used: {gpu.why_unusable()}" if found else "no GPU here"
+            reason = (
+                f"a GPU is here and cannot be used ({', '.join(found)}): {gpu.why_unusable()}"
+                if found
+                else "no GPU here"
+            )
         _on_the_cpu(reason, options, console)
     elif here and options.require_gpu and not gpu.names():
         _on_the_cpu(gpu.why_unusable(), options, console)  # else the workers say so of their machines

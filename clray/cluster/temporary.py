@@ -17,7 +17,7 @@ from clray.errors import ClusterError
 NAMED_BY = "RAY_TMPDIR or TMPDIR names another place"
 _PREFIX = "ray-"
 _LOCK = "clray.lock"
-_PLACES = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+PLACES = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 _PROBE_BYTES = 2**20
 """Ray's logs alone need as much: where that does not fit it would start, and die in the middle."""
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
@@ -44,7 +44,7 @@ def ray_folder(say: Callable[[str], None]) -> Iterator[Path]:
     asked = [f"{name}={os.environ[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     places = [Path(line.partition("=")[2]).absolute() for line in asked]
     faults = []
-    for place in dict.fromkeys([*places, *_PLACES]):
+    for place in dict.fromkeys([*places, *PLACES]):
         try:
             folder = _made(place)
         except OSError as error:

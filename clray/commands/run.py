@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clray.commands.answers import require_writable
 from clray.commands.options import (
     Address,
     Cpus,
@@ -29,7 +30,7 @@ from clray.commands.options import (
 from clray.commands.plan import show_plan
 from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
-from clray.commands.target import require_writable, selected, store_at, target_of, terminal
+from clray.commands.target import selected, store_at, target_of, terminal
 from clray.errors import DeclarationError, StoreError
 
 if TYPE_CHECKING:

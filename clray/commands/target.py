@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import sys
-import threading
-import urllib.parse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from clray.errors import DeclarationError, StoreError
-from clray.folders import is_file
+from clray.errors import DeclarationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +15,6 @@ if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
     from clray.results import Store
     from clray.spec import Reproduction, Selection, Sweep
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def target_of(name: str, selection: Selection) -> Target:
     if name in reproduction_names():
         reproduction = load_reproduction(name)
         return Target(name, reproduction.sweeps(selection), reproduction, selection, name)
-    if not is_file(Path(name)) and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
+    if not Path(name).is_file() and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
         raise DeclarationError(
             f"{name}: no such reproduction, sweep or file; {one_of(name, [*reproduction_names(), *sweep_names()])}"
         )
@@ -89,68 +82,8 @@ def terminal() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
-ANSWER_SECONDS = 20.0
-"""The time that an object store has to answer a first question."""
-_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
-
-
 def store_at(uri: str) -> Store:
-    """The results store that ``--results`` names.
+    """The results store that ``--results`` names."""
+    from clray.commands.answers import opened
 
-    Raises:
-        StoreError: no file system serves this URI, or nothing answers there in time.
-    """
-    from clray.results import Store
-
-    if "://" not in uri:
-        return Store(uri)
-    address = urllib.parse.urlsplit(uri)
-    if address.scheme in _BUCKETS and not address.netloc:
-        raise StoreError(f"{uri}: names no bucket: expected {address.scheme}://BUCKET/FOLDER")
-    return _in_time(uri, lambda: _answering(uri))
-
-
-def _answering(uri: str) -> Store:
-    """A store that has answered once: without credentials or a bucket, libraries go on trying for many minutes."""
-    from clray.results import Store
-
-    store = Store(uri)
-    store.finished()
-    return store
-
-
-def require_writable(store: Store) -> None:
-    """See once, before a launch, that the store can be written: else every trial would find out for itself.
-
-    Raises:
-        StoreError: it cannot.
-    """
-
-    _in_time(store.uri, store.require_writable)
-
-
-def _in_time(uri: str, ask: Callable[[], T]) -> T:
-    """What ``ask()`` returns or raises.
-
-    Raises:
-        StoreError: it has not answered in time. It is left to itself then, in its own thread.
-    """
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((ask(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        raise StoreError(
-            f"{uri}: no answer within {ANSWER_SECONDS:g} seconds: see that the bucket exists, that this machine reaches "
-            "it, and that there are credentials for it"
-        ) from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
+    return opened(uri)
