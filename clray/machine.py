@@ -62,7 +62,7 @@ def _cgroups(membership: Path, root: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """The quota that one cgroup sets, in cores; None where it sets none. Raises OSError, ValueError without the files."""
+    """The quota that one cgroup sets, in cores; None where it sets none. Raises OSError, ValueError without files."""
     if (second := folder / "cpu.max").exists():
         quota, _, period = second.read_text().strip().partition(" ")
         return None if quota == "max" else int(quota) / int(period or 100_000)

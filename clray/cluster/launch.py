@@ -398,14 +398,12 @@ def _check_gpus(offered: bool, options: Options, console: Console) -> None:
 
     here = embedded(options.address)
     if not offered:
-        reason = "no GPU here: no machine of the Ray cluster offers one"
-        if here:
-            found = gpu.device_files()
-            reason = (
-                f"a GPU is here and cannot be used ({', '.join(found)}): {gpu.why_unusable()}"
-                if found
-                else "no GPU here"
-            )
+        if not here:
+            reason = "no GPU here: no machine of the Ray cluster offers one"
+        elif found := gpu.device_files():
+            reason = f"a GPU is here and cannot be used ({', '.join(found)}): {gpu.why_unusable()}"
+        else:
+            reason = "no GPU here"
         _on_the_cpu(reason, options, console)
     elif here and options.require_gpu and not gpu.names():
         _on_the_cpu(gpu.why_unusable(), options, console)  # else the workers say so of their machines

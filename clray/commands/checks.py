@@ -44,16 +44,16 @@ def checks(results: str) -> Iterator[Finding]:
     Args:
         results: the store, as the user named it.
     """
-    made: list[Callable[[], Finding]] = [
-        cores, gpus, ray, temporary, home, cache, kernels, lambda: store(results), output, figures, tracking
-    ]  # fmt: skip
-    for check in made:
+    made: dict[str, Callable[[], Finding]] = {
+        "cores": cores, "GPUs": gpus, "Ray": ray, "TMPDIR": temporary, "HOME": home, "cache": cache,
+        "compiled kernels": kernels, "results": lambda: store(results), "output": output, "matplotlib": figures,
+        "W&B": tracking,
+    }  # fmt: skip
+    for subject, check in made.items():
         try:
             yield check()
-        except Exception as error:
-            yield Finding(
-                check.__name__, f"could not be looked at ({type(error).__name__}: {error})", "please report it"
-            )
+        except Exception as error:  # the others are made all the same
+            yield Finding(subject, f"could not be looked at ({type(error).__name__}: {error})", "please report it")
 
 
 def cores() -> Finding:
