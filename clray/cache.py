@@ -37,8 +37,7 @@ def cache_folder() -> Path:
             return usual
     except (OSError, RuntimeError):
         pass
-    private = private_folder("cache")
-    return private or Path(tempfile.gettempdir()) / f"clray-{os.getuid()}-cache"
+    return private_folder("cache") or Path(os.devnull)  # a folder that nothing can be read from or written to
 
 
 # --------------------------------------------------------------------------------------------------------------

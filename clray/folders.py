@@ -46,7 +46,7 @@ def private_folder(name: str) -> Path | None:
     there before is not taken.
     """
     try:
-        folder = Path(tempfile.gettempdir()) / f"clray-{os.getuid()}-{name}"
+        folder = private_path(name)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         state = folder.lstat()
@@ -54,6 +54,11 @@ def private_folder(name: str) -> Path | None:
     except OSError:
         return None
     return folder if ours else None
+
+
+def private_path(name: str) -> Path:
+    """The path of ``private_folder``. Raises OSError where there is no folder for temporary files."""
+    return Path(tempfile.gettempdir()) / f"clray-{os.getuid()}-{name}"
 
 
 def is_file(path: Path) -> bool:

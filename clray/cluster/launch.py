@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -520,9 +521,7 @@ def _reason(error: Exception | str) -> ClusterError:
     from ray.exceptions import OutOfMemoryError, RayActorError
 
     if isinstance(error, str):
-        reason = ClusterError(f"{RETRIES + 1} attempts: {_in_words(error)}")
-        reason.add_note(error)
-        return reason
+        return _told(error)
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, OutOfMemoryError):
         what = _MEMORY
@@ -536,16 +535,23 @@ def _reason(error: Exception | str) -> ClusterError:
 
 
 _MEMORY = "the machine's memory ran out, and Ray ended its worker process:"
+_HEADING = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
+"""Begins each of a pack's failures in the text that Tune keeps of them."""
 
 
-def _in_words(text: str) -> str:
-    """The reason in the text of an error: what Ray says of a worker, or the end of a traceback."""
-    if "OutOfMemoryError" in text or "low on memory" in text:
-        return f"{_MEMORY} {_first_line(text[text.find('Task was killed') :] if 'Task was killed' in text else text)}"
-    lines = [line for line in text.splitlines() if line.strip()]
-    if lines and lines[0].startswith("Traceback"):
-        lines = [line for line in lines[1:] if not line.startswith(" ")]
-    return lines[0].strip() if lines else "Ray did not say why"
+def _told(text: str) -> ClusterError:
+    """Why Tune gave a pack up, where it kept a text alone: what Ray says of a worker, or a traceback."""
+    last = _HEADING.split(text)[-1].strip()
+    lines = [line for line in last.splitlines() if line.strip()] or ["Ray did not say why"]
+    if "low on memory" in last or "OutOfMemoryError" in last:
+        # The rest lists what else runs on the machine, command lines and all: that is nobody's business.
+        return ClusterError(f"{RETRIES + 1} attempts: {_MEMORY} {lines[0]}")
+    what = lines[0]
+    if what.startswith("Traceback"):
+        what = next((line for line in lines[1:] if not line.startswith(" ")), what)
+    reason = ClusterError(f"{RETRIES + 1} attempts: {what.strip()}")
+    reason.add_note(last)  # the traceback in the store tells it
+    return reason
 
 
 def _first_line(text: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clray.errors import ClrayError
-from clray.folders import can_be_written, home_folder, nearest, private_folder
+from clray.folders import can_be_written, home_folder, nearest, private_path
 
 _LITTLE = 2**30
 """A disk with less room than this many bytes is worth a word."""
@@ -108,7 +108,7 @@ def temporary() -> Finding:
 
 def home() -> Finding:
     folder = home_folder()
-    if folder is None or folder == private_folder("home"):
+    if folder is None or folder == private_path("home"):
         return Finding("HOME", f"you have none, {folder or 'nothing'} stands in", "set HOME to a folder of yours")
     if not can_be_written(folder):
         return Finding("HOME", f"{folder} cannot be written", "nothing, if the caches below have another place")
