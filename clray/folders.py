@@ -85,6 +85,9 @@ def nearest(path: Path) -> Path:
 
 
 def can_be_written(path: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself where it is not there yet."""
-    folder = nearest(path)
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    """Whether files can be made in a folder, or the folder itself where it is not there yet. Leaves nothing behind."""
+    try:
+        tempfile.TemporaryFile(dir=nearest(path)).close()
+    except OSError:
+        return False
+    return True

@@ -44,7 +44,7 @@ def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), root: Path = Path
 
 def _cgroups(membership: Path, root: Path) -> list[Path]:
     """Every mounted folder that may hold a quota for this process: its own cgroups, and all above them."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         lines = membership.read_text().splitlines()
         found = []
         for line in lines:

@@ -168,7 +168,7 @@ def output() -> Finding:
     try:
         "±‡–…·é".encode(encoding)
     except (UnicodeError, LookupError):
-        return Finding("output", f"{encoding} lacks letters such as ± and ‡", "set PYTHONIOENCODING=utf-8")
+        return Finding("output", f"{encoding} lacks letters that tables are printed with", "set PYTHONIOENCODING=utf-8")
     return Finding("output", encoding)
 
 
