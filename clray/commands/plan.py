@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
-
 from clray.machine import cores_given
 
 if TYPE_CHECKING:

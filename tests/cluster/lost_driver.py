@@ -28,8 +28,8 @@ class Unreadable(MemoryError):
 class Unpicklable(MemoryError):
     """An error that cannot be pickled."""
 
-    def __init__(self) -> None:
-        super().__init__("it holds a lock")
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
         self.lock = threading.Lock()
 
 
@@ -47,7 +47,7 @@ def lose(way: str) -> None:
             if seed == 1:
                 raise Unreadable("of two", "parts")
             if seed == 2:
-                raise Unpicklable
+                raise Unpicklable("it holds a lock")
             return super().step()
 
     class Preempted(trainable.PackTrainable):

@@ -52,7 +52,7 @@ def test_errors_that_do_not_travel_are_reasons_like_others(file: Path, ray_tmpdi
     assert outcome["finished"] == [whole]
     assert set(outcome["failed"]) == {unreadable, unpicklable}
     assert "Unreadable" in outcome["failed"][unreadable], "Ray itself has lost the rest"
-    assert "it holds a lock" in outcome["failed"][unpicklable]
+    assert "Unpicklable isn't serializable" in outcome["failed"][unpicklable]
     for id in (unreadable, unpicklable):
         assert outcome["failed"][id].startswith("ClusterError: 1 attempts: ")
         failure = store.failure(id)
