@@ -15,6 +15,7 @@ import typer
 from clray import __version__
 from clray.commands import data, overview, plan, publish, run, samples, setup, tables, trials
 from clray.errors import ClrayError
+from clray.folders import ensure_home
 
 app = typer.Typer(
     name="clray",
@@ -63,6 +64,7 @@ def main() -> None:
 
 def run_app(application: Any) -> None:
     """Run a typer application, turning clray's errors into their message and exit code."""
+    ensure_home()
     try:
         application()
     except ClrayError as error:

@@ -392,8 +392,11 @@ def made_by_this_code(record: Any) -> bool:
 
 def set_threads(threads: int) -> None:
     """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
+    from threadpoolctl import threadpool_limits
+
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+        os.environ[variable] = str(threads)  # for libraries that are loaded later; the others no longer look there
+    threadpool_limits(threads)
     # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)

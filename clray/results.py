@@ -756,6 +756,16 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error}") from error
 
+    def require_writable(self) -> None:
+        """Write a file of a few kilobytes, and remove it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        probe = f"claims/.probe.{uuid.uuid4().hex[:8]}"
+        self._put(probe, bytes(4096))
+        self._delete(self.path(probe))
+
     def clock(self) -> float:
         """What time it is by the clock that stamps this store's files; where nothing can be written, by our own.
 

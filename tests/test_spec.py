@@ -239,7 +239,7 @@ class TestWrongSweeps:
             "version: 1\ntrack: episodes\nbenchmark: {name: mutual_exclusivity}\nseeds: [0]\n"
             "variants: {a: {method: meta_seq2seq}}\ntask_orders: [[0, 1]]\n"
         )
-        with pytest.raises(DeclarationError, match=r"sweep.yaml:6: task_orders: (a has no tasks that could be ordered|episodes have no order of tasks)"):
+        with pytest.raises(DeclarationError, match=r"sweep.yaml:6: task_orders: .*no (tasks|order of tasks)"):
             load_sweep(path)
 
     def test_what_a_flag_changed_is_named_by_the_flag(self, file):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.machine import cores_given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +69,9 @@ def show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -
     for cpu, gpu in sorted(resources):
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
     console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
+    if left and not any(gpu for _, gpu in resources):
+        cores = cores_given()
+        console.print(f"on the {cores} cores that are given here: about {hours / cores:.2f} hours")
     for source in {t.data["source"]: t.data for t in plan.trials}.values():
         console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
         if source.get("reason"):

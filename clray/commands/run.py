@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clray.commands.answers import require_writable
 from clray.commands.options import (
     Address,
+    Cpus,
     DryRun,
     Format,
     Gpu,
+    Gpus,
     Local,
     Name,
     Only,
     Quick,
+    RequireGpu,
     RerunStale,
     Results,
     Seeds,
@@ -30,6 +34,7 @@ from clray.commands.target import selected, store_at, target_of, terminal
 from clray.errors import DeclarationError, StoreError
 
 if TYPE_CHECKING:
+    from clray.cluster.launch import Options
     from clray.spec import Selection
 
 
@@ -37,9 +42,11 @@ def sweep_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
-    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
 
 
 def reproduce_command(
@@ -47,27 +54,51 @@ def reproduce_command(
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
     """Run what a published table needs, and put ours beside it with a verdict for every cell."""
-    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
+
+
+def options_of(
+    address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
+    require_gpu: bool,
+) -> Options:  # fmt: skip
+    """How a launch is to run.
+
+    Raises:
+        DeclarationError: ``--cpus`` or ``--gpus`` where no Ray is embedded.
+    """
+    from clray.cluster.launch import Options
+
+    for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
+        if given is not None and local:
+            raise DeclarationError(f"{flag} {given}: says what the embedded Ray has to offer, and --local uses none")
+        if given is not None and address not in (None, "local"):
+            raise DeclarationError(
+                f"{flag} {given}: says what an embedded Ray has to offer; the cluster at {address} (--address or "
+                f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
+            )
+    return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
 
 
 def _launch(
-    name: str, selection: Selection, results: str, address: str | None, gpu: float | None, wandb: Tracking | None,
-    local: bool, dry_run: bool, rerun_stale: bool,
-) -> None:  # fmt: skip
-    from clray.cluster.launch import Options, run_here, run_on_ray
+    name: str, selection: Selection, results: str, options: Options, wandb: Tracking | None, local: bool, dry_run: bool
+) -> None:
+    from clray.cluster.launch import run_here, run_on_ray
     from clray.planning import plan
 
     target, console, store = target_of(name, selection), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
-    show_plan(target, planned, console, rerun_stale)
+    show_plan(target, planned, console, options.rerun_stale)
     if dry_run:
         return
+    if planned.left(options.rerun_stale):
+        require_writable(store)
     if not target.comparable:
         console.print("[bold yellow]Not comparable with the paper[/bold yellow]: " + ", ".join(selection.changes))
     publisher = start_publisher(target, store, wandb, console)
-    options = Options(address=address, gpu=gpu, rerun_stale=rerun_stale)
     try:
         outcome = (run_here if local else run_on_ray)(planned, store, console, options)
     finally:

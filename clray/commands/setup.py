@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clray.commands.options import Results
-from clray.commands.target import store_at
 from clray.errors import DataError, DeclarationError
 from clray.tracks import TRACKS, find, track
 
@@ -21,26 +20,24 @@ if TYPE_CHECKING:
 
 
 def doctor_command(results: Results = "results") -> None:
-    """What this machine offers: cores, GPUs, Ray, data, W&B, disk."""
+    """What this machine offers, and what around it would keep trials from running: a line for each check.
+
+    Exit code 1 where no trial can run until something is mended.
+    """
+    from clray.commands.checks import checks
     from clray.provenance import provenance
-    from clray.tracking import default_mode
 
     facts = provenance("vision", "online")
-    print(f"clray {facts['clray']}, Python {facts['python']}, {os.cpu_count()} cores: {facts['machine']['processor']}")
+    print(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
     print("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print("GPUs: " + (", ".join(gpus) or "none"))
-    print("Ray: " + (f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "embedded"))
+    found = []
+    for finding in checks(results):
+        found.append(finding)
+        print(finding)
     for name in TRACKS:
         print(f"data, {name}: {_data_here(name)}")
-    print(f"W&B: {default_mode()}")
-    store = store_at(results)
-    folder = Path(store.path()) if "://" not in store.uri else Path.cwd()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free, writable = shutil.disk_usage(there).free / 2**30, os.access(there, os.W_OK)
-    print(f"results: {store.uri}, {free:.0f} GiB free, writable: {'yes' if writable else 'no'}")
+    if any(finding.fatal for finding in found):
+        raise typer.Exit(1)
 
 
 def _data_here(name: str) -> str:

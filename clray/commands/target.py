@@ -92,6 +92,6 @@ def terminal() -> Console:
 
 def store_at(uri: str) -> Store:
     """The results store that ``--results`` names."""
-    from clray.results import Store
+    from clray.commands.answers import opened
 
-    return Store(uri)
+    return opened(uri)
