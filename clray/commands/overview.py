@@ -88,12 +88,12 @@ def status_command(results: Results = "results") -> None:
     lines = [*_claim_lines(store, saved), *(_begun_line(record) for record in running if record.id in saved)]
     console.print(f"{store.uri}: {len(records)} finished trials, {len(lines)} begun", soft_wrap=True)
     for line in lines:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        console.print(f"  {line}", soft_wrap=True)
     for id in sorted(store.failed()):
         failure = store.failure(id) or {}
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
-        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", markup=False)
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", soft_wrap=True)
         for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
-            console.print(f"    {line}", markup=False)
+            console.print(f"    {line}", soft_wrap=True)
     for problem in problems + more:
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+        console.print(str(problem), style="red", soft_wrap=True)
