@@ -15,7 +15,7 @@ import typer
 from clray import __version__
 from clray.commands import data, overview, plan, publish, run, samples, setup, tables, trials
 from clray.errors import ClrayError
-from clray.output import accept_every_letter, complain, shown, undelivered
+from clray.output import accept_every_letter, complain, deliver, shown
 
 app = typer.Typer(
     name="clray",
@@ -68,14 +68,14 @@ def run_app(application: Any) -> None:
     Output that reaches nobody is one message too, or none where its reader has ended: ``clray list | head -1``.
     """
     accept_every_letter()
+    code = _exit_code(application)
     try:
-        code = _exit_code(application)
-    except OSError:
-        if (lost := undelivered()) is None:
-            raise
-        code = _undelivered(lost)
-    else:
-        code = _undelivered(lost) if (lost := undelivered()) else code
+        deliver()
+    except ClrayError as error:
+        complain(f"error: {shown(str(error))}")
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 1
     sys.exit(code)
 
 
@@ -91,12 +91,6 @@ def _exit_code(application: Any) -> Any:
     except SystemExit as end:
         return end.code
     return 0
-
-
-def _undelivered(lost: OSError) -> int:
-    if not isinstance(lost, BrokenPipeError):
-        complain(f"error: the output cannot be written: {lost.strerror or lost}")
-    return 1
 
 
 def _version(value: bool) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from clray.output import shown, visible
+from clray.output import arriving, shown, visible
 
 
 class PlainConsole(Console):
@@ -19,6 +19,11 @@ class PlainConsole(Console):
     def __init__(self) -> None:
         # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
         super().__init__(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Raises OutputLost where standard output cannot be written."""
+        with arriving():
+            super().print(*objects, **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Before the layout, so that columns are as wide as what is shown in them."""

@@ -48,6 +48,8 @@ class Task:
     """The launch that this is part of; by default whoever runs it is one by himself."""
     gpu: float = 0.0
     """The share of a GPU that it was given."""
+    declaration: str = ""
+    """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ escape sequences, no keys of a store's address. Nothing that is printed can end 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import sys
 import unicodedata
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -42,7 +44,7 @@ STAND_INS = {
 
 _OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what a terminal obeys or cannot draw: controls, directions, surrogates, line separators."""
-_ADDRESS = re.compile(r"(?P<scheme>\b[A-Za-z][\w+.-]*://)(?P<keys>[^\s/?#@]*:[^\s?#@]*)@")
+_ADDRESS = re.compile(r"(?P<scheme>\b[A-Za-z][\w+.-]*://)[^\s/?#@\"',;<>()]*:[^\s?#@\"',;<>()]*@")
 _PARAMETER = re.compile(r"(?P<name>[?&][\w.-]*(?:secret|token|password|sig|key)[\w.-]*=)[^\s&#'\"]+", re.IGNORECASE)
 
 
@@ -110,6 +112,34 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
     return "".join(STAND_INS.get(c) or _escape(c) for c in error.object[error.start : error.end]), error.end
 
 
+class OutputLost(ClrayError):
+    """What was printed cannot be written: a full disk, most likely."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(f"the output cannot be written: {reason.strerror or reason}")
+
+
+@contextlib.contextmanager
+def arriving() -> Iterator[None]:
+    """Within, standard output is written to, and to nothing else.
+
+    Raises:
+        OutputLost: it cannot be. Where its reader has ended, BrokenPipeError goes on to who ends the command quietly.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(error) from None
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a text to standard output, as it may be printed."""
+    with arriving():
+        print(shown(text), end=end)
+
+
 def complain(line: str) -> None:
     """Print a line to standard error, where there is one that takes it."""
     try:
@@ -118,15 +148,19 @@ def complain(line: str) -> None:
         _give_up(sys.stderr)
 
 
-def undelivered() -> OSError | None:
-    """Send what was printed on its way. Returns why it does not arrive; it is given up then."""
+def deliver() -> None:
+    """Send what was printed on its way, and no more of it once that has failed.
+
+    Raises:
+        OutputLost, BrokenPipeError: as in ``arriving``.
+    """
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
+        with arriving():
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except (OutputLost, BrokenPipeError):
         _give_up(sys.stdout)
-        return error
-    return None
+        raise
 
 
 def _give_up(stream: TextIO) -> None:

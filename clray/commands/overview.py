@@ -92,7 +92,8 @@ def status_command(results: Results = "results") -> None:
     for id in sorted(store.failed()):
         failure = store.failure(id) or {}
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
-        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", soft_wrap=True)
+        reason = " ".join(str(failure.get("error")).split())
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
         for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
             console.print(f"    {line}", soft_wrap=True)
     for problem in problems + more:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.output import say
 
 if TYPE_CHECKING:
     from clray.console import PlainConsole
@@ -77,7 +78,7 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
         console.print(f"{len(stale)} records were made by other code: --rerun-stale runs them again", style="yellow")
     for planned in plan.trials:
         if planned.failure:
-            reason = planned.failure.get("error")
+            reason = " ".join(str(planned.failure.get("error")).split())
             console.print(f"failed last time: {planned.name}: {reason}", style="red", soft_wrap=True)
     for problem in plan.problems:
         console.print(str(problem), style="red", soft_wrap=True)
@@ -105,4 +106,4 @@ def costs_command(results: Results = "results") -> None:
     records, _ = store_at(results).records()
     finished = {record.trial.declaration: record for record in records}
     reproductions = [load_reproduction(name) for name in reproduction_names()]
-    print(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")
+    say(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")

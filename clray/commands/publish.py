@@ -14,7 +14,7 @@ import typer
 from clray.commands.options import Name, Only, Quick, Results, Seeds, Set, Tracking
 from clray.commands.target import Target, selected, store_at, target_of
 from clray.errors import ClrayError
-from clray.output import redacted, shown
+from clray.output import redacted, say
 
 if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
@@ -124,7 +124,7 @@ def publish_command(
     mode = wandb.value if wandb else asked_mode() or "online"
     target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
     if mode == "off":
-        print("W&B: nothing is published: " + ("--wandb off" if wandb else f"WANDB_MODE={os.environ['WANDB_MODE']}"))
+        say("W&B: nothing is published: " + ("--wandb off" if wandb else f"WANDB_MODE={os.environ['WANDB_MODE']}"))
         return
     comparison = target.compare(store)
     tables = _ready_tables(comparison)
@@ -135,7 +135,7 @@ def publish_command(
         last = publication is publications[-1]
         wanted = _dashboard(target, store, mode, comparison) if last and page is not False else None
         outcome = publish(publication, tables, wanted)
-        print(shown(outcome.message(publication.again)))
+        say(outcome.message(publication.again))
         failed |= bool(outcome.failures) or bool(page and outcome.no_page)
     if failed:
         raise typer.Exit(1)

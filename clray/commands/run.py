@@ -29,6 +29,7 @@ from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
 from clray.commands.target import Target, selected, store_at, target_of, terminal
 from clray.errors import ClrayError, DeclarationError
+from clray.output import say
 
 if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
@@ -155,7 +156,7 @@ def run_command(
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
         facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return
     for metric, value in execution.metrics.items():
         console.print(f"  {metric:12}{100 * value:8.2f} %")

@@ -10,6 +10,7 @@ import typer
 from clray.commands.options import Results
 from clray.commands.target import store_at, terminal, trial_id
 from clray.errors import ClrayError, DeclarationError
+from clray.output import say
 
 if TYPE_CHECKING:
     from clray.console import PlainConsole
@@ -74,7 +75,7 @@ def samples_command(
     members = {pair: [s for s in samples if (s.before, s.of) == pair] for pair in groups}
     if as_json:
         shown = [sample._asdict() for group in members.values() for sample in group[:count]]
-        print(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
+        say(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
         return
     console, kept = terminal(), sum(tally.kept for tally in groups.values())
     counts = f"{len(samples)} pseudo-samples, {kept} kept, {len(samples) - kept} dropped"

@@ -8,7 +8,7 @@ import typer
 
 from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
-from clray.output import json_text, shown
+from clray.output import json_text, say
 
 if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
@@ -22,10 +22,10 @@ def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> 
     if form is Format.text:
         console.print(tables.text(comparison))
     elif form is Format.json:
-        print(json_text(tables.json(comparison)))
+        say(json_text(tables.json(comparison)))
     else:
         forms = {Format.md: tables.markdown, Format.latex: tables.latex, Format.csv: tables.csv}
-        print(shown(forms[form](comparison)))
+        say(forms[form](comparison))
 
 
 def table_command(
@@ -54,4 +54,4 @@ def report_command(
 ) -> None:  # fmt: skip
     """The HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
     target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
-    print(shown(write_report_of(target.compare(store), target, store, output)))
+    say(write_report_of(target.compare(store), target, store, output))
