@@ -216,8 +216,8 @@ def own_folders(scratch: str, publications: Sequence[Publication]) -> Iterator[N
         "WANDB_CONFIG_DIR": Path(scratch) / "config",
     }
     own = {name: str(folders[name]) for name, path in _at_home().items() if name not in os.environ and not _holds(path)}
-    if home() is None and "NETRC" not in os.environ:
-        own["NETRC"] = str(Path(scratch) / "netrc")  # it is not there: without a home wandb does not even look
+    if home() is None:
+        own["HOME"] = scratch  # wandb asks for it even where it does not need it
     os.environ.update(own)
     try:
         yield
@@ -300,7 +300,9 @@ def cannot_be_written(error: OSError, folder: str) -> str:
     Args:
         folder: what is written where the error names nothing.
     """
-    return f"{error.filename or folder}: cannot be written: {error.strerror or error}"
+    if error.strerror is None:
+        return str(error)  # of wandb's own making, which names the folder
+    return f"{error.filename or folder}: cannot be written: {error.strerror}"
 
 
 @contextlib.contextmanager
