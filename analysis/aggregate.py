@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.analysis.failures import failures
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
 from clray.results import Problem, Record, Store
@@ -36,7 +37,11 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class Results:
-    """All records of a store by the declaration of their trial, and the files that are no records."""
+    """All records of a store by the declaration of their trial, and the files that are no records.
+
+    Attributes:
+        failed: why trials failed, by their declarations and by their ids.
+    """
 
     finished: Mapping[str, Sequence[Record]]
     """Those that have a result; trials that diverged are among them."""
@@ -44,6 +49,7 @@ class Results:
     problems: Sequence[Problem]
     stale: frozenset[str] = frozenset()
     """The ids of finished records that other code made than the code here."""
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(store: Store, is_current: Callable[[Record], bool] | None = None) -> Results:
@@ -67,7 +73,7 @@ def read(store: Store, is_current: Callable[[Record], bool] | None = None) -> Re
                 if folder == "records" and is_current is not None and not is_current(record):
                     stale.add(record.id)
         folders[folder] = dict(by_declaration)
-    return Results(folders["records"], folders["running"], problems, frozenset(stale))
+    return Results(folders["records"], folders["running"], problems, frozenset(stale), failures(store))
 
 
 def _unfit(record: Record, folder: str) -> str:
@@ -159,7 +165,6 @@ class Run:
     baseline: Matrix
     data: Mapping[str, object]
     seconds: float | None = None
-    host: str = ""
     code: str = ""
     commit: str = ""
     collapsed: bool = False
@@ -221,7 +226,6 @@ def run(record: Record, stale: bool = False) -> Run:
         baseline=baseline,
         data=record.data,
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
-        host=str((provenance.get("machine") or {}).get("host", "")),
         code=str(provenance.get("code", "")),
         commit=str(git.get("commit", ""))[:10] + (" + changes" if git.get("uncommitted_changes") else ""),
     )
@@ -241,6 +245,7 @@ class Runs:
         missing: the (seed, task order) of those without a finished record, half-done ones included.
         half_done: how many of the missing have begun.
         diverged: those that ended without a result.
+        failed: why the last attempts at some of the missing failed, by their (seed, task order).
         tasks: the benchmark's tasks in its own order, where they have names.
         orders: the task orders that the sweep declares.
     """
@@ -253,16 +258,17 @@ class Runs:
     diverged: Sequence[DivergedRun] = ()
     tasks: Sequence[str] = ()
     orders: Sequence[Order] = (None,)
+    failed: Mapping[tuple[int, Order], str] = field(default_factory=dict)
 
     def at(self, order: Order) -> Runs:
         """The runs of one task order alone; of how many are half-done there is no account by order."""
         runs = [r for r in self.runs if r.order == order]
         missing = [place for place in self.missing if place[1] == order]
         diverged = [r for r in self.diverged if r.order == order]
+        failed = {place: reason for place, reason in self.failed.items() if place[1] == order}
         expected = len(runs) + len(missing) + len(diverged)
-        return replace(
-            self, runs=runs, expected=expected, missing=missing, half_done=0, diverged=diverged, orders=(order,)
-        )
+        placed = replace(self, runs=runs, expected=expected, missing=missing, half_done=0, orders=(order,))
+        return replace(placed, diverged=diverged, failed=failed)
 
     def values(self, metric: str) -> dict[tuple[int, Order], float]:
         """The metric by seed and task order, in per cent."""
@@ -441,7 +447,7 @@ def _variant(name: str, cells: Sequence[Cell], results: Results, fingerprint: st
     def on_this_data(records: Mapping[str, Sequence[Record]], cell: Cell) -> list[Record]:
         return [r for r in records.get(cell.trial.declaration, ()) if r.data["fingerprint"] == fingerprint]
 
-    runs, diverged, missing, half_done = [], [], [], 0
+    runs, diverged, missing, failed, half_done = [], [], [], {}, 0
     for cell in cells:
         finished = on_this_data(results.finished, cell)
         if finished and finished[0].status == DIVERGED:
@@ -450,11 +456,14 @@ def _variant(name: str, cells: Sequence[Cell], results: Results, fingerprint: st
             runs.append(run(finished[0], finished[0].id in results.stale))
         else:
             missing.append((cell.trial.seed, _order(cell.trial.task_order)))
+            for known in (cell.trial.declaration, cell.trial.id(fingerprint)):
+                if known in results.failed:
+                    failed[missing[-1]] = results.failed[known]
             half_done += bool(on_this_data(results.running, cell))
     tasks = cells[0].trial.benchmark.get("tasks") if cells else None
     orders = list(dict.fromkeys(_order(cell.trial.task_order) for cell in cells))
     named = tasks if isinstance(tasks, list) else ()
-    return Runs(name, runs, len(cells), missing, half_done, diverged, named, orders)
+    return Runs(name, runs, len(cells), missing, half_done, diverged, named, orders, failed)
 
 
 def _chance(runs: Sequence[Run]) -> float:

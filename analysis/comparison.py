@@ -235,13 +235,15 @@ class Comparison:
     searches: Sequence[ComparedSearches] = ()
     store: Store | None = None
     """Where all this was read: a page also shows what trials have left beside their records."""
+    arguments: str = ""
+    """What was asked for, as a shell takes it; by default the name and the flags of the selection."""
 
     @property
     def commands(self) -> list[str]:
         """What runs the trials, and what prints these tables."""
-        asked = " ".join(shell_flags(self.selection))
-        run = f"python -m clray.reproduce {self.name}" if self.reproduction else f"clray sweep {self.name}"
-        return [f"{verb} {asked}".rstrip() for verb in (run, f"clray table {self.name}", f"clray report {self.name}")]
+        asked = self.arguments or " ".join([self.name, *shell_flags(self.selection)])
+        run = "python -m clray.reproduce" if self.reproduction else "clray sweep"
+        return [f"{verb} {asked}" for verb in (run, "clray table", "clray report")]
 
     @property
     def differences(self) -> Sequence[str]:

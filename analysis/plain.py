@@ -162,8 +162,16 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}
             for row, cell in table.cells
         ],
-        "missing": {row.variant: [{"seed": s, "task_order": o} for s, o in row.runs.missing] for row in table.rows},
+        "missing": {row.variant: _missing_data(row) for row in table.rows},
     }
+
+
+def _missing_data(row: ComparedRow) -> list[dict[str, Any]]:
+    """The runs that are missing; ``failed`` is why the last attempt at one failed."""
+    return [
+        {"seed": seed, "task_order": order, "failed": row.runs.failed.get((seed, order))}
+        for seed, order in row.runs.missing
+    ]
 
 
 def _searches_data(group: ComparedSearches) -> dict[str, Any]:

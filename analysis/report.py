@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from clray.analysis.sources import other_sources
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
+from clray.output import write_file
 from clray.results import Problem, Store
 
 if TYPE_CHECKING:
@@ -45,38 +45,42 @@ EXPLAINED = {
 
 
 def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
-    """Write the comparison's page, whole or not at all.
+    """Write the comparison's page, whole or not at all, into a folder that there is.
 
     Raises:
-        StoreError: the file cannot be written.
+        ClrayError: the file cannot be written.
     """
-    target = Path(path)
-    content = render(comparison)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    return write_file(path, _encoded(render(comparison)))
+
+
+def _encoded(page: str) -> bytes:
+    # A name may hold half a letter, as a file's name that is no UTF-8 does.
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _write_below(comparison: Comparison, path: Path) -> str:
+    """Write the page into a folder of the store, which is made where there is none."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(write_report(comparison, path))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{target}: cannot be written: {error}") from error
-    return target
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
     """Write the comparison's page as ``reports/NAME.html`` of the store, on whichever file system. Returns where it is.
 
     Raises:
-        StoreError: the file cannot be written.
+        ClrayError: the file cannot be written.
     """
     from pyarrow import fs
 
     if "://" not in store.uri:
-        return str(write_report(comparison, Path(store.path("reports", f"{name}.html"))))
+        return _write_below(comparison, Path(store.path("reports", f"{name}.html")))
     files, root = fs.FileSystem.from_uri(store.uri)
     path = posixpath.join(root.rstrip("/"), "reports", f"{name}.html")
     if isinstance(files, fs.LocalFileSystem):
-        return str(write_report(comparison, path))
+        return _write_below(comparison, Path(path))
     _send(render(comparison), files, path)
     return f"{store.uri.partition('://')[0]}://{path}"
 
@@ -85,7 +89,7 @@ def _send(content: str, files: fs.FileSystem, path: str) -> None:
     try:
         files.create_dir(posixpath.dirname(path), recursive=True)
         with files.open_output_stream(path) as stream:  # an object is there once it is whole
-            stream.write(content.encode())
+            stream.write(_encoded(content))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}") from error
 

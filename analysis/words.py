@@ -10,6 +10,7 @@ import numpy as np
 
 from clray.analysis.aggregate import Gathered, Runs
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
+from clray.analysis.failures import failed_notes
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
 from clray.metrics import METRICS
 from clray.spec import Claim, Paper
@@ -153,8 +154,11 @@ def _runs_note(table: ComparedTable) -> str:
 
 
 def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
-    untouched = [r.label for r in table.rows if not r.runs.runs and not r.runs.half_done and not r.runs.diverged]
-    lines = [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []
+    untouched = [
+        r.label for r in table.rows if not (r.runs.runs or r.runs.half_done or r.runs.failed or r.runs.diverged)
+    ]
+    lines = failed_notes(table.rows)
+    lines += [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []
     begun = [r for r in table.rows if r.runs.missing and r.label not in untouched]
     return lines + [("missing", f"{row.label}: {row.runs.counted}, {row.runs.absent}") for row in begun]
 

@@ -52,6 +52,8 @@ class Task:
     """The share of a GPU that it was given."""
     dead_claim: str = ""
     """The name of a claim of this trial that the launch saw die (``clray.claims.take``)."""
+    declaration: str = ""
+    """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -56,6 +56,7 @@ class Planned:
             sweep=self.sweep,
             trial=self.cell.trial.model_dump(mode="json"),
             data=self.data,
+            declaration=self.cell.trial.declaration,
             **{"threads": max(1, int(self.cell.resources.cpu)), **changes},
         )
 

@@ -758,6 +758,12 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
     return sweep
 
 
+def variant_names(name: str | Path, selection: Selection = Selection()) -> list[str]:
+    """The names of a sweep's variants and of the points of their grids, whichever of them are selected."""
+    sweep, _ = _read_sweep(name, selection)
+    return list(dict.fromkeys([*sweep.variants, *dict(sweep.variant_settings())]))
+
+
 def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str, ...]]:
     """A sweep with all its variants, not looked into yet; and those its quick form keeps, if that was asked for."""
     path = find_sweep(str(name))

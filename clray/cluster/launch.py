@@ -28,6 +28,7 @@ from clray.cluster.interrupt import Interrupt
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError, StoreError
 from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure, made_by_this_code
+from clray.output import redacted
 from clray.planning import Plan, Planned
 from clray.results import Problem, Record, Store
 
@@ -137,7 +138,7 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
                 say(f"{fault}: waiting for the cluster's autoscaler to start one")
         with (
             Progress(trials, len(plan.trials) - len(trials), _at_once(todo, offers), console) as progress,
-            watched(ray, options.address, store.uri, progress.close),
+            watched(ray, options.address, redacted(store.uri), progress.close),
             Interrupt() as interrupt,
         ):
             launch = Launch(store, progress, interrupt, todo, options.require_gpu)
@@ -223,7 +224,8 @@ class Launch:
     def fail(self, id: str, error: Exception) -> None:
         """Note a failure wherever one will look for it."""
         with contextlib.suppress(StoreError):  # it may be the reason of the failure
-            self.store.write_failure(id, describe_failure(error))
+            declaration = self.placed[id].task.declaration
+            self.store.write_failure(id, describe_failure(error) | {"declaration": declaration})
         self.ended(id, {"error": f"{type(error).__name__}: {error}"})
 
     def is_finished(self, task: Task) -> bool:
@@ -505,7 +507,7 @@ def _no_record(store: Store, id: str) -> StoreError:
     found = store.read(id)
     if isinstance(found, Problem):
         return StoreError(f"it was finished, and its record torn since: {found.path}: {found.reason}")
-    return StoreError(f"it was finished, but {store.uri} here has no record: do all machines share it?")
+    return StoreError(f"it was finished, but {redacted(store.uri)} here has no record: do all machines share it?")
 
 
 def _given_up(broken: Exception | None) -> ClusterError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clray.gpu import words
+from clray.output import OutputLost, shown
 from clray.planning import Planned
 
 _COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
@@ -60,8 +62,9 @@ class Progress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print a line, above the bars where there are any."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        """Print a line, above the bars where there are any; one that cannot be written is lost, and nothing else."""
+        with contextlib.suppress(OSError, OutputLost):
+            self._console.print(Text(shown(line)), soft_wrap=True)
 
     def running(self, id: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
         """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
@@ -139,7 +142,7 @@ class Progress:
             ids = [id for id, t in self._trials.items() if t.cell.variant == variant]
             failed = sum("error" in self._ended.get(id, {}) for id in ids)
             table.add_row(
-                variant,
+                Text(shown(variant)),
                 ProgressBar(total=len(ids), completed=sum(self._done[id] for id in ids), width=30),
                 f"{sum(id in self._ended for id in ids) - failed}/{len(ids)}",
                 str(sum(id in self._begun and id not in self._ended for id in ids) or ""),

@@ -109,7 +109,7 @@ class PackTrainable(tune.Trainable):
 
     def _failed(self, task: Task, error: Exception) -> dict[str, Any]:
         """Note a failure in the store, and tell the driver."""
-        failure = describe_failure(error)
+        failure = describe_failure(error) | {"declaration": task.declaration}
         how = {"error": f"{type(error).__name__}: {error}"}
         if gpu.is_out_of_memory(error):
             share = self._resources.get("GPU", 0.0)

@@ -98,14 +98,15 @@ def status_command(results: Results = "results") -> None:
     counted = f"{len(records)} finished trials" + (f" ({diverged} of them diverged)" if diverged else "")
     console.print(f"{store.uri}: {counted}, {len(lines)} begun", soft_wrap=True)
     for line in lines:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        console.print(f"  {line}", soft_wrap=True)
     for id in sorted(store.failed()):
         failure = store.failure(id) or {}
         if id in known and failure.get("time", 0) <= known[id].get("saved", 0):
             continue  # it was finished after that
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
-        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", markup=False)
+        reason = " ".join(str(failure.get("error")).split())
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
         for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
-            console.print(f"    {line}", markup=False)
+            console.print(f"    {line}", soft_wrap=True)
     for problem in problems:
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+        console.print(str(problem), style="red", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,11 +31,14 @@ from clray.commands.options import (
 from clray.commands.plan import show_plan
 from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
-from clray.commands.target import selected, store_at, target_of, terminal
-from clray.errors import DeclarationError, StoreError
+from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.errors import ClrayError, DeclarationError
+from clray.output import say
 
 if TYPE_CHECKING:
+    from clray.analysis.tables import Comparison
     from clray.cluster.launch import Options
+    from clray.results import Store
     from clray.spec import Selection
 
 
@@ -89,7 +93,7 @@ def _launch(
     from clray.cluster.launch import run_here, run_on_ray
     from clray.planning import plan
 
-    target, console, store = target_of(name, selection), terminal(), store_at(results)
+    target, console, store = target_of(name, selection, results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
     show_plan(target, planned, console, options.rerun_stale)
     if dry_run:
@@ -97,7 +101,7 @@ def _launch(
     if planned.left(options.rerun_stale):
         require_writable(store)
     if not target.comparable:
-        console.print("[bold yellow]Not comparable with the paper[/bold yellow]: " + ", ".join(selection.changes))
+        console.print("Not comparable with the paper: " + ", ".join(selection.changes), style="yellow", soft_wrap=True)
     publisher = start_publisher(target, store, wandb, console)
     try:
         outcome = (run_here if local else run_on_ray)(planned, store, console, options)
@@ -106,22 +110,26 @@ def _launch(
         stop_publisher(publisher, target, comparison, store, console)
     print_table(comparison, Format.text, console)
     if selection.suffix == "-quick" and target.reproduction:
-        console.print(f"The whole table: python -m clray.reproduce {target.name}", style="bold")
-    unwritten = None
-    try:
-        console.print(f"Report: {write_report_of(comparison, target, store, None)}", soft_wrap=True)
-    except StoreError as error:
-        unwritten = error  # a full disk, say: what it did to the trials is told first
+        console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
+    console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     if outcome.interrupted:
         console.print("Interrupted: the same command goes on from here.")
         raise typer.Exit(130)
     if outcome.failed:
-        console.print(f"[red]{len(outcome.failed)} trials failed:[/red]")
+        console.print(f"{len(outcome.failed)} trials failed:", style="red")
         for id, reason in outcome.failed.items():
-            console.print(f"  {id}: {reason}   (clray show {id} --results {results})", soft_wrap=True, markup=False)
+            console.print(f"  {id}: {reason}   (clray show {id}{target.in_store})", soft_wrap=True)
         raise typer.Exit(1)
-    if unwritten:
-        raise unwritten
+
+
+def _report(comparison: Comparison, target: Target, store: Store) -> str:
+    """Write the page after a launch. Returns where it is, or why there is none: the trials stand for themselves."""
+    try:
+        return write_report_of(comparison, target, store, None)
+    except Exception as error:
+        # A full disk, a user's drawing library: whatever it is, the table and the exit code of the launch are told.
+        reason = str(error) if isinstance(error, ClrayError) else f"{type(error).__name__}: {error}"
+        return f"not written: {reason}; later: clray report {target.arguments}{target.in_store}"
 
 
 def check_device(device: str) -> None:
@@ -156,7 +164,8 @@ def run_command(
     from clray.planning import plan
 
     check_device(device)
-    target = target_of(name, selected(quick, [variant], str(seed), set_))
+    selection = replace(selected(quick, None, str(seed), set_), only=(variant,))
+    target = target_of(name, selection, results, whole=True)
     store = store_at(results)
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
@@ -181,7 +190,7 @@ def run_command(
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
         facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
-        print(json.dumps(facts | ({"diverged": execution.diverged} if execution.diverged else {})))
+        say(json.dumps(facts | ({"diverged": execution.diverged} if execution.diverged else {})))
         return
     if execution.diverged:
         console.print(f"  {divergence(execution.diverged)}", markup=False)

@@ -380,7 +380,7 @@ def test_json_holds_each_run(comparison):
     entry = next(c for c in first["cells"] if c["variant"] == "online" and c["metric"] == "LA")
     values = [(v["seed"], pytest.approx(v["value"])) for v in entry["values"]]
     assert values == [(0, 58.0), (2, 60.0)]
-    assert first["missing"]["online"] == [{"seed": s, "task_order": None} for s in (1, 3, 4)]
+    assert first["missing"]["online"] == [{"seed": s, "task_order": None, "failed": None} for s in (1, 3, 4)]
     assert first["margins"]["RA"]["points"] == 1.0
     assert content["paper"]["arxiv"] == "1810.11910"
     assert len(content["differences"]) > 5
