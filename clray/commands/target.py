@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,15 +138,6 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
         selection = split(variant_names(name, selection))
     sweep = load_sweep(name, selection)
     return Target(sweep.name, {sweep.name: sweep}, None, selection, name, results)
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(name).st_mode)
-    except PermissionError as error:
-        raise DeclarationError(f"{name}: cannot be read: {error.strerror}") from None
-    except (OSError, ValueError):
-        return False
 
 
 def trial_id(text: str) -> str:
