@@ -93,7 +93,7 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
     for name, sweep in sweeps.items():
         side = track(sweep.track)
         for cell in sweep.cells:
-            key = (sweep.track, json.dumps(cell.trial.benchmark, sort_keys=True))
+            key = (sweep.track, json.dumps([cell.trial.benchmark, cell.trial.model], sort_keys=True))
             if key not in located:
                 located[key] = side.data(cell.trial, download)
             data = located[key]

@@ -16,7 +16,9 @@ from clray.language import export
 from clray.language.methods import METHODS
 from clray.language.training import data, estimate, loop_of, module_of, resolve, train
 from clray.metrics import Measurement, accuracy_matrix, summarize
+from clray.planning import plan
 from clray.provenance import code_digest
+from clray.results import Store
 from clray.spec import SettingError, load_sweep
 from clray.training import run
 
@@ -552,3 +554,16 @@ def test_measured_are_rates(tmp_path):
     for m in run(begin(make_trial())):
         assert isinstance(m, Measurement)
         assert m.metric == "train_loss" or 0 <= m.value <= 1
+
+
+def test_variants_with_models_of_their_own_are_planned_with_their_own_data(tmp_path):
+    """A model's vocabulary and weights are data of this track: two variants may differ in them."""
+    sweep = tmp_path / "two.yaml"
+    sweep.write_text(
+        "version: 1\npaper: lamol\ntrack: language\nseeds: [0]\nmetrics: [ACC]\n"
+        "benchmark: {name: text-stream, tasks: [scan.first]}\nmodel: {layers: 1, width: 16, heads: 2}\n"
+        "variants:\n  a: {method: finetune}\n  b: {method: finetune, model: {width: 32}}\n"
+    )
+    planned = plan({"two": load_sweep(sweep)}, Store(str(tmp_path / "results"))).trials
+    assert [trial.data for trial in planned] == [data(trial.cell.trial, fetch=False) for trial in planned]
+    assert planned[0].data["fingerprint"] != planned[1].data["fingerprint"]
