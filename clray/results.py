@@ -763,8 +763,11 @@ class Store:
             StoreError: the store cannot be written.
         """
         probe = f"claims/.probe.{uuid.uuid4().hex[:8]}"
-        self._put(probe, bytes(4096))
-        self._delete(self.path(probe))
+        try:
+            self._put(probe, bytes(4096))
+        finally:
+            with suppress(StoreError):
+                self._delete(self.path(probe))
 
     def clock(self) -> float:
         """What time it is by the clock that stamps this store's files; where nothing can be written, by our own.
