@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from clray.errors import DeclarationError
@@ -25,7 +23,7 @@ SWEEPS = {
         ("tasks", ["evaluate=100"], "evaluate", "100: rotated-mnist allows only after_task"),
         ("tasks", ["engine=fused"], "engine", "only the TAG optimizers have a fused form; allowed: auto, eager"),
         ("tasks", ["randomness=official", "evaluate=100"], "evaluate", "allows only after_task"),
-        ("tasks", ["randomness=official", "seeds=[1, 4294967296]"], r"seeds\.1", r"4294967296: .*below 2\*\*32"),
+        ("tasks", ["randomness=official", "seeds=[1, 4294967296]"], "seeds.1", "less than 4294967296"),
         ("tasks", ["precision=bfloat16"], "precision", "not for vision.*float32"),
         ("episodes", ["randomness=official"], "randomness", "draws without seeds; allowed: clray"),
         ("episodes", ["task_orders=[[0]]"], "task_orders", r"no order of tasks; allowed: \[identity\]"),
@@ -38,17 +36,17 @@ def test_what_holds_for_all_variants(sweep, changes, key, message):
     with pytest.raises(DeclarationError, match=message) as caught:
         load_sweep(SWEEPS[sweep], Selection(set=tuple(changes)))
     text = str(caught.value)
-    assert f"{Path(SWEEPS[sweep]).name}.yaml" in text
-    assert f": {key.replace(chr(92), '')}: " in text
+    assert text.startswith(tuple(f"--set {change}" for change in changes)), "the flag that is wrong is named"
+    assert f"{key}: " in text
 
 
 @pytest.mark.parametrize(
     ("sweep", "changes"),
     [
-        ("stream", ["evaluate=100", "randomness=official", "seeds=[4294967296]"]),
+        ("stream", ["evaluate=100", "randomness=official", "seeds=[4294967295]"]),
         ("stream", ["engine=eager", TWO_LAYERS]),
         ("tasks", ["randomness=official"]),
-        ("tasks", ["seeds=[4294967296]"]),
+        ("tasks", ["seeds=[4294967295]"]),
         ("episodes", ["evaluate=7", "engine=eager"]),
         ("language", ["engine=eager", "precision=bfloat16"]),
     ],
@@ -72,17 +70,17 @@ def test_the_line_of_the_key_is_named(tiny):
         (["benchmark.train_per_task=1000000000000"], "benchmark.train_per_task", "less than or equal to"),
         (["benchmark.tasks=1000000000000"], "benchmark.tasks", "less than or equal to"),
         (["benchmark.epochs=1000000000000"], "benchmark.epochs", "less than or equal to"),
-        (["benchmark.degrees=.inf"], "benchmark.degrees", "it is inf"),
+        (["benchmark.degrees=.inf"], "benchmark.degrees", "not a finite number"),
         (["benchmark.seed=4294967296"], "benchmark.seed", "less than"),
         (["model.hidden=[1000000000000]"], "model.hidden", "less than or equal to"),
         (["model.hidden=[true]"], "model.hidden.0", "expected a number"),
-        (["model.dropout=.nan"], "model.dropout", "it is nan"),
+        (["model.dropout=.nan"], "model.dropout", "not a finite number"),
     ],
 )
 def test_numbers_task_by_task(changes, key, message):
     with pytest.raises(DeclarationError, match=message) as caught:
         load_sweep("tag/rotated_mnist", Selection(set=tuple(changes)))
-    assert f": {key}" in str(caught.value)
+    assert str(caught.value).startswith(f"--set {key.removesuffix('.0')}=")
 
 
 def test_a_batch_that_no_task_fills():
@@ -122,7 +120,7 @@ SENSELESS = ("true", ".inf", ".nan", "-.inf", "1e400", HUGE + "0" * 40)
     ],
 )
 def test_numbers_of_streams_methods(tiny, variant, setting, value):
-    with pytest.raises(DeclarationError, match=rf"variants\.{variant}\.{setting}: "):
+    with pytest.raises(DeclarationError, match=rf"variants\.{variant}\.{setting}[:=]"):
         load_sweep(tiny, Selection(only=(variant,), set=(f"variants.{variant}.{setting}={value}",)))
 
 
@@ -158,5 +156,5 @@ variants:
   one: {{method: {method}, {settings}}}
 """)
     assert load_sweep(path).cells
-    with pytest.raises(DeclarationError, match=rf"variants\.one\.{setting}: "):
+    with pytest.raises(DeclarationError, match=rf"variants\.one\.{setting}[:=]"):
         load_sweep(path, Selection(set=(f"variants.one.{setting}={value}",)))
