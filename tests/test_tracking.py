@@ -18,13 +18,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from clray import tracking
+from clray.cli import app
+from clray.commands.publish import _dashboard
+from clray.commands.target import selected, target_of
 from clray.dashboards import Dashboard, Section
 from clray.metrics import Measurement
 from clray.results import Record, Store
 from clray.spec import Cell, Resources, Selection, Trial
-from clray.tracking import Follower, Publication, TrackingError
+from clray.tracking import Follower, Publication, TrackingError, content
 from clray.tracking.notes import Notes
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -566,6 +570,113 @@ def test_a_login_is_found_without_asking(tmp_path: Path, monkeypatch: pytest.Mon
     assert tracking.default_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert tracking.default_mode() == "offline"
+
+
+@pytest.mark.parametrize(
+    ("mode", "without_a_key", "with_one", "asked"),
+    [
+        ("dryrun", "offline", "offline", "offline"),
+        ("offline", "offline", "offline", "offline"),
+        ("DRYRUN", "offline", "offline", "offline"),
+        ("disabled", "off", "off", "off"),
+        ("run", "off", "online", "online"),
+        ("shared", "off", "online", "online"),
+        ("online", "off", "online", "online"),
+        ("", "off", "online", None),
+        ("nonsense", "off", "online", None),
+    ],
+)
+def test_the_words_that_wandb_has_for_a_mode(
+    mode: str, without_a_key: str, with_one: str, asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert tracking.asked_mode() == asked
+    assert tracking.default_mode() == without_a_key
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert tracking.default_mode() == with_one
+
+
+def test_publishing_does_as_wandb_mode_says(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for mode, said in (
+        ("disabled", "W&B: nothing is published: WANDB_MODE=disabled\n"),
+        ("dryrun", "; the rest later: clray publish "),
+    ):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        result = CliRunner().invoke(app, ["publish", str(tiny)], catch_exceptions=False)
+        assert result.exit_code == 0
+        assert said in result.stdout
+    assert "--wandb offline" in result.stdout
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(TrackingError, match="no API key"):
+        CliRunner().invoke(app, ["publish", str(tiny)], catch_exceptions=False)
+
+
+NO_HOME = """
+import os, pwd, sys
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+"""
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null/x"])
+def test_a_home_that_cannot_be_written_is_done_without(store: Store, home: str | None) -> None:
+    """wandb keeps what an offline run refers to beside it, and the rest in a folder that goes."""
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "XDG_")) and k not in ("HOME", "NETRC")
+    }
+    environment |= {"PYTHONPATH": str(ROOT), **({"HOME": home} if home else {})}
+    job = {"publication": dataclasses.asdict(publication(store)), "table": {"table.md": "one"}, "dashboard": None}
+    code = (NO_HOME if home is None else "") + SCRIPT + "\nprint(tracking.default_mode(), tracking.base_url())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(job), capture_output=True, text=True, timeout=120,
+        env=environment, cwd=Path(store.uri).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome, mode = done.stdout.splitlines()
+    assert json.loads(outcome)["failures"] == []
+    assert len(json.loads(outcome)["sent"]) == 2
+    assert mode == "off https://api.wandb.ai"
+    assert sorted(path.name for path in Path(store.uri).parent.iterdir()) == ["results"]
+    assert Path(store.path("wandb", "data", "artifacts", "staging")).is_dir()
+
+
+def test_a_folder_that_wandb_cannot_write_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", "/dev/null/x")
+    with pytest.raises(TrackingError, match="Unable to write staging files to /dev/null/x") as caught:
+        tracking.publish(publication(store))
+    assert store.uri not in str(caught.value)
+
+
+def test_no_name_of_a_machine_and_no_process_is_published(store: Store) -> None:
+    one = record(0)
+    machine = {"host": "node-1", "processor": "quick", "cores": 2}
+    one.provenance |= {"machine": machine, "executions": [{"launch": "l", "host": "node-1", "pid": 7}]}
+    one.variant = "er\x1b[2J"
+    sent = content.config_of(one, "s", one.variant)
+    assert sent["provenance"] == {"seconds": 12.5, "code": "abc", "machine": {"processor": "quick", "cores": 2}}
+    assert "node-1" not in json.dumps(sent)
+    assert one.provenance["machine"] == machine
+    assert content.name_of(one, one.variant) == "er\\x1b[2J/0"
+
+
+def test_the_page_of_a_part_is_no_reason_to_end(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A --set that is not for the variants that were not asked for; and offline nobody looks at those."""
+    monkeypatch.chdir(tmp_path)
+    text = tiny.read_text()
+    tiny.write_text(
+        text.replace(
+            "  online: {method: online, lr: 0.01}", "  online: {method: online, lr: 0.01}\n  bad: {method: online}"
+        )
+    )
+    target, store = target_of(str(tiny), selected(False, ["online"], None, None)), Store("results")
+    for mode in ("online", "offline"):
+        assert list(_dashboard(target, store, mode).sections[0].variants) == ["online"]
+    tiny.write_text(text)
+    whole = _dashboard(target_of(str(tiny), selected(False, ["online"], "0", None)), store, "online")
+    assert {"online", "gem", "mer7"} <= set(whole.sections[0].variants)
+    assert whole.command == f"clray publish {tiny}"
 
 
 def test_a_publication_of_a_sweep(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

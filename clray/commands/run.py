@@ -129,7 +129,7 @@ def _report(comparison: Comparison, target: Target, store: Store) -> str:
     except Exception as error:
         # A full disk, a user's drawing library: whatever it is, the table and the exit code of the launch are told.
         reason = str(error) if isinstance(error, ClrayError) else f"{type(error).__name__}: {error}"
-        return f"not written: {reason}; later: clray report {target.arguments}{target.in_store}"
+        return f"not written: {' '.join(reason.split())}; later: clray report {target.arguments}{target.in_store}"
 
 
 def check_device(device: str) -> None:

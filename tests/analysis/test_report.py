@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from made_records import of
 
-from clray.analysis import plots
+from clray.analysis import landscape, plots
 from clray.analysis.comparison import compare
 from clray.analysis.report import _send, render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
+from clray.output import visible
 from clray.results import Store
 from clray.spec import Selection
 
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
+SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -282,6 +290,71 @@ def test_drawing_leaves_matplotlibs_settings_alone(comparison):
     before = dict(matplotlib.rcParams)
     plots.differences(comparison.tables[0])
     assert dict(matplotlib.rcParams) == before
+
+
+ODD = ["$x_{", "_hidden", r"\frac{$", "esc\x1b[2J", "<b>&", "数"]
+
+
+def relabelled(table):
+    """The table, its first rows with odd labels."""
+    rows = [replace(row, label=label) for row, label in zip(table.rows, ODD, strict=True)]
+    return replace(table, rows=rows)
+
+
+def test_a_label_is_drawn_as_it_is(comparison):
+    """No mathtext, no hidden ones, nothing that XML has none of."""
+    table = relabelled(comparison.tables[0])
+    shown = [visible(row.label) for row in table.rows if row.runs.runs]
+    assert {"$x_{", "esc\\x1b[2J"} & set(shown)
+    for figure in (plots.curves(table), plots.spreads(table, ["RA"]), plots.differences(table)):
+        texts = ["".join(text.itertext()) for text in ElementTree.fromstring(figure).iter(f"{SVG}text")]
+        assert [text for text in texts if text in shown] in (shown, shown[::-1])
+    runs = next(row.runs for row in table.rows if row.runs.runs)
+    ElementTree.fromstring(plots.heat_map(runs, ODD[3]))
+    measured = {label: [run.measurements for run in runs.runs] for label in ODD}
+    assert landscape.svg(measured) == "", "nothing of it was measured here"
+
+
+def test_the_users_settings_of_matplotlib_change_no_figure(comparison):
+    import matplotlib
+
+    table = comparison.tables[0]
+    drawn = plots.curves(table), plots.spreads(table, ["RA", "LA"]), plots.heat_map(table.rows[0].runs, "x")
+    loud = {"font.size": 30, "text.usetex": True, "axes.grid": True, "lines.linestyle": ":", "savefig.dpi": 7,
+            "axes.xmargin": 0.4, "figure.facecolor": "red", "svg.fonttype": "path"}  # fmt: skip
+    with matplotlib.rc_context(loud):
+        again = plots.curves(table), plots.spreads(table, ["RA", "LA"]), plots.heat_map(table.rows[0].runs, "x")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert again == drawn
+
+
+DRAW = """
+import os, sys
+from clray.analysis import plots
+with plots.drawing():
+    figure, axes = plots._figure(3, 2)
+    axes.plot([1, 2], [3, 4])
+    axes.set_title("数 $x_{")
+    text = plots.svg(figure, "key", "alt")
+sys.stdout.write(text)
+assert os.environ.get("MPLBACKEND") == (sys.argv[1] if len(sys.argv) > 1 else None)
+"""
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://no.such", "nonsense"])
+def test_the_users_surroundings_of_matplotlib_change_no_figure(backend, tmp_path):
+    """A notebook's backend, one that is wrong, a settings file, and a folder for its cache that cannot be written."""
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MPL")} | {
+        "PYTHONPATH": root
+    }
+    ask = partial(subprocess.run, capture_output=True, text=True, timeout=300)
+    plain = ask([sys.executable, "-c", DRAW], env=environment, cwd=root)
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\nno such thing\nbackend: wrong\n")
+    environment |= {"MPLBACKEND": backend, "MPLCONFIGDIR": "/dev/null/x"}
+    odd = ask([sys.executable, "-c", DRAW, backend], env=environment, cwd=tmp_path)
+    assert plain.stderr == odd.stderr == ""
+    assert odd.stdout == plain.stdout != ""
 
 
 def test_a_mean_over_all_tasks_is_drawn_where_all_were_measured_again_and_again(store, sweeps, reproduction, make):

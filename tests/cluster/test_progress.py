@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,25 @@ def test_the_bars_of_a_terminal(trials: list[Planned], clock: Clock) -> None:
     assert head.split() == ["variant", "done", "running", "failed"]
     assert row.split()[0] == "mer"
     assert row.split()[-2:] == ["1/4", "2"]
+
+
+def test_a_name_is_shown_as_it_is(trials: list[Planned]) -> None:
+    """On any console, one that reads markup included."""
+    console = Console(record=True, file=io.StringIO(), width=90, force_terminal=True)
+    odd = [dataclasses.replace(t, cell=dataclasses.replace(t.cell, variant="a[/b] :x: \x1b[2J")) for t in trials]
+    progress = Progress(odd, 0, 2, console)
+    console.print(progress._render())
+    progress.say(progress._line(odd[0].id, END))
+    text = console.export_text()
+    assert text.count(r"a[/b] :x: \x1b[2J") == 2
+    assert "\x1b" not in text
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(trials: list[Planned]) -> None:
+    with open("/dev/full", "w") as full:
+        with Progress(trials, 0, 2, Console(file=full)) as progress:
+            progress.ended(trials[0].id, END)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
 
 
 def test_a_failure_is_told_at_once_even_above_the_bars(trials: list[Planned]) -> None:
