@@ -88,6 +88,12 @@ def test_both_engines_learn_the_same(name):
         torch.testing.assert_close(found["fused"][parameter], plain, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_example_a_task_is_enough(name):
+    measured = run(begin(make_trial(**VARIANTS[name], benchmark={"train_per_task": 1, "test_per_task": 1})))
+    assert np.isfinite(accuracy_matrix(measured)[0][-1]).all()
+
+
 class TestDivergence:
     """Numbers that are not finite end a trial, and are never measured."""
 
