@@ -362,8 +362,6 @@ def _differs(outline: Any, state: Any, place: str) -> str:
         if not isinstance(state, dict):
             return f"{place}: expected a mapping, not {type(state).__name__}"
         pairs = [(key, outline[key], state[key]) for key in outline if key in state]
-        if missing := [key for key in outline if key not in state]:
-            return f"{place}.{missing[0]}: is not there"
     elif isinstance(outline, list):
         if not isinstance(state, list | tuple):
             return f"{place}: expected a list, not {type(state).__name__}"

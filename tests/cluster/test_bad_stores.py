@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launching import environment, numbers, planned, quiet
 
+from clray import claims
+from clray.claims import Claim
 from clray.cluster.launch import run_here
 from clray.results import Record, Store
 
@@ -212,3 +216,52 @@ def test_torn_records_and_checkpoints_are_said_and_made_again(sweep: Path, ray_t
     made = {r.id: r.provenance["executions"] for r in store.records()[0]}
     assert [e["from"] for e in made[begun]] == [0.0, pytest.approx(reached)]
     assert isinstance(store.read(torn), Record)
+
+
+def test_a_claim_from_the_future_that_nobody_renews_is_taken_over(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine is gone, and the store's clock was set back since: no stamp will ever show that it is old."""
+    monkeypatch.setattr(claims, "SILENCE_SECONDS", 3.0)
+    store = Store(tmp_path / "results")
+    trials = planned(sweep, store)
+    for trial in trials.trials:
+        mine = Claim.of_this_process(trial.id, "another launch", {"executions": [{"host": "far", "pid": 7}]})
+        store.add_claim(trial.id, dataclasses.replace(mine, host="far", processes="another boot").to_bytes())
+        ahead = time.time() + 3600
+        os.utime(store.path("claims", f"{trial.id}.json"), (ahead, ahead))
+    outcome = run_here(trials, store, quiet())
+    assert len(outcome.finished) == 2
+    assert numbers(store) == undisturbed(sweep, tmp_path / "plain")
+    for record in store.records()[0]:
+        assert record.provenance["executions"][0]["host"] == "far"
+
+
+def test_a_store_full_of_nonsense_is_told_and_mended(sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """Every kind of file there is, with content of every kind, under the names of trials and others."""
+    store = Store(tmp_path / "results")
+    plain = undisturbed(sweep, tmp_path / "plain")
+    ids = sorted(t.id for t in planned(sweep, store).trials)
+    contents = [b"", b"null", b"[]", b"{}", b"[" * 100_000, b'{"error": null, "time": "x"}', b"PAR1", os.urandom(1000)]
+    for folder, ending in (
+        ("records", ".parquet"), ("running", ".parquet"), ("checkpoints", ".ckpt"), ("checkpoints", ".ckpt.previous"),
+        ("failures", ".json"), ("claims", ".json"), ("artifacts", ".looks.json"), ("superseded", ".x.parquet"),
+    ):  # fmt: skip
+        Path(store.path(folder)).mkdir(parents=True, exist_ok=True)
+        for i, name in enumerate([*ids, "junk", "0" * 16, "x" * 200]):
+            Path(store.path(folder, f"{name}{ending}")).write_bytes(contents[(i + len(folder)) % len(contents)])
+    for id in ids:
+        Path(store.path("claims", f"{id}.json")).write_bytes(b"[3]")
+    at = ["--results", store.uri]
+    launch = clray("sweep", str(sweep), *at, "--wandb", "off", "--local")
+    commands = [clray("status", *at), clray("plan", str(sweep), *at), clray("table", str(sweep), *at), launch]
+    for command in commands:
+        done = subprocess.run(command, env=environment(ray_tmpdir), capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        assert f"{ids[0]}.parquet: skipped: not a readable record" in done.stdout.replace("\n", "")
+    for foreign in set(Path(store.path("records")).iterdir()) - {
+        Path(store.path("records", f"{id}.parquet")) for id in ids
+    }:
+        foreign.unlink()
+    assert numbers(store) == plain
