@@ -466,6 +466,42 @@ class TestDoctor:
 
 
 @pytest.mark.slow
+def test_a_user_whom_nobody_knows_and_who_can_write_nowhere_but_to_the_results(tiny: Path, tmp_path: Path) -> None:
+    """No HOME, no entry in the list of users, an installation of root's."""
+    # The right to read is kept: the interpreter itself may lie in a home that is closed to others.
+    reads = ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    stranger = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", *reads]
+    try:
+        able = subprocess.run([*stranger, sys.executable, "-c", ""], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no setpriv here")
+    if able.returncode:
+        pytest.skip(f"this process cannot become another user: {able.stderr.strip()}")
+    results, temporary_files = tmp_path / "results", tmp_path / "t"
+    for folder in (results, temporary_files):
+        folder.mkdir()
+        folder.chmod(0o777)
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary_files)}
+    command = [
+        *stranger,
+        sys.executable,
+        "-m",
+        "clray",
+        "sweep",
+        str(tiny),
+        "--quick",
+        "--local",
+        "--results",
+        str(results),
+    ]
+    done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(Store(results).finished()) == 2
+    assert [file.name for file in temporary_files.glob("clray-*")] == ["clray-54321-home"]
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_a_launch_on_one_core_in_poor_surroundings(tmp_path: Path) -> None:
     """One core of several, a GPU in Ray's books alone, TMPDIR of 90 characters, and no HOME that can be written."""

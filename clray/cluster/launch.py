@@ -514,7 +514,8 @@ def _given_up(broken: Exception | None) -> ClusterError:
     """Why Tune ended without having run a trial."""
     if broken is None:
         return ClusterError("Ray gave it up and did not say why")
-    reason = ClusterError(f"Ray Tune ended early: {type(broken).__name__}: {_first_line(str(broken))}")
+    where = f" (its own notes lie in {tempfile.gettempdir()}; TMPDIR)" if isinstance(broken, OSError) else ""
+    reason = ClusterError(f"Ray Tune ended early: {type(broken).__name__}: {_first_line(str(broken))}{where}")
     reason.__cause__ = broken
     return reason
 
