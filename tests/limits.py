@@ -1,7 +1,7 @@
 """A pytest plugin: no run of the tests hangs, and a run in which a process dies ends with the name of its test.
 
 Every test has a limit of time (``timeout`` in pyproject.toml, ``pytest.mark.timeout``), and so has the collection. The
-watch is faulthandler's: it needs no Python thread, so it ends a process that hangs inside C code with the GIL held, too.
+watch is faulthandler's: it needs no Python thread, so it also ends a process that hangs in C code with the GIL held.
 It prints where every thread stands, and ends the process. The limits guard against hanging and measure nothing: they
 are many times what a test takes.
 
