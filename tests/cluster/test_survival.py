@@ -30,7 +30,6 @@ from launching import (
     processes,
     quiet,
     until_held,
-    wait_for,
 )
 from typer.testing import CliRunner
 
