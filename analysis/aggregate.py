@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.analysis.failures import failures
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
 from clray.results import Problem, Record, Store
@@ -24,6 +25,8 @@ from clray.spec import Cell, Sweep
 Order = tuple[int, ...] | None
 """A task order; None for the benchmark's own."""
 
+DIVERGED = "diverged"
+"""The status of a trial's record that ended because its loss or weights were not finite."""
 EMBEDDED = "embedded"
 """The ``source`` of the small data set that ships in a dependency: never judged against a paper."""
 
@@ -34,16 +37,29 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class Results:
-    """All records of a store by the declaration of their trial, and the files that are no records."""
+    """All records of a store by the declaration of their trial, and the files that are no records.
+
+    Attributes:
+        failed: why trials failed, by their declarations and by their ids.
+    """
 
     finished: Mapping[str, Sequence[Record]]
+    """Those that have a result; trials that diverged are among them."""
     running: Mapping[str, Sequence[Record]]
     problems: Sequence[Problem]
+    stale: frozenset[str] = frozenset()
+    """The ids of finished records that other code made than the code here."""
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(store: Store) -> Results:
-    """Read the whole store, once."""
+def read(store: Store, is_current: Callable[[Record], bool] | None = None) -> Results:
+    """Read the whole store, once.
+
+    Args:
+        is_current: whether the code here made a record; without it no record counts as stale.
+    """
     problems: list[Problem] = []
+    stale: set[str] = set()
     folders = {}
     for folder in ("records", "running"):
         by_declaration: dict[str, list[Record]] = defaultdict(list)
@@ -54,8 +70,10 @@ def read(store: Store) -> Results:
                 problems.append(Problem(store.path(folder, f"{record.id}.parquet"), reason))
             else:
                 by_declaration[record.trial.declaration].append(record)
+                if folder == "records" and is_current is not None and not is_current(record):
+                    stale.add(record.id)
         folders[folder] = dict(by_declaration)
-    return Results(folders["records"], folders["running"], problems)
+    return Results(folders["records"], folders["running"], problems, frozenset(stale), failures(store))
 
 
 def _unfit(record: Record, folder: str) -> str:
@@ -65,7 +83,7 @@ def _unfit(record: Record, folder: str) -> str:
         return "it does not say which data it read"
     if record.trial.id(fingerprint) != record.id:
         return "its id is not that of its declaration and data"
-    if folder == "running":
+    if folder == "running" or record.status == DIVERGED:
         return ""
     if record.status != "finished":
         return f"a record of a trial that is {record.status!r}"
@@ -125,7 +143,7 @@ def collapsed(accuracies: Sequence[float], chance: float) -> list[bool]:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished trial, as a table needs it.
+    """A finished trial that did not diverge, as a table needs it.
 
     Attributes:
         metrics: published metrics in per cent.
@@ -134,6 +152,7 @@ class Run:
         seconds: what the trial took, None where its record does not say.
         code: the digest of the code that made it.
         collapsed: it fell to guessing while its fellows did not.
+        stale: other code made it than the code here.
         measurements: all of them, for figures of what no published metric is made of.
     """
 
@@ -146,15 +165,50 @@ class Run:
     baseline: Matrix
     data: Mapping[str, object]
     seconds: float | None = None
-    host: str = ""
     code: str = ""
     commit: str = ""
     collapsed: bool = False
+    stale: bool = False
     measurements: Sequence[Measurement] = ()
 
 
-def run(record: Record) -> Run:
-    """A record as a run."""
+@dataclass(frozen=True)
+class DivergedRun:
+    """A trial that ended because its loss or weights were not finite any more: it has no result.
+
+    Attributes:
+        task: the task that it was learning, from 0; None where its record does not say.
+        step: the training examples that it had seen, likewise.
+        what: what was not finite.
+    """
+
+    id: str
+    seed: int
+    order: Order
+    task: int | None
+    step: int | None
+    what: str
+
+    def __str__(self) -> str:
+        where = "" if self.task is None else f" in task {self.task + 1}"
+        return f"seed {self.seed}{where}" + ("" if self.step is None else f" after {self.step:,} examples")
+
+
+def diverged_run(record: Record) -> DivergedRun:
+    """The record of a trial that diverged."""
+    facts = record.provenance.get(DIVERGED)
+    facts = facts if isinstance(facts, Mapping) else {}
+
+    def whole(name: str) -> int | None:
+        value = facts.get(name)
+        return value if isinstance(value, int) else None
+
+    what, order = str(facts.get("what", "")), _order(record.trial.task_order)
+    return DivergedRun(record.id, record.trial.seed, order, whole("task"), whole("step"), what)
+
+
+def run(record: Record, stale: bool = False) -> Run:
+    """A finished record as a run."""
     matrix, baseline = final_matrix(record.measurements)
     provenance = record.provenance
     git = provenance.get("git") or {}
@@ -162,6 +216,7 @@ def run(record: Record) -> Run:
     return Run(
         id=record.id,
         method=record.trial.method,
+        stale=stale,
         seed=record.trial.seed,
         order=_order(record.trial.task_order),
         # per cent, rounded to a millionth of a point, so that a difference of floats that is zero prints as zero
@@ -171,7 +226,6 @@ def run(record: Record) -> Run:
         baseline=baseline,
         data=record.data,
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
-        host=str((provenance.get("machine") or {}).get("host", "")),
         code=str(provenance.get("code", "")),
         commit=str(git.get("commit", ""))[:10] + (" + changes" if git.get("uncommitted_changes") else ""),
     )
@@ -190,6 +244,8 @@ class Runs:
         expected: how many the sweep declares.
         missing: the (seed, task order) of those without a finished record, half-done ones included.
         half_done: how many of the missing have begun.
+        diverged: those that ended without a result.
+        failed: why the last attempts at some of the missing failed, by their (seed, task order).
         tasks: the benchmark's tasks in its own order, where they have names.
         orders: the task orders that the sweep declares.
     """
@@ -199,15 +255,20 @@ class Runs:
     expected: int
     missing: Sequence[tuple[int, Order]] = ()
     half_done: int = 0
+    diverged: Sequence[DivergedRun] = ()
     tasks: Sequence[str] = ()
     orders: Sequence[Order] = (None,)
+    failed: Mapping[tuple[int, Order], str] = field(default_factory=dict)
 
     def at(self, order: Order) -> Runs:
         """The runs of one task order alone; of how many are half-done there is no account by order."""
         runs = [r for r in self.runs if r.order == order]
         missing = [place for place in self.missing if place[1] == order]
-        expected = len(runs) + len(missing)
-        return replace(self, runs=runs, expected=expected, missing=missing, half_done=0, orders=(order,))
+        diverged = [r for r in self.diverged if r.order == order]
+        failed = {place: reason for place, reason in self.failed.items() if place[1] == order}
+        expected = len(runs) + len(missing) + len(diverged)
+        placed = replace(self, runs=runs, expected=expected, missing=missing, half_done=0, orders=(order,))
+        return replace(placed, diverged=diverged, failed=failed)
 
     def values(self, metric: str) -> dict[tuple[int, Order], float]:
         """The metric by seed and task order, in per cent."""
@@ -218,9 +279,21 @@ class Runs:
         return sample(list(self.values(metric).values()))
 
     @property
+    def pooled(self) -> bool:
+        """True where several runs of each of several task orders stand together: they are no independent runs."""
+        orders = Counter(r.order for r in self.runs)
+        return len(orders) > 1 and max(orders.values()) > 1
+
+    @property
+    def complete(self) -> bool:
+        """True where every declared run has a result."""
+        return not self.missing and not self.diverged
+
+    @property
     def counted(self) -> str:
-        """``4 of 5 runs``."""
-        return f"{len(self.runs)} of {self.expected} runs"
+        """``4 of 5 runs``, and how many of the rest diverged."""
+        lost = f", {len(self.diverged)} diverged" if self.diverged else ""
+        return f"{len(self.runs)} of {self.expected} runs{lost}"
 
     @property
     def absent(self) -> str:
@@ -281,10 +354,24 @@ class DataSet:
     source: str
     fingerprint: str
     records: int
+    partial: str = ""
+    """Which part of the published data it is; empty where it is the whole."""
 
     @property
     def embedded(self) -> bool:
         return self.source == EMBEDDED
+
+    @property
+    def bars(self) -> list[str]:
+        """Why numbers from this data are not held against a paper; empty where they may be.
+
+        A data set of several parts names the source of each, so one embedded part is enough.
+        """
+        parts = {part for joined in self.source.split(" and ") for part in joined.split(", ")}
+        found = []
+        if EMBEDDED in parts:
+            found.append("embedded data" if self.embedded else "embedded data in place of a part")
+        return found + ([f"only a part of the data: {self.partial}"] if self.partial else [])
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source}, {self.fingerprint.removeprefix(f'{EMBEDDED}-')[:8]})"
@@ -299,12 +386,18 @@ def data_sets(records: Iterable[Record]) -> list[DataSet]:
     counts: Counter[str] = Counter()
     names: dict[str, set[str]] = defaultdict(set)
     sources: dict[str, set[str]] = defaultdict(set)
+    parts: dict[str, set[str]] = defaultdict(set)
     for record in records:
         fingerprint = record.data["fingerprint"]
         counts[fingerprint] += 1
         names[fingerprint].add(str(record.data.get("name", "data")))
         sources[fingerprint].add(str(record.data.get("source", "unknown source")))
-    found = [DataSet(", ".join(sorted(names[f])), " and ".join(sorted(sources[f])), f, n) for f, n in counts.items()]
+        if part := record.data.get("partial"):
+            parts[fingerprint].add(str(part))
+    found = [
+        DataSet(", ".join(sorted(names[f])), " and ".join(sorted(sources[f])), f, n, ", ".join(sorted(parts[f])))
+        for f, n in counts.items()
+    ]
     return sorted(found, key=lambda d: (d.embedded, -d.records, d.fingerprint))
 
 
@@ -354,16 +447,23 @@ def _variant(name: str, cells: Sequence[Cell], results: Results, fingerprint: st
     def on_this_data(records: Mapping[str, Sequence[Record]], cell: Cell) -> list[Record]:
         return [r for r in records.get(cell.trial.declaration, ()) if r.data["fingerprint"] == fingerprint]
 
-    runs, missing, half_done = [], [], 0
+    runs, diverged, missing, failed, half_done = [], [], [], {}, 0
     for cell in cells:
-        if finished := on_this_data(results.finished, cell):
-            runs.append(run(finished[0]))
+        finished = on_this_data(results.finished, cell)
+        if finished and finished[0].status == DIVERGED:
+            diverged.append(diverged_run(finished[0]))
+        elif finished:
+            runs.append(run(finished[0], finished[0].id in results.stale))
         else:
             missing.append((cell.trial.seed, _order(cell.trial.task_order)))
+            for known in (cell.trial.declaration, cell.trial.id(fingerprint)):
+                if known in results.failed:
+                    failed[missing[-1]] = results.failed[known]
             half_done += bool(on_this_data(results.running, cell))
     tasks = cells[0].trial.benchmark.get("tasks") if cells else None
     orders = list(dict.fromkeys(_order(cell.trial.task_order) for cell in cells))
-    return Runs(name, runs, len(cells), missing, half_done, tasks if isinstance(tasks, list) else (), orders)
+    named = tasks if isinstance(tasks, list) else ()
+    return Runs(name, runs, len(cells), missing, half_done, diverged, named, orders, failed)
 
 
 def _chance(runs: Sequence[Run]) -> float:
@@ -403,15 +503,17 @@ def _mixed_code(runs: Sequence[Run]) -> list[str]:
 def select(points: Mapping[str, Runs], metric: str) -> str | None:
     """The point of a grid with the best mean of a metric; None where no point is complete.
 
-    As official search loops do: points are taken in grid order, and a later one must be strictly better. A point that
-    lacks runs takes no part, because fewer runs make a lucky mean likelier.
+    The metric says whether more or less of it is better. As official search loops do: points are taken in grid order,
+    and a later one must be strictly better. A point that lacks runs, or of which a run diverged, takes no part, because
+    fewer runs make a lucky mean likelier.
     """
+    sign = -1 if METRICS[metric].lower_is_better else 1
     best, chosen = -np.inf, None
     for name, runs in points.items():
         values = runs.values(metric)
-        if runs.missing or not values:
+        if not runs.complete or not values:
             continue
-        mean = float(np.mean(list(values.values())))
+        mean = sign * float(np.mean(list(values.values())))
         if mean > best:
             best, chosen = mean, name
     return chosen

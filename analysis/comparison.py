@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from clray.analysis.aggregate import Gathered, Order, Results, Runs, gather, read, select
-from clray.analysis.verdict import Judgement, Outcome, Question, Sample, judge, published
-from clray.results import Problem, Store
+from clray.analysis.verdict import Judgement, Outcome, Question, Sample, Variance, judge, published
+from clray.metrics import METRICS
+from clray.results import Problem, Record, Store
 from clray.spec import (
+    BenchmarkSpread,
     Claim,
     Margin,
     Paper,
@@ -27,6 +29,18 @@ from clray.spec import (
 
 
 @dataclass(frozen=True)
+class OtherSource:
+    """Another published number for a cell, and what can be said of ours beside it."""
+
+    claim: Claim
+    judgement: Judgement
+
+    @property
+    def dagger(self) -> str:
+        return "†" if self.judgement.dagger else ""
+
+
+@dataclass(frozen=True)
 class ComparedCell:
     """One variant's one metric: ours, published, and what can be said of the two. Numbers are per cent.
 
@@ -34,6 +48,8 @@ class ComparedCell:
         runs: those that it is about: all of the variant's, or those of one task order.
         claim, margin: what was published, and the difference below which the two count as the same.
         order: the title of the one task order that it is about; empty where it is about all of them.
+        derived: the metric follows from others of the table, so that its outcome is not counted beside theirs.
+        others: by the name of a source, further published numbers for this cell.
     """
 
     metric: str
@@ -42,6 +58,8 @@ class ComparedCell:
     margin: Margin | None
     judgement: Judgement
     order: str = ""
+    derived: bool = False
+    others: Mapping[str, OtherSource] = field(default_factory=dict)
 
     @property
     def values(self) -> Mapping[tuple[int, Order], float]:
@@ -82,14 +100,15 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """A published table beside ours, or a sweep's own table where ``claims`` is zero.
+    """A published table beside ours, or a sweep's own table where nothing was published.
 
     Attributes:
         source: where it stands in the paper; empty for a sweep of one's own.
         sweep: the name of the sweep that fills it.
         metrics: its columns.
         orders: the titles of the task orders that have a column of their own, for the first metric.
-        claims: how many of its published numbers can be tested; the tests are corrected for all of them.
+        families: by name, how many published numbers can be tested and are corrected together.
+        streams: how much the stream itself varies, where that was measured.
         left_out: labels of rows that this selection did not ask for.
         bars: what makes it another experiment than the published one; empty where it is comparable.
     """
@@ -102,7 +121,8 @@ class ComparedTable:
     gathered: Gathered
     margins: Mapping[str, Margin] = field(default_factory=dict)
     orders: Sequence[str] = ()
-    claims: int = 0
+    families: Mapping[str, int] = field(default_factory=dict)
+    streams: BenchmarkSpread | None = None
     left_out: Sequence[str] = ()
     bars: Sequence[str] = ()
 
@@ -125,6 +145,15 @@ class ComparedTable:
     def by_order(self) -> list[tuple[ComparedRow, ComparedCell]]:
         """The cells that are about one task order."""
         return [(row, cell) for row, cell in self.cells if cell.order]
+
+    @property
+    def stale(self) -> int:
+        """How many of its runs other code made than the code here."""
+        return len({run.id for row in self.rows for run in row.runs.runs if run.stale})
+
+    @property
+    def run_count(self) -> int:
+        return len({run.id for row in self.rows for run in row.runs.runs})
 
     @property
     def warning(self) -> str:
@@ -159,7 +188,7 @@ class ComparedSearch:
     @property
     def complete(self) -> int:
         """How many points have all their runs."""
-        return sum(not runs.missing for runs in self.points.values())
+        return sum(runs.complete for runs in self.points.values())
 
     @property
     def agrees(self) -> bool | None:
@@ -206,13 +235,15 @@ class Comparison:
     searches: Sequence[ComparedSearches] = ()
     store: Store | None = None
     """Where all this was read: a page also shows what trials have left beside their records."""
+    arguments: str = ""
+    """What was asked for, as a shell takes it; by default the name and the flags of the selection."""
 
     @property
     def commands(self) -> list[str]:
         """What runs the trials, and what prints these tables."""
-        asked = " ".join(shell_flags(self.selection))
-        run = f"python -m clray.reproduce {self.name}" if self.reproduction else f"clray sweep {self.name}"
-        return [f"{verb} {asked}".rstrip() for verb in (run, f"clray table {self.name}", f"clray report {self.name}")]
+        asked = self.arguments or " ".join([self.name, *shell_flags(self.selection)])
+        run = "python -m clray.reproduce" if self.reproduction else "clray sweep"
+        return [f"{verb} {asked}" for verb in (run, "clray table", "clray report")]
 
     @property
     def differences(self) -> Sequence[str]:
@@ -234,7 +265,11 @@ def shell_flags(selection: Selection) -> Iterator[str]:
 
 
 def compare(
-    name: str, sweeps: Mapping[str, Sweep], store: Store, reproduction: Reproduction | None = None
+    name: str,
+    sweeps: Mapping[str, Sweep],
+    store: Store,
+    reproduction: Reproduction | None = None,
+    is_current: Callable[[Record], bool] | None = None,
 ) -> Comparison:
     """Put what the store holds of these sweeps beside what was published.
 
@@ -243,8 +278,9 @@ def compare(
         sweeps: by the name under which the reproduction's tables know them, as ``Reproduction.sweeps`` gives them.
         store: read once.
         reproduction: without it there is one table a sweep, a row a variant, and nothing is judged.
+        is_current: whether the code here made a record; the tables say how many runs other code made.
     """
-    results = read(store)
+    results = read(store, is_current)
     first = next(iter(sweeps.values()))
     searches: list[ComparedSearches] = []
     if reproduction is None:
@@ -281,20 +317,21 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
     present = {name for name, _ in sweep.variant_settings()}
     gathered = gather(sweep, [row.variant for row in table.rows if row.variant in present], results)
     bars = _bars(sweep, gathered)
-    # Rows that were not asked for are judged with the others: they belong to the family that tests are corrected for.
+    # Rows that were not asked for are judged with the others: they belong to the families that tests are corrected for.
     posed = [_posed(row, table, gathered.variants.get(row.variant), sweep, reproduction) for row in table.rows]
     orders = [order for order in table.orders if any(cell.order == order and cell.runs for c in posed for cell in c)]
-    questions = [cell.question(bars) for cells in posed for cell in cells]
+    questions = [q for cells in posed for cell in cells for q in cell.questions(bars)]
     judgements = iter(judge(questions))
     rows, left_out = [], []
     for row, cells in zip(table.rows, posed, strict=True):
-        judged = [cell.judged(next(judgements)) for cell in cells]
+        judged = [cell.judged(judgements) for cell in cells]
         if row.variant not in present:
             left_out.append(row.label)
             continue
         over_all = {cell.metric: cell for cell in judged if not cell.order}
         by_order = {cell.order: cell for cell in judged if cell.order in orders}
         rows.append(ComparedRow(row.label, row.variant, row.note, gathered.variants[row.variant], over_all, by_order))
+    testable = [q.family for q in questions if q.claim is not None and published(q.claim) is not None]
     return ComparedTable(
         title=table.title,
         source=table.source,
@@ -304,7 +341,8 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
         gathered=gathered,
         margins={m: reproduction.margins[m] for m in table.metrics if m in reproduction.margins},
         orders=orders,
-        claims=sum(q.claim is not None and published(q.claim) is not None for q in questions),
+        families=Counter(testable),
+        streams=table.benchmark_sd,
         left_out=left_out,
         bars=bars if any(q.claim for q in questions) else [],
     )
@@ -312,42 +350,79 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
 
 @dataclass(frozen=True)
 class _Posed:
-    """A cell before it is judged. ``runs`` is None where the selection left its row or its order out."""
+    """A cell before it is judged. ``runs`` is None where the selection left its row or its order out.
+
+    Attributes:
+        claims: by source, the published numbers; the first one, of the source "", is the one that counts.
+        family: of its tests; each other source has one of its own.
+        stream: the part of the difference's variance that comes from the draw of the stream.
+    """
 
     metric: str
     order: str
     runs: Runs | None
-    claim: Claim | None
+    claims: Mapping[str, Claim | None]
     margin: Margin | None
+    derived: bool
+    family: str
+    stream: Variance | None
 
-    def question(self, bars: Sequence[str]) -> Question:
+    def questions(self, bars: Sequence[str]) -> Iterator[Question]:
+        """One for each source, the first source's first."""
         ours = self.runs.sample(self.metric) if self.runs else None
         barred = "not the published experiment" if bars else ""  # the label of the table says why
-        return Question(ours, self.claim, self.margin.points if self.margin else None, barred)
+        if not barred and self.runs and self.runs.pooled:
+            barred = "several runs of several task orders are no independent runs"
+        margin = self.margin.points if self.margin else None
+        for source, claim in self.claims.items():
+            family = f"{self.family}, {source}" if source else self.family
+            yield Question(ours, claim, margin, barred, self.stream, family)
 
-    def judged(self, judgement: Judgement) -> ComparedCell:
+    def judged(self, judgements: Iterator[Judgement]) -> ComparedCell:
+        """With the judgements of its questions, which are the next ones."""
         runs = self.runs or Runs("", [], 0)
-        return ComparedCell(self.metric, runs, self.claim, self.margin, judgement, self.order)
+        found = {source: (claim, next(judgements)) for source, claim in self.claims.items()}
+        claim, judgement = found.pop("")
+        others = {source: OtherSource(c, j) for source, (c, j) in found.items() if c is not None}
+        return ComparedCell(self.metric, runs, claim, self.margin, judgement, self.order, self.derived, others)
 
 
 def _posed(row: Row, table: Table, runs: Runs | None, sweep: Sweep, reproduction: Reproduction) -> list[_Posed]:
     """A row's cells: each metric over all runs, then the first one order by order."""
-    margins, first = reproduction.margins, table.metrics[0]
-    cells = [_Posed(m, "", runs, reproduction.claim(table, row, m), margins.get(m)) for m in table.metrics]
+    first = table.metrics[0]
+
+    def posed(metric: str, order: str, runs: Runs | None, claims: Mapping[str, Claim | None]) -> _Posed:
+        needed = METRICS[metric].computed_from
+        derived = bool(needed) and set(needed) <= set(table.metrics)
+        family = metric if table.family == "metric" or derived else "the table"
+        margin = reproduction.margins.get(metric)
+        return _Posed(metric, order, runs, claims, margin, derived, family, _stream(table, row, metric))
+
+    cells = []
+    for metric in table.metrics:
+        elsewhere = {source: reproduction.claim(table, row, metric, source) for source in row.also}
+        claims = {"": reproduction.claim(table, row, metric)} | {s: c for s, c in elsewhere.items() if c is not None}
+        cells.append(posed(metric, "", runs, claims))
     trials = [cell.trial for cell in sweep.cells if cell.variant == row.variant] if table.orders else []
     places = {table.order_of(trial): trial.task_order for trial in trials}
     for order in table.orders:
         claim = reproduction.claim(table, row.at_order(order, first), first)
         place = places.get(order)
         of_order = runs.at(None if place is None else tuple(place)) if runs and order in places else None
-        cells.append(_Posed(first, order, of_order, claim, margins.get(first)))
+        cells.append(posed(first, order, of_order, {"": claim}))
     return cells
+
+
+def _stream(table: Table, row: Row, metric: str) -> Variance | None:
+    """The variance of the difference between means on two draws of the stream: twice the variance between draws."""
+    spread = table.benchmark_sd
+    sd = spread.variants.get(row.variant, {}).get(metric) if spread else None
+    return Variance(2 * sd**2, spread.draws - 1) if spread and sd is not None else None
 
 
 def _bars(sweep: Sweep, gathered: Gathered) -> list[str]:
     """What makes this another experiment than the declared one."""
-    embedded = gathered.data is not None and gathered.data.embedded
-    return [*sweep.selection.changes, *(["embedded data"] if embedded else [])]
+    return [*sweep.selection.changes, *(gathered.data.bars if gathered.data else [])]
 
 
 def _search(group: Searches, sweep: Sweep, results: Results) -> ComparedSearches:
@@ -387,10 +462,13 @@ def _search_row(
 
 
 def tally(cells: Iterable[ComparedCell]) -> tuple[Counter[Outcome], Counter[Outcome]]:
-    """How often each outcome stands: against numbers read in the paper, and against all others, kept apart."""
+    """How often each outcome stands: against numbers read in the paper, and against all others, kept apart.
+
+    A cell whose metric follows from others of the table is not counted.
+    """
     read_there: Counter[Outcome] = Counter()
     others: Counter[Outcome] = Counter()
     for cell in cells:
-        if cell.claim is not None:
+        if cell.claim is not None and not cell.derived:
             (others if cell.judgement.dagger else read_there)[cell.judgement.outcome] += 1
     return read_there, others

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clray.analysis import plots
 from clray.metrics import Matrix, Measurement, accuracy_matrix
+from clray.output import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,6 +95,7 @@ def _stack(arrays: Sequence[Matrix | list[Matrix]]) -> Matrix:
     return stacked
 
 
+@plots.drawing()
 def figure(variants: Mapping[str, Iterable[Iterable[Measurement]]]) -> Figure | None:
     """The figure, a column for each variant that has eigenvalues; None where none has.
 
@@ -106,6 +108,7 @@ def figure(variants: Mapping[str, Iterable[Iterable[Measurement]]]) -> Figure | 
     return _figure(_landscapes(variants))
 
 
+@plots.drawing()
 def svg(variants: Mapping[str, Iterable[Iterable[Measurement]]], key: str = "landscape") -> str:
     """The figure as an ``svg`` element; empty where there is nothing to draw.
 
@@ -131,7 +134,7 @@ def _figure(landscapes: Mapping[str, Landscape]) -> Figure | None:
     drawn = Figure(figsize=(1.2 + 2.6 * columns, 0.9 + 1.7 * rows), layout="constrained")
     panels = drawn.subplots(rows, columns, sharey="row", squeeze=False)
     for column, (label, one) in zip(panels.T, landscapes.items(), strict=True):
-        column[0].set_title(label, fontsize=9.5, color=plots.INK)
+        column[0].set_title(visible(label), fontsize=9.5, color=plots.INK)
         _draw_accuracy(column[0], one)
         _draw_eigenvalues(column[1], one)
         for axes, name in zip(column[2:], moved, strict=True):
@@ -148,14 +151,7 @@ def _figure(landscapes: Mapping[str, Landscape]) -> Figure | None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     widest = max(range(columns), key=lambda i: list(landscapes.values())[i].tasks)
     lines = [line for line in panels[0, widest].get_lines() if not str(line.get_label()).startswith("_")]
-    drawn.legend(
-        handles=lines,
-        loc="outside lower center",
-        ncols=min(len(lines), 2 + 3 * columns),
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=plots.INK,
-    )
+    plots.legend(drawn, lines, [str(line.get_label()) for line in lines], min(len(lines), 2 + 3 * columns))
     return drawn
 
 

@@ -17,6 +17,7 @@ from clray.analysis import plots
 from clray.analysis.aggregate import Run
 from clray.analysis.artifacts import first_kept
 from clray.metrics import Matrix
+from clray.output import visible
 from clray.results import Problem, Store
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def read(store: Store, runs: Sequence[Run], problems: list[Problem]) -> tuple[Ru
     return found if found and found[1].drawn else None
 
 
+@plots.drawing()
 def svg(looks: Looks, label: str, key: str = "looks") -> str:
     """Heat maps, one a query: support items from top to bottom, steps of the command from left to right.
 
@@ -101,7 +103,7 @@ def _figure(looks: Looks) -> Figure:
     from matplotlib.figure import Figure
 
     queries, items = looks.drawn, looks.items
-    names = [_cut(f"{command} → {meaning}", 34) for command, meaning in (looks.support[i] for i in items)]
+    names = [visible(_cut(f"{command} → {meaning}", 34)) for command, meaning in (looks.support[i] for i in items)]
     steps = [len(query.steps) for query in queries]
     widest = max(map(len, names)) * 0.075 + 0.6
     figure = Figure(figsize=(widest + 0.36 * sum(steps) + 0.4 * len(queries), 1.6 + 0.27 * len(items)))
@@ -124,12 +126,13 @@ def _draw(axes: Axes, query: Query, items: Sequence[int]) -> None:
     axes.imshow(weights, vmin=0, vmax=100, cmap="viridis", interpolation="none", aspect="auto")
     plots.write_values(axes, np.where(weights < 0.5, np.nan, weights))
     long = any(len(step) > 4 for step in query.steps)
-    axes.set_xticks(range(len(query.steps)), query.steps, rotation=90 if long else 0, parse_math=False)
+    steps = [visible(step) for step in query.steps]
+    axes.set_xticks(range(len(steps)), steps, rotation=90 if long else 0, parse_math=False)
     axes.xaxis.tick_top()
     answer = _folded(f"→ {query.written}", len(query.steps))
     if query.written != query.target:
         answer += "\n" + _folded(f"not {query.target}", len(query.steps))
-    axes.set_xlabel(answer, parse_math=False)
+    axes.set_xlabel(visible(answer), parse_math=False)
     axes.xaxis.label.set_fontsize(8.5)
 
 

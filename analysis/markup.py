@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clray.analysis.comparison import ComparedTable, Comparison
 from clray.analysis.orders import blocks
+from clray.analysis.sources import other_sources
 from clray.analysis.words import (
     column_titles,
     difference_text,
@@ -17,6 +18,7 @@ from clray.analysis.words import (
     published_text,
     search_lines,
     search_notes,
+    stale_text,
     summary,
     verdict_text,
 )
@@ -33,10 +35,10 @@ def markdown(comparison: Comparison) -> str:
         if table.warning:
             parts.append(f"**{_md(table.warning)}**")
         if table.judged:
-            parts.append(summary(cell for _, cell in table.cells) + ".")
+            parts.append(_summed_up(table) + ".")
         parts.append(_pipes(*_lines(table)))
         parts.append(_listed(notes(table)))
-        for block in blocks(table):
+        for block in [*other_sources(table), *blocks(table)]:
             parts += [f"#### {_md(block.title)}", _pipes(block.head, block.body, block.columns), _listed(block.notes)]
     for group in comparison.searches:
         parts.append(f"### {_md(heading(group))}")
@@ -47,6 +49,11 @@ def markdown(comparison: Comparison) -> str:
         parts.append("### Files that could not be used")
         parts.append("\n".join(f"- `{problem.path}`: {_md(problem.reason)}" for problem in comparison.problems))
     return "\n\n".join(parts) + "\n"
+
+
+def _summed_up(table: ComparedTable) -> str:
+    """The outcomes in words, and how many runs are stale."""
+    return ". ".join(filter(None, [summary(cell for _, cell in table.cells), stale_text(table)]))
 
 
 def _listed(remarks: Sequence[tuple[str, str]]) -> str:
@@ -118,9 +125,9 @@ def latex(comparison: Comparison) -> str:
         head, body, columns = _lines(table)
         if table.judged:  # the reasons are too long for a printed table: they stay with the other forms
             head, body, columns = head[:-1], [line[:-1] for line in body], columns[:-1]
-        caption = ". ".join(filter(None, [table.warning, heading(table), summary(c for _, c in table.cells)]))
+        caption = ". ".join(filter(None, [table.warning, heading(table), _summed_up(table)]))
         parts += _latex_table(columns, head, body, caption, notes(table))
-        for block in blocks(table):
+        for block in [*other_sources(table), *blocks(table)]:
             caption = ". ".join(filter(None, [table.warning, heading(table), block.title]))
             parts += _latex_table(block.columns, block.head, block.body, caption, block.notes)
     for group in comparison.searches:

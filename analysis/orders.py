@@ -16,8 +16,7 @@ import numpy as np
 from clray.analysis.aggregate import Order, Runs, order_name
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable
 from clray.analysis.words import number, undecided, verdict_text
-
-LOWER_IS_BETTER = ("forgetting", "F")
+from clray.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class Sensitivity:
 
     @property
     def best(self) -> str:
-        return self._extreme(-1 if self.metric in LOWER_IS_BETTER else 1)
+        return self._extreme(-1 if METRICS[self.metric].lower_is_better else 1)
 
     @property
     def worst(self) -> str:
-        return self._extreme(1 if self.metric in LOWER_IS_BETTER else -1)
+        return self._extreme(1 if METRICS[self.metric].lower_is_better else -1)
 
     def _extreme(self, sign: int) -> str:
         return max(self.means, key=lambda order: sign * self.means[order])

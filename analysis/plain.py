@@ -11,6 +11,7 @@ from typing import Any
 from clray.analysis.aggregate import known_metrics
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
+from clray.analysis.sources import other_source_data
 from clray.analysis.verdict import interval
 from clray.analysis.words import notes, search_notes, setting_text
 
@@ -47,9 +48,13 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
         "verdict": judged.outcome,
         "reason": judged.reason,
         "runs_that_decide": judged.runs,
+        "prediction_half_width": judged.prediction,
+        "counted": not cell.derived,
         "comparable": not table.bars,
         "data": str(table.gathered.data) if table.gathered.data else None,
         "collapsed_seeds": [r.seed for r in cell.runs.suspects],
+        "diverged_seeds": [r.seed for r in cell.runs.diverged],
+        "stale_runs": sum(r.stale for r in cell.runs.runs),
         "trials": [r.id for r in cell.runs.runs if cell.metric in r.metrics],
     }
 
@@ -79,6 +84,7 @@ def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
                     "ours_sd": ours.sd if ours.n > 1 else None,
                     "ours_runs": ours.n,
                     "expected_runs": runs.expected,
+                    "diverged_seeds": [r.seed for r in runs.diverged],
                     "comparable": not group.bars,
                     "data": str(group.gathered.data) if group.gathered.data else None,
                     "trials": [r.id for r in runs.runs if group.metric in r.metrics],
@@ -91,12 +97,14 @@ def csv(comparison: Comparison) -> str:
     """One line a cell; lists are separated by spaces, what there is not is empty.
 
     A cell with an ``order`` is about the runs of that task order alone. What has columns of its own follows below an
-    empty line: a line a variant that was run in several task orders, and a line a point of each search.
+    empty line: a line a further published number, a line a variant that was run in several task orders, and a line a
+    point of each search.
     """
     cells = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
     orders = [line for table in comparison.tables for line in sensitivity_data(table)]
     points = [line for group in comparison.searches for line in search_data(group)]
-    return "\n".join(_csv(rows) for rows in (cells, orders, points) if rows)
+    others = [line for table in comparison.tables for line in other_source_data(table)]
+    return "\n".join(_csv(rows) for rows in (cells, others, orders, points) if rows)
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -135,7 +143,10 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
         "not_comparable_because": list(table.bars),
         "metrics": known_metrics(table.metrics),
         "margins": {metric: margin.model_dump() for metric, margin in table.margins.items()},
-        "claims_tested_together": table.claims,
+        "claims_tested_together": dict(table.families),
+        "benchmark_sd": table.streams.model_dump() if table.streams else None,
+        "stale_runs": table.stale,
+        "other_sources": other_source_data(table),
         "outcomes": {"read in the paper": dict(read_there), "known otherwise": dict(others)},
         "data": str(gathered.data) if gathered.data else None,
         "data_left_aside": [{"data": str(d), "records": d.records} for d in gathered.aside],
@@ -151,8 +162,16 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}
             for row, cell in table.cells
         ],
-        "missing": {row.variant: [{"seed": s, "task_order": o} for s, o in row.runs.missing] for row in table.rows},
+        "missing": {row.variant: _missing_data(row) for row in table.rows},
     }
+
+
+def _missing_data(row: ComparedRow) -> list[dict[str, Any]]:
+    """The runs that are missing; ``failed`` is why the last attempt at one failed."""
+    return [
+        {"seed": seed, "task_order": order, "failed": row.runs.failed.get((seed, order))}
+        for seed, order in row.runs.missing
+    ]
 
 
 def _searches_data(group: ComparedSearches) -> dict[str, Any]:

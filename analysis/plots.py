@@ -6,10 +6,14 @@ fallbacks), so that a figure set into a page follows its theme. No figure is reg
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from clray.analysis.orders import sensitivities
 from clray.analysis.verdict import Outcome
 from clray.analysis.words import number
 from clray.metrics import Matrix
+from clray.output import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +34,53 @@ if TYPE_CHECKING:
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc4", "#8c8c8c")
 OUTCOME_COLOURS: Mapping[Outcome, str] = {
     "reproduced": "#1a7f4b",
+    "consistent": "#1f6f8b",
     "differs": "#c0392b",
     "inconclusive": "#b7791f",
     "not judged": "#7a7a7a",
 }
-_MARKERS: Mapping[Outcome, str] = {"reproduced": "o", "differs": "D", "inconclusive": "s", "not judged": "."}
+_MARKERS: Mapping[Outcome, str] = {
+    "reproduced": "o",
+    "consistent": "^",
+    "differs": "D",
+    "inconclusive": "s",
+    "not judged": ".",
+}
+_NO_MATH = {"text.parse_math": False}  # dollars in a label are dollars
 INK = "#010203"  # stands for the page's ink until the SVG is written
 DASHES = ("solid", "dashed", "dotted")
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within, matplotlib draws under its own defaults and says nothing, whatever the user's settings of it are.
+
+    A figure must be made and written within. It holds for matplotlibrc, styles and MPLBACKEND, of which none can be
+    read at fault here: nothing is shown on a screen.
+    """
+    loud = logging.getLogger("matplotlib")
+    level = loud.level
+    loud.setLevel(logging.ERROR)  # a folder for its cache that it cannot write, a setting that it does not know
+    try:
+        matplotlib = _matplotlib()
+        with warnings.catch_warnings(), matplotlib.rc_context():
+            warnings.simplefilter("ignore")  # letters that a font lacks: the page has other fonts
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_NO_MATH)
+            yield
+    finally:
+        loud.setLevel(level)
+
+
+def _matplotlib() -> Any:
+    """The library, imported without its look at MPLBACKEND: a name that it does not know would end the import."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
 
 
 CURVES = {
@@ -45,6 +90,7 @@ CURVES = {
 }
 
 
+@drawing()
 def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mean_seen") -> str:
     """A mean accuracy after each task: a line a variant, its band one sd over the runs.
 
@@ -61,7 +107,7 @@ def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mea
         values = 100 * getattr(row.runs, attribute)
         tasks, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
         colour = SERIES[i % len(SERIES)]
-        axes.plot(tasks, mean, color=colour, linestyle=DASHES[i // len(SERIES) % 3], linewidth=1.6, label=row.label)
+        axes.plot(tasks, mean, color=colour, linestyle=DASHES[i // len(SERIES) % 3], linewidth=1.6)
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             low, high = np.clip([mean - sd, mean + sd], 0, 100)
@@ -70,7 +116,7 @@ def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mea
     axes.set_ylabel(axis)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.15, color=INK)
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK)
+    legend(figure, axes.get_lines(), [row.label for row in shown], columns)
     return svg(figure, key, curves_alt(table, value))
 
 
@@ -87,6 +133,7 @@ def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
     return f"{words}, after each task; at the end, in per cent: " + ", ".join(ends)
 
 
+@drawing()
 def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") -> str:
     """Each run of each variant, their mean and one sd to each side, and what was published: a panel a metric."""
     rows = [row for row in table.rows if row.runs.runs]
@@ -97,7 +144,7 @@ def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") 
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.margins(x=0.08)
         axes.set_title(metric, fontsize=9.5, color=INK)
-        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)] if axes is panels[0] else [])
+        axes.set_yticks(range(len(rows)), [visible(row.label) for row in reversed(rows)] if axes is panels[0] else [])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", alpha=0.15, color=INK)
     figure.supxlabel("per cent", fontsize=9.5, color=INK)
@@ -130,6 +177,7 @@ def _draw_spread(axes: Axes, height: float, cell: ComparedCell, colour: str) -> 
         axes.plot(cell.claim.mean, below, "D", color=INK, markersize=3.4)
 
 
+@drawing()
 def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
     """The mean accuracy matrix over the runs: row i after learning task i, column j the task it was measured on."""
     matrix = runs.mean_matrix
@@ -179,6 +227,7 @@ def colour_scale(axes: Axes, share: float = 0.05) -> None:
     ink(scale)
 
 
+@drawing()
 def differences(table: ComparedTable, key: str = "differences") -> str:
     """Ours less published with the 95% interval, a panel a metric; the band is the margin.
 
@@ -199,7 +248,7 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
         axes.set_xlim(-1.08 * reach, 1.08 * reach)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_title(metric, fontsize=9.5, color=INK)
-        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)] if axes is panels[0] else [])
+        axes.set_yticks(range(len(rows)), [visible(row.label) for row in reversed(rows)] if axes is panels[0] else [])
         axes.tick_params(axis="y", length=0)
     figure.supxlabel("ours less published, points", fontsize=9.5, color=INK)
     return svg(figure, key, differences_alt(table))
@@ -236,6 +285,7 @@ def _draw_difference(axes: Axes, height: float, cell: ComparedCell, reach: float
         axes.plot(judged.difference, height, marker=_MARKERS[judged.outcome], color=colour, markersize=4.5)
 
 
+@drawing()
 def orders(table: ComparedTable, key: str = "orders") -> str:
     """A dot an order and variant: the mean over the order's runs. The line is the mean over orders, the bar one sd.
 
@@ -255,15 +305,16 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
             axes.plot(mean, place, marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0)
             if name in row.orders and (claim := row.orders[name].claim):
                 axes.plot(claim.mean, place - 0.36, "D", color=colour, markersize=2.8, markeredgewidth=0)
-    for i, name in enumerate(names):
+    marks: list[Any] = []
+    for i in range(len(names)):
         colour, marker = _order_mark(i)
-        axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0, label=name)
+        marks += axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0)
     axes.set_ylim(-0.7, len(found) - 0.3)
-    axes.set_yticks(range(len(found)), [row.label for row, _ in reversed(found)])
+    axes.set_yticks(range(len(found)), [visible(row.label) for row, _ in reversed(found)])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"{table.metrics[0]} (%)")
     axes.grid(axis="x", alpha=0.15, color=INK)
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK)
+    legend(figure, marks, names, columns)
     return svg(figure, key, orders_alt(table))
 
 
@@ -310,6 +361,22 @@ def ink(axes: Axes) -> None:
         spine.set_linewidth(0.6)
 
 
+def legend(figure: Figure, marks: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+    """Below the plots: each mark with its label."""
+    made = figure.legend(
+        handles=list(marks),
+        labels=[str(i) for i in range(len(marks))],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+    )
+    # Only now: a label that begins with "_" would be left out by some releases of matplotlib.
+    for text, label in zip(made.get_texts(), labels, strict=True):
+        text.set_text(visible(label))
+
+
 def svg(figure: Figure, key: str, alt: str) -> str:
     """The figure as an ``svg`` element with ids of its own, its colours handed to the page."""
     import matplotlib
@@ -334,4 +401,4 @@ def svg(figure: Figure, key: str, alt: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return visible(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,11 @@ from clray.analysis import landscape, looks, plots, samples, words
 from clray.analysis.aggregate import Run, known_metrics, order_name
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
+from clray.analysis.sources import other_sources
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
+from clray.output import write_file
 from clray.results import Problem, Store
 
 if TYPE_CHECKING:
@@ -26,51 +27,60 @@ EXPLAINED = {
         "The two means lie within the margin of each other, shown by two one-sided tests. A difference that is "
         "significant but smaller than the margin is still reproduced."
     ),
+    "consistent": (
+        "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
+        "their spread. Our mean lies where a mean of as many runs, made like theirs, would lie with a chance of 95%; "
+        "the page says how wide that interval is."
+    ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
-        "Neither could be shown. The page says how many runs of ours would decide with a chance of 80%, if ours keep "
-        "their mean and spread, or that no number would, because the published runs alone leave too much open."
+        "Neither could be shown. The page says how many runs of ours in total would decide with a chance of 80%, if "
+        "ours keep their mean and spread; or that none would, where our mean lies outside the published runs' interval."
     ),
     "not judged": (
-        "There is nothing to test: no published number or spread, too few runs of ours, the embedded data instead of "
-        "the paper's, or settings changed by a flag."
+        "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "
+        "instead of the paper's, or settings changed by a flag."
     ),
 }
 
 
 def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
-    """Write the comparison's page, whole or not at all.
+    """Write the comparison's page, whole or not at all, into a folder that there is.
 
     Raises:
-        StoreError: the file cannot be written.
+        ClrayError: the file cannot be written.
     """
-    target = Path(path)
-    content = render(comparison)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    return write_file(path, _encoded(render(comparison)))
+
+
+def _encoded(page: str) -> bytes:
+    # A name may hold half a letter, as a file's name that is no UTF-8 does.
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _write_below(comparison: Comparison, path: Path) -> str:
+    """Write the page into a folder of the store, which is made where there is none."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(write_report(comparison, path))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{target}: cannot be written: {error}") from error
-    return target
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
     """Write the comparison's page as ``reports/NAME.html`` of the store, on whichever file system. Returns where it is.
 
     Raises:
-        StoreError: the file cannot be written.
+        ClrayError: the file cannot be written.
     """
     from pyarrow import fs
 
     if "://" not in store.uri:
-        return str(write_report(comparison, Path(store.path("reports", f"{name}.html"))))
+        return _write_below(comparison, Path(store.path("reports", f"{name}.html")))
     files, root = fs.FileSystem.from_uri(store.uri)
     path = posixpath.join(root.rstrip("/"), "reports", f"{name}.html")
     if isinstance(files, fs.LocalFileSystem):
-        return str(write_report(comparison, path))
+        return _write_below(comparison, Path(path))
     _send(render(comparison), files, path)
     return f"{store.uri.partition('://')[0]}://{path}"
 
@@ -79,7 +89,7 @@ def _send(content: str, files: fs.FileSystem, path: str) -> None:
     try:
         files.create_dir(posixpath.dirname(path), recursive=True)
         with files.open_output_stream(path) as stream:  # an object is there once it is whole
-            stream.write(content.encode())
+            stream.write(_encoded(content))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}") from error
 
@@ -144,6 +154,8 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "counts": _counts(table),
         "titles": words.column_titles(table),
         "notes": words.notes(table),
+        "stale": words.stale_text(table),
+        "sources": [_block(block) for block in other_sources(table)],
         "rows": [_row(table, row) for row in table.rows],
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
@@ -168,7 +180,7 @@ def _block(block: Block) -> dict[str, Any]:
     for label, *line in block.body:
         if label:
             methods.append((label, []))
-        methods[-1][1].append([(text, outcomes.get(text.rstrip("†"), "")) for text in line])
+        methods[-1][1].append([(text, outcomes.get(text.strip("()†"), "")) for text in line])
     return {
         "title": block.title,
         "head": block.head,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
 from clray.analysis.orders import Block, blocks
+from clray.analysis.sources import other_sources
 from clray.analysis.verdict import Outcome
 from clray.analysis.words import (
     column_titles,
@@ -19,6 +20,7 @@ from clray.analysis.words import (
     published_text,
     search_lines,
     search_notes,
+    stale_text,
     summary,
     undecided,
     verdict_text,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 STYLES: Mapping[Outcome, str] = {
     "reproduced": "green",
+    "consistent": "cyan",
     "differs": "bold red",
     "inconclusive": "yellow",
     "not judged": "dim",
@@ -51,6 +54,8 @@ def text(comparison: Comparison) -> RenderableType:
             parts.append(Text(table.warning, style="bold red reverse"))
         if table.judged:
             parts.append(Text(summary(cell for _, cell in table.cells)))
+        if stale := stale_text(table):
+            parts.append(Text(stale, style="yellow"))
         parts += [Text(""), _TerminalTable(table), Text("")]
     for group in comparison.searches:
         parts += [Text(""), Text(heading(group), style="bold")]
@@ -82,7 +87,7 @@ class _TerminalTable:
             lines[:0] = [("why", f"{reason}: {where}") for reason, where in undecided(self.table.over_all).items()]
         yield Text("")
         yield _notes_grid(lines)
-        for block in blocks(self.table):
+        for block in [*other_sources(self.table), *blocks(self.table)]:
             yield Text("")
             yield Text(block.title, style="bold")
             yield from _block_grid(block, console, options)
@@ -126,7 +131,7 @@ def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iter
 def _outcome(text: str) -> Text:
     from rich.text import Text
 
-    return Text(text, style=next((style for outcome, style in STYLES.items() if text.rstrip("†") == outcome), ""))
+    return Text(text, style=STYLES.get(text.strip("()†"), ""))  # type: ignore[call-overload]
 
 
 def _notes_grid(lines: Sequence[tuple[str, str]]) -> RenderableType:
@@ -225,7 +230,7 @@ def _narrow_lines(table: ComparedTable, width: int) -> Iterator[Text]:
     yield head
     rows = iter(body)
     for row in table.rows:
-        counted = Text(f"  {row.runs.counted}" if row.runs.missing else "", style="yellow")
+        counted = Text(f"  {row.runs.counted}" if not row.runs.complete else "", style="yellow")
         yield Text.assemble((row.label, "bold"), counted)
         for metric in table.metrics:
             yield line(f"  {metric}", next(rows), _verdict(row.cells[metric]))

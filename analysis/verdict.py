@@ -2,37 +2,45 @@
 
 Pure functions. Means, spreads and margins are in the metric's own unit, which is per cent for the tables. Two tests
 are made of each cell, both with Welch's unequal variances (Welch 1947): of no difference, and of a difference as large
-as the margin (two one-sided tests, Schuirmann 1987). Each family of tests is corrected for the claims of its table by
-Holm's step-down method (Holm 1979).
+as the margin (two one-sided tests, Schuirmann 1987). Each family of tests is corrected by Holm's step-down method
+(Holm 1979).
+
+The variance of the difference has up to four parts: that of our mean, that of the published mean, the rounding of the
+printed number, and, where the stream of tasks is itself drawn at random, twice the variance between draws. Their
+degrees of freedom are combined as Satterthwaite (1946) does.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from clray.spec import Claim
 
 ALPHA = 0.05
-"""Level of both families of tests, after correction."""
+"""Level of each family of tests, after correction."""
 POWER = 0.80
 """Chance of a decision that ``runs_to_decide`` asks for."""
 MOST_RUNS = 1000
-"""Where ``runs_to_decide`` stops counting."""
+"""The largest number of runs that ``runs_to_decide`` tries."""
+PREDICTION = 0.95
+"""Chance with which a mean of runs like the published ones lies in their prediction interval."""
 
-Outcome = Literal["reproduced", "differs", "inconclusive", "not judged"]
-OUTCOMES: tuple[Outcome, ...] = ("reproduced", "differs", "inconclusive", "not judged")
+Outcome = Literal["reproduced", "consistent", "differs", "inconclusive", "not judged"]
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "consistent", "differs", "inconclusive", "not judged")
 Aim = Literal["equivalence", "difference"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a set of runs comes down to: its mean, its standard deviation (n - 1), and its size."""
+    """A set of runs: its mean, its standard deviation (n - 1), and its size."""
 
     mean: float
     sd: float
@@ -41,6 +49,14 @@ class Sample:
     @property
     def variance_of_mean(self) -> float:
         return self.sd**2 / self.n
+
+
+@dataclass(frozen=True)
+class Variance:
+    """One part of the variance of a difference, with the degrees of freedom of its estimate (infinite where known)."""
+
+    value: float
+    df: float
 
 
 def sample(values: ArrayLike) -> Sample:
@@ -63,29 +79,39 @@ def interval(ours: Sample, confidence: float = 1 - ALPHA) -> tuple[float, float]
 def published(claim: Claim) -> Sample | None:
     """The claim as a sample: its ± turned into a standard deviation (n - 1).
 
-    A population standard deviation divides by n, so it is multiplied by sqrt(n / (n - 1)). A ± of unknown kind is read
-    as a standard error, which among the kinds gives the widest standard deviation: enough to say that two numbers
-    differ, never that they agree (``supports_equivalence``).
+    With n runs, a population standard deviation (numpy's default) is multiplied by sqrt(n / (n - 1)), a standard error
+    by sqrt(n), a population standard error (numpy's default over sqrt(n)) by both. A 95% interval is divided by the
+    quantile of t with n - 1 degrees of freedom, one of 1.96 standard errors by 1.96. A ± of unknown kind is read as a
+    population standard error, which gives the widest standard deviation among the kinds: enough to say that two
+    numbers differ, never that they agree (``supports_equivalence``).
 
     Returns:
         None where no spread was published, or it stands for a single run.
     """
     if claim.spread is None or claim.runs is None or claim.runs < 2:
         return None
-    if claim.kind == "sd":
-        return Sample(claim.mean, claim.spread, claim.runs)
-    if claim.kind == "population sd":
-        return Sample(claim.mean, claim.spread * math.sqrt(claim.runs / (claim.runs - 1)), claim.runs)
-    sd = claim.spread * math.sqrt(claim.runs)
+    n, sd = claim.runs, claim.spread
+    if claim.kind in ("population sd", "population sem", "unknown", None):
+        sd *= math.sqrt(n / (n - 1))
+    if claim.kind not in ("sd", "population sd"):
+        sd *= math.sqrt(n)
     if claim.kind == "95% interval":
         from scipy import stats
 
-        sd /= float(stats.t.ppf(0.975, claim.runs - 1))
-    return Sample(claim.mean, sd, claim.runs)
+        sd /= float(stats.t.ppf(0.975, n - 1))
+    if claim.kind == "1.96 sem":
+        sd /= 1.96
+    return Sample(claim.mean, sd, n)
+
+
+def rounding(claim: Claim) -> Variance:
+    """The variance of the rounding error of a printed mean: u^2 / 12 for a last digit of u."""
+    unit = 0.0 if claim.decimals is None else 10.0**-claim.decimals
+    return Variance(unit**2 / 12, math.inf)
 
 
 def supports_equivalence(claim: Claim) -> bool:
-    """Whether the kind of the published ± is known: without it, equivalence cannot be claimed."""
+    """True where the kind of the published ± is known: without it, agreement cannot be claimed."""
     return claim.kind not in (None, "unknown")
 
 
@@ -110,11 +136,20 @@ class Difference:
         return self.value - half, self.value + half
 
 
-def welch(ours: Sample, theirs: Sample) -> Difference:
-    """The difference of two means with unequal variances. Where both spreads are zero its error is zero."""
-    a, b = ours.variance_of_mean, theirs.variance_of_mean
-    df = (a + b) ** 2 / (a**2 / (ours.n - 1) + b**2 / (theirs.n - 1)) if a + b else math.inf
-    return Difference(ours.mean - theirs.mean, math.sqrt(a + b), df)
+def welch(ours: Sample, theirs: Sample, others: Sequence[Variance] = ()) -> Difference:
+    """The difference of two means with unequal variances. Where every variance is zero its error is zero.
+
+    Args:
+        others: what else the difference varies by: the rounding of a printed number, the draw of the stream.
+    """
+    parts = [
+        Variance(ours.variance_of_mean, ours.n - 1),
+        Variance(theirs.variance_of_mean, theirs.n - 1),
+        *others,
+    ]
+    total = sum(part.value for part in parts)
+    known = sum(part.value**2 / part.df for part in parts)
+    return Difference(ours.mean - theirs.mean, math.sqrt(total), total**2 / known if known else math.inf)
 
 
 def p_difference(d: Difference) -> float:
@@ -154,56 +189,115 @@ def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
 # How many runs would decide
 
 
-def power(ours: Sample, theirs: Sample, n: int, aim: Aim, margin: float = math.nan, alpha: float = ALPHA) -> float:
+def power(
+    ours: Sample,
+    theirs: Sample,
+    n: int,
+    aim: Aim,
+    margin: float = math.nan,
+    alpha: float = ALPHA,
+    others: Sequence[Variance] = (),
+) -> float:
     """The chance that ``n`` runs of ours decide against the published number as it stands.
 
     The published mean and spread are given and will not be drawn again; our new runs are taken to have the mean and the
-    standard deviation of ``ours``. The sample spread they will show is averaged over its chi-square distribution.
+    standard deviation of ``ours``, on the stream that we have. The sample spread they will show is averaged over its
+    chi-square distribution.
 
     Args:
         aim: ``equivalence`` to lie within the margin, ``difference`` to differ from zero.
         alpha: level of the one test, correction included.
+        others: as for ``welch``.
     """
-    from scipy import stats
+    return float(_powers(ours, theirs, np.array([n]), aim, margin, alpha, others)[0])
+
+
+def _powers(
+    ours: Sample,
+    theirs: Sample,
+    n: NDArray[np.int64],
+    aim: Aim,
+    margin: float,
+    alpha: float,
+    others: Sequence[Variance],
+) -> NDArray[np.float64]:
+    """``power`` for many numbers of runs at once, [n]."""
+    from scipy import special
+
+    fixed = [Variance(theirs.variance_of_mean, theirs.n - 1), *others]
+    rest, known = sum(part.value for part in fixed), sum(part.value**2 / part.df for part in fixed)
+    a = (
+        ours.sd**2 * _spreads(tuple(n.tolist())) / n[:, None]
+    )  # [n, quantiles]: the variance of our mean, as it may show
+    delta = ours.mean - theirs.mean
+    if ours.sd == 0 and rest == 0:
+        decided = abs(delta) < margin if aim == "equivalence" else abs(delta) > 0
+        return np.full(len(n), float(decided))
+    below = a**2 / (n[:, None] - 1) + known
+    # stdtrit takes no infinite degrees of freedom; with so many it is the normal distribution to all digits.
+    df = np.minimum((a + rest) ** 2 / np.maximum(below, 1e-300), 1e9)
+    error = np.sqrt(a + rest)
+    noise = np.maximum(ours.sd / np.sqrt(n), 1e-300)[:, None]
+    if aim == "difference":
+        reach = special.stdtrit(df, 1 - alpha / 2) * error
+        chance = special.ndtr((delta - reach) / noise) + special.ndtr((-reach - delta) / noise)
+    else:
+        room = margin - special.stdtrit(df, 1 - alpha) * error
+        chance = special.ndtr((room - delta) / noise) - special.ndtr((-room - delta) / noise)
+    return np.clip(chance, 0, 1).mean(axis=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _spreads(n: tuple[int, ...]) -> NDArray[np.float64]:
+    """64 equally likely ratios of a sample's variance to the true one, for each number of runs: [n, 64]."""
+    from scipy import special
 
     quantiles = (np.arange(64) + 0.5) / 64
-    a = ours.sd**2 * stats.chi2.ppf(quantiles, n - 1) / (n - 1) / n
-    b = theirs.variance_of_mean
-    if ours.sd == 0 and b == 0:
-        delta = abs(ours.mean - theirs.mean)
-        return float(delta < margin if aim == "equivalence" else delta > 0)
-    df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (theirs.n - 1))
-    error, delta = np.sqrt(a + b), ours.mean - theirs.mean
-    noise = max(ours.sd / math.sqrt(n), 1e-300)
-    if aim == "difference":
-        reach = stats.t.ppf(1 - alpha / 2, df) * error
-        chance = stats.norm.sf((reach - delta) / noise) + stats.norm.cdf((-reach - delta) / noise)
-    else:
-        room = margin - stats.t.ppf(1 - alpha, df) * error
-        chance = stats.norm.cdf((room - delta) / noise) - stats.norm.cdf((-room - delta) / noise)
-    return float(np.mean(np.clip(chance, 0, 1)))
+    df = np.array(n)[:, None] - 1
+    return 2 * special.gammaincinv(df / 2, quantiles) / df
 
 
 def runs_to_decide(
-    ours: Sample, theirs: Sample, aim: Aim, margin: float = math.nan, alpha: float = ALPHA
+    ours: Sample,
+    theirs: Sample,
+    aim: Aim,
+    margin: float = math.nan,
+    alpha: float = ALPHA,
+    others: Sequence[Variance] = (),
+    more_than: int = 1,
 ) -> int | None:
-    """The fewest runs of ours that reach ``POWER``; None where no number up to ``MOST_RUNS`` does."""
-    if power(ours, theirs, MOST_RUNS, aim, margin, alpha) < POWER:
-        return None
-    low, high = 1, MOST_RUNS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(ours, theirs, middle, aim, margin, alpha) >= POWER else (middle, high)
-    return high
+    """The fewest runs of ours that reach ``POWER``; None where no number up to ``MOST_RUNS`` does.
+
+    Every number is tried: under Welch's test the power need not grow with the number of runs, because with more runs
+    of ours the degrees of freedom fall to those of the published sample.
+
+    Args:
+        more_than: only numbers above this one are tried.
+    """
+    counts = np.arange(max(more_than, 1) + 1, MOST_RUNS + 1)
+    for chunk in (counts[counts <= 40], counts[(counts > 40) & (counts <= 200)], counts[counts > 200]):
+        if not len(chunk):
+            continue
+        enough = _powers(ours, theirs, chunk, aim, margin, alpha, others) >= POWER
+        if enough.any():
+            return int(chunk[np.argmax(enough)])
+    return None
 
 
-def published_limit(theirs: Sample, aim: Aim, alpha: float = ALPHA) -> float:
-    """What the published number alone leaves open, however many runs we add: t times its standard error."""
+def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (), chance: float = PREDICTION) -> float:
+    """Half the width of the interval around the published mean in which a mean of ``n`` runs like the published lies.
+
+    With the published standard deviation s over n' runs it is t sqrt(s^2 / n' + s^2 / n + others), where t is the
+    quantile of Student's distribution with the degrees of freedom of the published sample, combined with those of
+    ``others`` as Satterthwaite does (Hahn & Meeker 1991, section 4.8). Our own spread has no part in it.
+    """
     from scipy import stats
 
-    return float(stats.t.ppf(1 - (alpha / 2 if aim == "difference" else alpha), theirs.n - 1)) * math.sqrt(
-        theirs.variance_of_mean
-    )
+    parts = [Variance(theirs.sd**2 * (1 / theirs.n + 1 / n), theirs.n - 1), *others]
+    total = sum(part.value for part in parts)
+    known = sum(part.value**2 / part.df for part in parts)
+    quantile = stats.t.ppf((1 + chance) / 2, total**2 / known) if known else stats.norm.ppf((1 + chance) / 2)
+    return float(quantile) * math.sqrt(total)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -219,12 +313,22 @@ class Question:
         claim: what was published, with its defaults filled in.
         margin: the difference below which the two count as the same; None where none was declared.
         barred: why this cell cannot be judged whatever its numbers; empty where it can.
+        stream: the variance of the difference that comes from the draw of the stream, where it was measured.
+        family: names the cells whose tests are corrected together.
     """
 
     ours: Sample | None
     claim: Claim | None
     margin: float | None = None
     barred: str = ""
+    stream: Variance | None = None
+    family: str = ""
+
+    @property
+    def others(self) -> list[Variance]:
+        """The parts of the difference's variance beside those of the two means."""
+        assert self.claim is not None
+        return [rounding(self.claim), *([self.stream] if self.stream else [])]
 
 
 @dataclass(frozen=True)
@@ -232,16 +336,18 @@ class Judgement:
     """What a cell's numbers allow to say.
 
     Attributes:
-        outcome: ``reproduced`` (equivalent within the margin, even if a tiny difference is significant), ``differs``,
-            ``inconclusive`` or ``not judged``.
+        outcome: ``reproduced``: equivalent within the margin, even if a tiny difference is significant. ``differs``:
+            different, and not equivalent. ``consistent``: inside the prediction interval of the published runs, and no
+            number of further runs of ours would decide. ``inconclusive``: neither shown, and more runs of ours would
+            decide, or we lie outside that interval. ``not judged``.
         reason: in words, for the reader of a table.
         dagger: the claim was not read in the paper: the outcome judges the number as we have it.
         difference: ours less theirs, None without two numbers to compare.
-        interval: its 95% Welch interval, not corrected.
-        p_difference, p_equivalence: corrected for the table; None where the test was not made.
+        interval: its 95% interval, not corrected.
+        p_difference, p_equivalence: corrected for the family; None where the test was not made.
         aim: what more runs of ours would have to show in an inconclusive cell.
-        runs: how many runs of ours would, all told, with a chance of 80%; None where no number does.
-        limit: what the published runs alone leave open, where that is why no number of ours decides.
+        runs: how many runs of ours in total would show it with a chance of ``POWER``; None where no number does.
+        prediction: half the width of the published runs' prediction interval, where no number of runs decides.
     """
 
     outcome: Outcome
@@ -253,17 +359,28 @@ class Judgement:
     p_equivalence: float | None = None
     aim: Aim | None = None
     runs: int | None = None
-    limit: float | None = None
+    prediction: float | None = None
 
 
 def judge(questions: Sequence[Question], alpha: float = ALPHA) -> list[Judgement]:
     """Judge the cells of one table together.
 
-    The families are all claims of the table that can be tested at all, whether or not we have run them, so that a cell
-    is judged no more mildly because the others are missing.
+    A family's size is the number of its claims that can be tested at all, whether or not we have run them, so that a
+    cell is judged no more mildly because the others are missing.
     """
+    families: dict[str, list[int]] = defaultdict(list)
+    for i, question in enumerate(questions):
+        families[question.family].append(i)
+    judged: dict[int, Judgement] = {}
+    for members in families.values():
+        found = _judge_family([questions[i] for i in members], alpha)
+        judged |= dict(zip(members, found, strict=True))
+    return [judged[i] for i in range(len(questions))]
+
+
+def _judge_family(questions: Sequence[Question], alpha: float) -> list[Judgement]:
     pairs = [_pair(q) for q in questions]
-    gaps = {i: welch(*pair) for i, pair in enumerate(pairs) if pair is not None}
+    gaps = {i: welch(*pair, questions[i].others) for i, pair in enumerate(pairs) if pair is not None}
     margins = {i: margin for i in gaps if (margin := _margin(questions[i])) is not None}
     testable = [q for q in questions if q.claim is not None and published(q.claim) is not None]
     differing = _Family({i: p_difference(gap) for i, gap in gaps.items()}, len(testable), alpha)
@@ -339,22 +456,29 @@ def _decide(q: Question, pair: tuple[Sample, Sample], gap: Difference, tests: _T
         return replace(judged, outcome="reproduced", reason=f"within ±{margin:g}, {_p(p_equal)}")
     if tests.p_difference < alpha:
         return replace(judged, outcome="differs", reason=_p(tests.p_difference))
+    ours, theirs = pair
     levels: dict[Aim, float] = {"difference": tests.level_difference}
     if margin is not None and abs(gap.value) < margin:
         levels = {"equivalence": tests.level_equivalence, **levels}
     known_margin = math.nan if margin is None else margin
     for aim, level in levels.items():
-        runs = runs_to_decide(*pair, aim, known_margin, level)
+        runs = runs_to_decide(ours, theirs, aim, known_margin, level, q.others, more_than=ours.n)
         if runs is not None:
-            reason = f"{runs} runs of ours would show that they {'agree' if aim == 'equivalence' else 'differ'}"
-            return replace(judged, reason=_no_equivalence(q) + reason, aim=aim, runs=runs)
-    aim, level = next(iter(levels.items()))
-    limit = published_limit(pair[1], aim, level)
-    if limit < (abs(gap.value) if aim == "difference" else known_margin - abs(gap.value)):
-        reason = f"more than {MOST_RUNS} runs of ours would be needed"
-        return replace(judged, reason=_no_equivalence(q) + reason, aim=aim)
-    reason = f"undecidable: their {pair[1].n} runs leave ±{limit:.2f} open"
-    return replace(judged, reason=_no_equivalence(q) + reason, aim=aim, limit=limit)
+            what = f"about {runs} runs in total ({runs - ours.n} more) give {POWER:.0%} power to show "
+            reason = _no_equivalence(q) + what + ("equivalence" if aim == "equivalence" else "a difference")
+            return replace(judged, reason=reason, aim=aim, runs=runs)
+    half = prediction_half_width(theirs, ours.n, q.others)
+    judged = replace(judged, prediction=half)
+    inside = abs(gap.value) <= half
+    if inside and q.claim is not None and supports_equivalence(q.claim):
+        return replace(judged, outcome="consistent", reason=f"{INSIDE} (±{half:.2f}); {NO_NUMBER}")
+    where = f"inside the widest reading of their ± (±{half:.2f})" if inside else f"{OUTSIDE} (±{half:.2f})"
+    return replace(judged, reason=f"{_no_equivalence(q)}{where}; {NO_NUMBER}")
+
+
+INSIDE = "inside the 95% prediction interval of their runs"
+OUTSIDE = "outside the 95% prediction interval of their runs"
+NO_NUMBER = "no number of our runs would decide"
 
 
 def _no_equivalence(q: Question) -> str:

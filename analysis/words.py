@@ -10,14 +10,18 @@ import numpy as np
 
 from clray.analysis.aggregate import Gathered, Runs
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
-from clray.analysis.verdict import ALPHA, OUTCOMES, POWER
-from clray.spec import Paper
+from clray.analysis.failures import failed_notes
+from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
+from clray.metrics import METRICS
+from clray.spec import Claim, Paper
 
 KINDS = {
     "sd": "standard deviation",
     "population sd": "population standard deviation (over n, compared as that over n - 1)",
     "sem": "standard error of the mean",
+    "population sem": "standard error of the mean from a population standard deviation",
     "95% interval": "95% interval",
+    "1.96 sem": "1.96 standard errors of the mean",
     "unknown": "spread of unknown kind",
 }
 
@@ -40,7 +44,10 @@ def summary(cells: Iterable[ComparedCell]) -> str:
     parts = []
     for counts, dagger in zip(tally(cells), ("", "†"), strict=True):
         if total := counts.total():
-            words = {"differs": "differ" if counts["differs"] != 1 else "differs"}
+            words = {
+                "differs": "differ" if counts["differs"] != 1 else "differs",
+                "consistent": "consistent, and not decidable",
+            }
             rest = [f"{counts[o]} {words.get(o, o)}{dagger}" for o in OUTCOMES[1:] if counts[o]]
             first = [f"{counts['reproduced']} of {total} reproduced{dagger}"] if counts["not judged"] < total else []
             parts.append(", ".join(first + rest))
@@ -53,20 +60,23 @@ def paper_line(paper: Paper) -> str:
 
 
 def ours_text(cell: ComparedCell) -> str:
-    """``53.41 ± 1.20 (5)``, with a double dagger where one of the runs has collapsed."""
+    """``53.41 ± 1.20 (5)``, with a double dagger where one of the runs has collapsed or diverged."""
+    mark = "‡" if cell.runs.suspects or cell.runs.diverged else ""
     if cell.ours is None:
-        return "–"
+        return f"–{mark}"
     spread = f" ± {number(cell.ours.sd)}" if cell.ours.n > 1 else ""
-    return f"{number(cell.ours.mean)}{spread} ({cell.ours.n}){'‡' if cell.runs.suspects else ''}"
+    return f"{number(cell.ours.mean)}{spread} ({cell.ours.n}){mark}"
 
 
 def published_text(cell: ComparedCell, kind: bool = False) -> str:
     """``53.38 ± 1.53 (5)†``; with ``kind``, what the ± is."""
-    claim = cell.claim
-    if claim is None:
-        return "–"
+    return "–" if cell.claim is None else claim_text(cell.claim, kind) + cell.dagger
+
+
+def claim_text(claim: Claim, kind: bool = False) -> str:
+    """``53.38 ± 1.53 (5)``."""
     spread = "?" if claim.spread is None else number(claim.spread) + (f" {claim.kind}" if kind else "")
-    return f"{number(claim.mean)} ± {spread} ({claim.runs}){cell.dagger}"
+    return f"{number(claim.mean)} ± {spread} ({claim.runs})"
 
 
 def difference_text(cell: ComparedCell) -> str:
@@ -79,7 +89,9 @@ def difference_text(cell: ComparedCell) -> str:
 
 
 def verdict_text(cell: ComparedCell) -> str:
-    return "" if cell.claim is None else cell.judgement.outcome + cell.dagger
+    """``reproduced†``; in brackets where it follows from other cells and is not counted."""
+    text = "" if cell.claim is None else cell.judgement.outcome + cell.dagger
+    return f"({text})" if text and cell.derived else text
 
 
 def published_kinds(table: ComparedTable) -> list[str]:
@@ -93,8 +105,9 @@ def notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines = [("runs", _runs_note(table)), ("±", _spread_note(table))]
     lines += _missing_notes(table)
     lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
+    lines += _stale_notes(table)
     lines += _store_notes(table.gathered)
-    lines += _collapsed_notes(table)
+    lines += _collapsed_notes(table) + _diverged_notes(table)
     if table.judged:
         lines += _judging_notes(table)
     lines += [("note", f"{row.label}: {row.note}") for row in table.rows if row.note]
@@ -107,16 +120,45 @@ def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
     return aside + [("code", mixture) for mixture in gathered.mixed_code]
 
 
+def _stale_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    if not table.stale:
+        return []
+    text = f"{table.stale} of {table.run_count} runs are stale: other code made them than the code here"
+    return [("stale", f"{text}; --rerun-stale runs them again")]
+
+
+def stale_text(table: ComparedTable) -> str:
+    """For the line that sums a table up: ``3 of 30 runs stale``; empty where none is."""
+    return f"{table.stale} of {table.run_count} runs stale" if table.stale else ""
+
+
+def _diverged_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    return [
+        (
+            "‡",
+            f"{row.label}: {'; '.join(map(str, row.runs.diverged))} diverged: the loss or the weights were not finite "
+            "numbers any more, so there is no result, and no part of the mean",
+        )
+        for row in table.rows
+        if row.runs.diverged
+    ]
+
+
 def _runs_note(table: ComparedTable) -> str:
     expected, finished = sum(r.runs.expected for r in table.rows), sum(len(r.runs.runs) for r in table.rows)
     half = sum(r.runs.half_done for r in table.rows)
+    lost = sum(len(r.runs.diverged) for r in table.rows)
     text = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
+    text += f", {lost} diverged" if lost else ""
     return text + (f", on {table.gathered.data}" if table.gathered.data else "")
 
 
 def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
-    untouched = [r.label for r in table.rows if not r.runs.runs and not r.runs.half_done]
-    lines = [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []
+    untouched = [
+        r.label for r in table.rows if not (r.runs.runs or r.runs.half_done or r.runs.failed or r.runs.diverged)
+    ]
+    lines = failed_notes(table.rows)
+    lines += [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []
     begun = [r for r in table.rows if r.runs.missing and r.label not in untouched]
     return lines + [("missing", f"{row.label}: {row.runs.counted}, {row.runs.absent}") for row in begun]
 
@@ -145,21 +187,44 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines = []
     if not table.bars:
         lines += [("margin", f"{name} ±{margin.points:g}: {margin.reason}") for name, margin in table.margins.items()]
-        tests = (
-            f"equal within the margin, or different, each at level {ALPHA:g} corrected for the table's {table.claims} "
-            f"claims by Holm's method; the intervals are not corrected; runs are counted for a chance of {POWER:.0%}"
-        )
-        if any(cell.judgement.limit is not None for _, cell in table.cells):
-            tests += (
-                "; undecidable: at the corrected level the published runs alone leave more open than there is to "
-                "decide, however many of ours are added"
-            )
-        lines.append(("tests", tests))
+        lines.append(("tests", _tests_note(table)))
+        derived = [m for m in table.metrics if any(cell.derived for _, cell in table.cells if cell.metric == m)]
+        for name in derived:
+            others = " and ".join(METRICS[name].computed_from)
+            lines.append(("( )", f"{name} follows from {others}: its verdict is shown and not counted"))
+        if table.streams:
+            draws = f"measured on {table.streams.draws} draws: {table.streams.reason}"
+            text = "the stream itself varies between draws, and the published one is another draw than ours"
+            lines.append(("stream", f"{text}; the tests include twice that variance, {draws}"))
+        if any(cell.judgement.runs for _, cell in table.cells):
+            lines.append(("more runs", MORE_RUNS))
     known = dict.fromkeys(cell.claim.known for _, cell in table.cells if cell.claim and cell.judgement.dagger)
     if known:
         words = " or ".join(SOURCES[k] for k in known if k in SOURCES)
         lines.append(("†", f"{words}: not read in the paper, so the verdict is on the number as we have it"))
     return lines
+
+
+MORE_RUNS = (
+    "the number of runs assumes that ours keep their mean and spread. Whoever adds them to these and tests again takes "
+    "a second look at the same numbers: by simulation the chance of a wrong verdict then grows, from 5% to as much as "
+    "10%"
+)
+
+
+def _tests_note(table: ComparedTable) -> str:
+    families = ", ".join(f"{name} {count}" for name, count in table.families.items() if ", " not in name)
+    text = (
+        f"equal within the margin, or different, each at level {ALPHA:g}, corrected by Holm's method within a family "
+        f"of claims ({families}); the intervals are not corrected; a printed number has the rounding error of its last "
+        f"digit; numbers of runs are counted for a chance of {POWER:.0%}"
+    )
+    if any(cell.judgement.outcome == "consistent" for _, cell in table.cells):
+        text += (
+            "; consistent: our mean lies where a mean of as many runs as ours, made like theirs, would lie with a "
+            "chance of 95%, and their runs are too few for any number of ours to decide"
+        )
+    return text
 
 
 def _claim_notes(table: ComparedTable) -> dict[str, str]:
@@ -168,23 +233,29 @@ def _claim_notes(table: ComparedTable) -> dict[str, str]:
 
 
 def undecided(cells: Iterable[tuple[ComparedRow, ComparedCell]], every: int = 0) -> dict[str, str]:
-    """Why cells are inconclusive or not judged, by reason the cells; ``every`` as in ``_grouped``."""
+    """Why cells are consistent, inconclusive or not judged, by reason the cells; ``every`` as in ``_grouped``."""
     return _grouped(
         (
-            (row, cell, cell.judgement.reason if cell.judgement.limit is None else "undecidable, their runs leave open")
+            (row, cell, _without_width(cell))
             for row, cell in cells
-            if cell.claim and cell.judgement.outcome in ("inconclusive", "not judged")
+            if cell.claim and cell.judgement.outcome in ("consistent", "inconclusive", "not judged")
         ),
         every,
     )
+
+
+def _without_width(cell: ComparedCell) -> str:
+    """The reason of a cell without the width of its interval: cells with the same reason stand together."""
+    half, reason = cell.judgement.prediction, cell.judgement.reason
+    return reason if half is None else reason.replace(f" (±{half:.2f})", "")
 
 
 def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]], every: int = 0) -> dict[str, str]:
     """By text, the cells it belongs to: ``GEM RA, LA; MER BTI ±0.53``; of a row with ``every`` cells only the label."""
     by_text: dict[str, dict[str, list[str]]] = {}
     for row, cell, text in items:
-        limit = cell.judgement.limit
-        name = (cell.order or cell.metric) + (f" ±{number(limit)}" if limit is not None else "")
+        half = cell.judgement.prediction if NO_NUMBER in text else None
+        name = (cell.order or cell.metric) + (f" ±{number(half)}" if half is not None else "")
         by_text.setdefault(text, {}).setdefault(row.label, []).append(name)
     return {
         text: "; ".join(
@@ -253,16 +324,19 @@ def search_notes(group: ComparedSearches) -> list[tuple[str, str]]:
     every = group.gathered.variants.values()
     finished, expected = sum(len(v.runs) for v in every), sum(v.expected for v in every)
     half = sum(v.half_done for v in every)
+    lost = sum(len(v.diverged) for v in every)
     runs = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
+    runs += f", {lost} diverged" if lost else ""
     data = group.gathered.data
+    best = "lowest" if METRICS[group.metric].lower_is_better else "highest"
     measured = "validation data held out of each task's training data" if group.validation else "the test data"
     lines = [
         ("runs", runs + (f", on {data}" if data else "")),
         ("±", f"per cent, measured on {measured}; mean ± standard deviation over runs (number of runs)"),
         (
             "selected",
-            f"the point with the best mean {group.metric}, the first in grid order where several are best; "
-            "points that lack runs take no part",
+            f"the point with the {best} mean {group.metric}, the first in grid order where several are best; points "
+            "that lack runs, or of which a run diverged, take no part",
         ),
     ]
     lines += [("left out", f"not asked for: {'; '.join(group.left_out)}")] if group.left_out else []

@@ -18,13 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from clray.errors import DataError
+from clray.folders import can_be_written, private_folder
 
 
 def cache_folder() -> Path:
-    """Where downloads and what was decoded are kept: ``CLRAY_CACHE``, or the user's cache folder."""
+    """Where downloads and what was decoded are kept: ``CLRAY_CACHE``, or the user's cache folder.
+
+    A user without a home, or with one that cannot be written and has no such folder yet, has it below the temporary
+    folder.
+    """
     import pooch
 
-    return Path(os.environ.get("CLRAY_CACHE") or pooch.os_cache("clray"))
+    if named := os.environ.get("CLRAY_CACHE"):
+        return Path(named)
+    try:
+        usual = Path(pooch.os_cache("clray")).expanduser()
+        if usual.is_absolute() and (usual.is_dir() or can_be_written(usual)):
+            return usual
+    except (OSError, RuntimeError):
+        pass
+    return private_folder("cache") or Path(os.devnull)  # a folder that nothing can be read from or written to
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -51,7 +64,7 @@ def take_note(folder: Path, files: Iterable[str], facts: dict[str, Any], about: 
     files = list(files)
     path, note = _note_path(folder, files, about), {"files": _state(folder, files), "facts": facts}
     write_json(path, note)
-    if not path.exists():
+    if not read_json(path):
         _unwritten[path] = note
 
 

@@ -9,13 +9,15 @@ taken over, when
 - it is of the same launch: Ray starts a trial again only once it has lost the process that ran it;
 - its process ran on this machine, and is gone;
 - nobody has renewed it for 45 seconds, by the clock of the store, which stamps every file itself, or by the reader's
-  own stopwatch. No clock of one machine is ever compared with another's.
+  own stopwatch. No clock of one machine is ever compared with another's, and a stamp from the future is no evidence;
+- it is nothing that clray wrote.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import socket
@@ -27,6 +29,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clray import stored
 from clray.errors import ClrayError, StoreError
 from clray.results import Claimed, Store
 
@@ -62,6 +65,7 @@ class Claim:
         taken: when the claim was, in seconds since 1970 by the holder's clock; for the eye only.
         token: this claim's own; no two are alike.
         notes: what the holder tells: ``variant``, ``seed``, ``progress``, ``executions`` …
+        foreign: why the file is no claim of clray's; empty where it is one, or is torn.
     """
 
     trial: str
@@ -73,21 +77,36 @@ class Claim:
     taken: float = 0.0
     token: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
+    foreign: str = ""
 
     @property
     def owner(self) -> str:
         return f"{self.host}, process {self.pid}" if self.pid else "another launch"
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "foreign"}).encode()
 
     @classmethod
     def from_bytes(cls, trial: str, content: bytes) -> Claim:
-        """A file that is torn, or still being written, is a claim of somebody unknown."""
+        """Read a trial's claim. One that is torn, or still being written, is a claim of somebody unknown.
+
+        Notes that are not what clray tells are left out; what else there is of a later clray's is not looked at.
+        """
         try:
-            return cls(**json.loads(content))
-        except (ValueError, TypeError):
+            found = json.loads(content)
+        except (ValueError, RecursionError):
             return cls(trial)
+        reason = stored.problem(stored.CLAIM, found)
+        if not reason and found.get("trial") != trial:
+            reason = "it is of another trial"
+        if reason:
+            return cls(trial, foreign=reason)
+        notes = found.get("notes")
+        if not isinstance(notes, dict):
+            notes = {}
+        wrong = stored.problems(stored.NOTES, notes)
+        known = {name: found[name] for name in _FIELDS if name in found}
+        return cls(**known, notes={name: note for name, note in notes.items() if name not in wrong})
 
     @classmethod
     def of_this_process(cls, trial: str, launch: str, notes: dict[str, Any]) -> Claim:
@@ -103,19 +122,27 @@ class Claim:
         except ProcessLookupError:
             return True
         except OSError:
-            pass  # another user's
+            pass  # another user's, or a number that no process can have
         born = _born(self.pid)
         return born is not None and born != self.born
 
 
+_FIELDS = ("trial", "launch", "host", "pid", "processes", "born", "taken", "token")
+"""What of a claim's file is read as it stands."""
+
+
 @functools.cache
 def _processes() -> str:
-    """Names the set of processes whose ids can be compared with those that this process sees."""
+    """Names the set of processes whose ids can be compared with those that this process sees.
+
+    Where there is no /proc (macOS), the machine by its name and network address: then a claim of before a restart of
+    the machine may have to fall silent first.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return socket.gethostname()
+        return f"{socket.gethostname()} {uuid.getnode():012x}"
 
 
 def _born(pid: int) -> int | None:
@@ -161,7 +188,7 @@ class Onlooker:
         Args:
             now: by the store's clock, where the caller knows it.
         """
-        if (self._launch and claim.launch == self._launch) or claim.process_is_gone():
+        if claim.foreign or (self._launch and claim.launch == self._launch) or claim.process_is_gone():
             return True
         moment = time.monotonic()
         former, since = self._seen.get(claim.trial, (found, moment))
@@ -174,8 +201,17 @@ class Onlooker:
             return False
         return (self._store.clock() if now is None else now) - found.renewed > SILENCE_SECONDS
 
+    def last_seen(self, trial: str) -> str:
+        """Names the trial's claim as it was found last, for ``take``; empty where it had none."""
+        return _name(self._seen[trial][0]) if trial in self._seen else ""
 
-def take(store: Store, trial: str, launch: str = "", **notes: Any) -> Hold:
+
+def _name(found: Claimed) -> str:
+    """Tells a claim from all others, and from itself when it was renewed."""
+    return hashlib.sha256(f"{found.renewed} ".encode() + found.content).hexdigest()
+
+
+def take(store: Store, trial: str, launch: str = "", dead: str = "", **notes: Any) -> Hold:
     """Claim a trial for this process.
 
     Exactly one of several that try at once succeeds, on file systems that create a file exclusively (local ones, NFS),
@@ -184,6 +220,8 @@ def take(store: Store, trial: str, launch: str = "", **notes: Any) -> Hold:
     Args:
         trial: its id.
         launch: the launch that this process is part of; by default the process is one by itself.
+        dead: the name of a claim of this trial that the launch has watched until it was dead (``Onlooker.last_seen``).
+            Whoever only looks once may not see that, where the store stamped it in the future.
         notes: what the claim should tell.
 
     Raises:
@@ -203,7 +241,7 @@ def take(store: Store, trial: str, launch: str = "", **notes: Any) -> Hold:
                     return Hold(store, claim, earlier)
                 continue
             rival = Claim.from_bytes(trial, found.content)
-            if not onlooker.dead(rival, found):
+            if not onlooker.dead(rival, found) and _name(found) != dead:
                 if rival.token:
                     break
                 time.sleep(0.1)  # the file is there, and what it says is still being written
@@ -241,11 +279,11 @@ class Hold:
         with self._lock:
             if self._over.is_set():
                 return
-            found = self._store.read_claim(self.claim.trial)
+            found = self._store.read_claim(self.claim.trial, stamped=False)
             content = self.claim.to_bytes()
             if found is None:
                 self.lost = not self._store.add_claim(self.claim.trial, content)
-            elif Claim.from_bytes(self.claim.trial, found.content).token in (self.claim.token, ""):
+            elif Claim.from_bytes(self.claim.trial, found.content).token in (self.claim.token, ""):  # torn or foreign
                 self._store.renew_claim(self.claim.trial, content)
             else:
                 self.lost = True
@@ -258,7 +296,7 @@ class Hold:
             self._over.set()
             # A claim that cannot be removed dies by itself.
             with contextlib.suppress(StoreError):
-                found = self._store.read_claim(self.claim.trial)
+                found = self._store.read_claim(self.claim.trial, stamped=False)
                 if found and Claim.from_bytes(self.claim.trial, found.content).token == self.claim.token:
                     self._store.remove_claim(self.claim.trial, found.content)
 

@@ -15,6 +15,8 @@ import typer
 from clray import __version__
 from clray.commands import data, overview, plan, publish, run, samples, setup, tables, trials
 from clray.errors import ClrayError
+from clray.folders import ensure_home
+from clray.output import accept_every_letter, complain, deliver, shown
 
 app = typer.Typer(
     name="clray",
@@ -62,15 +64,35 @@ def main() -> None:
 
 
 def run_app(application: Any) -> None:
-    """Run a typer application, turning clray's errors into their message and exit code."""
+    """Run a typer application, turning clray's errors into their message and exit code.
+
+    Output that reaches nobody is one message too, or none where its reader has ended: ``clray list | head -1``.
+    """
+    ensure_home()
+    accept_every_letter()
+    code = _exit_code(application)
+    try:
+        deliver()
+    except ClrayError as error:
+        complain(f"error: {shown(str(error))}")
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code)
+
+
+def _exit_code(application: Any) -> Any:
     try:
         application()
     except ClrayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        complain(f"error: {shown(str(error))}")
+        return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        complain("interrupted")
+        return 130
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 def _version(value: bool) -> None:

@@ -74,12 +74,14 @@ class Dashboard:
         name: the reproduction or sweep, and the suffix of what was selected of it.
         title: the page's. One page of a project has it: publishing again finds the page by it.
         text: the tables with their verdicts, as Markdown; empty before there are any.
+        command: what makes the page again.
     """
 
     name: str
     title: str
     sections: Sequence[Section]
     text: str = ""
+    command: str = ""
 
     @classmethod
     def of_plain(cls, data: Mapping[str, Any]) -> Dashboard:
@@ -126,6 +128,7 @@ def dashboard(
     reproduction: Reproduction | None = None,
     text: str = "",
     data: Mapping[str, str] | None = None,
+    command: str = "",
 ) -> Dashboard:
     """The page of a reproduction, or of sweeps without one.
 
@@ -134,13 +137,14 @@ def dashboard(
         sweeps: by the name under which the reproduction's tables know them, as ``Reproduction.sweeps`` gives them.
         text: the tables with their verdicts, as Markdown.
         data: by the title of a table, the fingerprint of the data set that fills it.
+        command: what makes the page again, as a shell takes it.
     """
     first = next(iter(sweeps.values()))
     title = reproduction.title if reproduction else first.title or name
     name += first.selection.suffix
     sections = _tables(reproduction, sweeps) if reproduction else [_whole(sweep) for sweep in sweeps.values()]
     sections = [replace(section, data=(data or {}).get(section.title, "")) for section in sections]
-    return Dashboard(name, f"{title}, clray {name}", sections, text)
+    return Dashboard(name, f"{title}, clray {name}", sections, text, command)
 
 
 def _whole(sweep: Sweep) -> Section:

@@ -30,6 +30,10 @@ class CheckpointError(StoreError):
     """A checkpoint is torn, or belongs to another trial."""
 
 
+class StateError(ClrayError):
+    """A trial's state or record is such that it could not be read back, so that it is not written either."""
+
+
 class ClusterError(ClrayError):
     """Ray cannot be reached, or has no room for a trial."""
 

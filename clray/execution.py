@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import numbers
 import os
 import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
 from time import monotonic as clock
-from typing import Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
-from clray import gpu
+from clray import gpu, stored
 from clray.claims import RunsElsewhere, alone, take
-from clray.errors import CheckpointError
+from clray.errors import CheckpointError, Diverged, StoreError
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, provenance
-from clray.results import Record, Store, checkpoint_bytes, checkpoint_state
+from clray.results import Record, Store, check_state, read_state, write_state
 from clray.spec import Trial
 from clray.tracks import track
 from clray.training import Training
@@ -48,6 +50,10 @@ class Task:
     """The launch that this is part of; by default whoever runs it is one by himself."""
     gpu: float = 0.0
     """The share of a GPU that it was given."""
+    dead_claim: str = ""
+    """The name of a claim of this trial that the launch saw die (``clray.claims.take``)."""
+    declaration: str = ""
+    """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,7 +64,7 @@ class Keeping(Protocol):
     """A ``Training`` of which more is kept than its record."""
 
     def artifacts(self) -> dict[str, bytes]:
-        """Files by name, of the trial at its end; they lie in the store before its record does."""
+        """Files by name, of the trial at its end. They are made and written after its record, which is safe by then."""
         ...
 
 
@@ -70,6 +76,9 @@ class Execution:
 
     Attributes:
         done: whether the trial's record is in the store.
+        diverged: where its loss or weights were not finite any more: ``step``, ``task`` (from 0) and ``what``; empty
+            for a trial that was trained to its end.
+        passed_over: why checkpoints of the trial were not taken up, a sentence each.
         progress: 0 to 1.
         resumed: how far the trial had come when this execution took it up.
         executions: all that are known to have taken the trial up, this one last.
@@ -89,16 +98,23 @@ class Execution:
         self.trial = Trial(**task.trial)
         self.memory: dict[str, int] = {}
         self.executions: list[dict[str, Any]] = []
+        self.diverged: dict[str, Any] = {}
+        self.passed_over: list[str] = []
+        self._replaces = False
+        """The newest checkpoint in the store is one of those that were passed over."""
+        self._checked = False
+        """A state of this trial, as this process writes it, was read back."""
         self.launch = task.launch or alone()
         self._code = code_digest(self.trial.track, track(self.trial.track).module_of(self.trial.method))
         self.done = self._is_finished()
         if self.done:
             return
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
-        self._hold = take(store, task.id, self.launch, **notes)
+        self._hold = take(store, task.id, self.launch, task.dead_claim, **notes)
         try:
             self.done = self._is_finished()  # by who held the claim until just now
             if self.done:
+                self._remove_leftovers()
                 self._hold.release()
             else:
                 self._begin()
@@ -114,6 +130,7 @@ class Execution:
         self.seconds = record.provenance.get("seconds", 0.0)
         self.memory = record.provenance.get("gpu_memory", {})
         self.executions = record.provenance.get("executions", [])
+        self.diverged = record.provenance.get("diverged", {})
         return True
 
     def _begin(self) -> None:
@@ -126,6 +143,7 @@ class Execution:
         claim = self._hold.claim
         this = {"launch": claim.launch, "host": claim.host, "pid": claim.pid, "began": claim.taken}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
+        this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
         self.seconds += time.perf_counter() - begun
         self._due = clock() + self.task.checkpoint_seconds
@@ -142,8 +160,8 @@ class Execution:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The published metrics of what has been measured so far, as fractions."""
-        return summarize(self.measurements)
+        """The published metrics of what has been measured so far, as fractions; none of a trial that diverged."""
+        return {} if self.diverged else summarize(self.measurements)
 
     @property
     def ending(self) -> dict[str, Any]:
@@ -151,30 +169,50 @@ class Execution:
         facts: dict[str, Any] = {"metrics": self.metrics, "seconds": self.seconds, "resumed": self.resumed}
         if self.memory:
             facts["gpu_memory"] = self.memory
+        if self.diverged:
+            facts["diverged"] = self.diverged
         last = self.executions[-1] if self.executions else None
-        if last and last["launch"] != self.launch:
-            facts["elsewhere"] = f"{last['host']}, process {last['pid']}"
+        if last and last.get("launch") != self.launch:
+            facts["elsewhere"] = f"{last.get('host', '?')}, process {last.get('pid', '?')}"
         return facts
 
     def _continue(self) -> None:
-        for content in self.store.checkpoints(self.task.id):
+        """Take up the newest checkpoint that can be; nothing is taken of one before all of it was checked."""
+        fresh: Any = None
+        for i, kept in enumerate(self.store.checkpoints(self.task.id)):
             try:
-                state = checkpoint_state(self.task.id, content)
+                if kept.content is None:
+                    raise CheckpointError("it is torn")
+                state = read_state(self.task.id, kept.content)
+                if reason := stored.problem(stored.CHECKPOINT, state):
+                    raise CheckpointError(reason)
                 if state["code"] != self._code:
-                    continue  # one trial, one code: its record names only one
+                    raise CheckpointError("other code made it")  # one trial, one code: its record names only one
+                if fresh is None:
+                    fresh = _outline(self._training.state_dict())
+                if reason := _differs(fresh, state["training"], "training"):
+                    raise CheckpointError(reason)
                 self._training.load_state_dict(state["training"])
-                self.measurements = [Measurement(*row) for row in state["measurements"]]
-                self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
-                # A checkpoint knows of those that saved, the claim of one who died also of those that did not.
-                self.executions = max(state.get("executions", []), self.executions, key=len)
-            except (CheckpointError, KeyError, TypeError, RuntimeError) as error:
-                if gpu.is_out_of_memory(error):
+                resumed = float(self._training.progress)
+                if not 0 <= resumed < 1:
+                    raise CheckpointError(f"a trial in progress cannot be at {resumed:.0%}")
+            except Exception as error:
+                if gpu.is_out_of_memory(error) or (
+                    isinstance(error, StoreError) and not isinstance(error, CheckpointError)
+                ):
                     raise
-                # Not to be continued, though its checksum holds. The one before it may do, or the start.
-                del self._training  # a large model, and there may be no room for two
-                self._training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
+                # Not to be continued, whatever its checksum says. The one before it may do, or the start.
+                self.passed_over.append(f"{kept.path}: passed over: {str(error) or type(error).__name__}")
+                self._replaces = self._replaces or i == 0
+                if kept.content is not None:
+                    self._training = None  # type: ignore[assignment]  # large, and there may be no room for two
+                    self._training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
                 continue
-            self.resumed = self._training.progress
+            self.measurements = [Measurement(*row) for row in state["measurements"]]
+            self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
+            # A checkpoint knows of those that saved, the claim of one who died also of those that did not.
+            self.executions = max(state.get("executions", []), self.executions, key=len)
+            self.resumed = resumed
             return
 
     def step(self) -> None:
@@ -187,15 +225,14 @@ class Execution:
             if self._hold.lost:
                 raise RunsElsewhere(self._hold.claim)
             begun = time.perf_counter()
-            self.measurements += self._training.advance()
+            try:
+                self.measurements += self._training.advance()
+            except Diverged as end:
+                self.diverged = {"step": end.step, "task": end.task, "what": end.what}
             self.seconds += time.perf_counter() - begun
             self.memory = gpu.peak(self.memory)
-            if self._training.progress >= 1:
-                if isinstance(self._training, Keeping):
-                    for name, content in self._training.artifacts().items():
-                        self.store.write_artifact(self.task.id, name, content)
-                self.store.write(self._record("finished"))
-                self.done = True
+            if self.diverged or self._training.progress >= 1:
+                self._finish()
             elif clock() >= self._due:
                 self.save()
             self._tell()
@@ -205,27 +242,86 @@ class Execution:
         if self.done:
             self._hold.release()
 
+    def _finish(self) -> None:
+        """Write the record, and after it what may fail without a loss."""
+        self._stay_ours()
+        record = self._record("diverged" if self.diverged else "finished")
+        record.check()
+        self.store.write(record)
+        self.done = True
+        if self.diverged or not isinstance(self._training, Keeping):
+            return
+        if missing := self._write_artifacts(self._training):
+            record.provenance["missing_artifacts"] = missing
+            with contextlib.suppress(StoreError):  # such as a full disk, which may be the reason
+                self.store.write(record)
+
+    def _write_artifacts(self, training: Keeping) -> dict[str, str]:
+        """Keep what a trial leaves beside its record. Returns why some of it is missing, by name."""
+        missing: dict[str, str] = {}
+        try:
+            artifacts = training.artifacts()
+        except Exception as error:
+            return {"all": f"{type(error).__name__}: {error}"}
+        for name, content in artifacts.items():
+            try:
+                self.store.write_artifact(self.task.id, name, content)
+            except StoreError as error:
+                missing[name] = str(error)
+        return missing
+
+    def _stay_ours(self) -> None:
+        """See that nobody took the trial over: what this process wrote would lie in the other's way.
+
+        Raises:
+            RunsElsewhere: somebody did.
+        """
+        self._hold.renew()
+        if self._hold.lost:
+            raise RunsElsewhere(self._hold.claim)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
+        with contextlib.suppress(StoreError):
+            self.store.remove_leftovers(self.task.id)
+
     def stop(self) -> None:
         """Keep what was learned, and let the trial go; between two steps, or not at all."""
         try:
             if not self.done and not self._hold.lost:
                 self.save()
+        except RunsElsewhere:
+            pass  # who took it over saves
         finally:
             if not self.done:
                 self._hold.release()
 
     def save(self) -> None:
-        """Write a checkpoint and, for those who watch, the record so far."""
+        """Write a checkpoint and, for those who watch, the record so far.
+
+        Raises:
+            RunsElsewhere: another launch took the trial over; nothing was written.
+            StateError: the trial's state cannot be read back; nothing was written.
+        """
         begun = clock()
+        self._stay_ours()
         state = {
             "training": self._training.state_dict(),
-            "measurements": [list(m) for m in self.measurements],
+            "measurements": [[int(m[0]), int(m[1]), int(m[2]), str(m[3]), float(m[4])] for m in self.measurements],
             "seconds": self.seconds,
             "gpu_memory": self.memory,
             "executions": self.executions,
             "code": self._code,
         }
-        self.store.write_checkpoint(self.task.id, checkpoint_bytes(self.task.id, state))
+
+        def fill(file: IO[bytes]) -> None:
+            write_state(self.task.id, state, file)
+
+        def check(file: IO[bytes]) -> None:
+            check_state(self.task.id, file)
+
+        self.store.write_checkpoint(self.task.id, fill, self._replaces, None if self._checked else check)
+        self._replaces, self._checked = False, True
         self.store.write(self._record("running"))
         now, least = clock(), self.task.checkpoint_seconds
         self._due = now + (max(least, _SAVING_APART * (now - begun)) if least else 0.0)
@@ -235,6 +331,7 @@ class Execution:
         facts |= {"seconds": self.seconds, "progress": self._training.progress, "saved": time.time()}
         facts |= {"executions": self.executions} | ({"gpu_memory": self.memory} if self.memory else {})
         facts |= self._training.facts
+        facts |= {"diverged": self.diverged} if self.diverged else {}
         return Record(
             id=self.task.id,
             trial=self.trial,
@@ -247,6 +344,46 @@ class Execution:
         )
 
 
+def _outline(state: Any) -> Any:
+    """The types within a state: of a mapping by key, of a list or tuple in their order."""
+    if isinstance(state, dict):
+        return {key: _outline(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_outline(value) for value in state]
+    return type(state)
+
+
+def _differs(outline: Any, state: Any, place: str) -> str:
+    """Say where a state is of another kind than that of a trial which begins; empty where it can be of this trial.
+
+    What is empty or None at the beginning may be anything later, and a number may become a fraction.
+    """
+    if isinstance(outline, dict):
+        if not isinstance(state, dict):
+            return f"{place}: expected a mapping, not {type(state).__name__}"
+        pairs = [(key, outline[key], state[key]) for key in outline if key in state]
+        if missing := [key for key in outline if key not in state]:
+            return f"{place}.{missing[0]}: is not there"
+    elif isinstance(outline, list):
+        if not isinstance(state, list | tuple):
+            return f"{place}: expected a list, not {type(state).__name__}"
+        pairs = [(i, one, other) for i, (one, other) in enumerate(zip(outline, state, strict=False))]
+    elif outline is type(None) or _kind(outline) == _kind(type(state)):
+        return ""
+    else:
+        return f"{place}: expected {outline.__name__}, not {type(state).__name__}"
+    return next(filter(None, (_differs(one, other, f"{place}.{key}") for key, one, other in pairs)), "")
+
+
+def _kind(of: type) -> Any:
+    """A type, for comparison: numbers are alike, and so are the forms of an array."""
+    if issubclass(of, bool):
+        return bool
+    if issubclass(of, numbers.Number):
+        return numbers.Number
+    return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of
+
+
 def made_by_this_code(record: Any) -> bool:
     """Whether this is a record, and one that the code as it stands here made."""
     if not isinstance(record, Record):
@@ -257,8 +394,11 @@ def made_by_this_code(record: Any) -> bool:
 
 def set_threads(threads: int) -> None:
     """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
+    from threadpoolctl import threadpool_limits
+
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+        os.environ[variable] = str(threads)  # for libraries that are loaded later; the others no longer look there
+    threadpool_limits(threads)
     # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 CONTEXT_BYTES = 512 * 2**20
@@ -18,6 +20,35 @@ def _cuda() -> Any:
     """``torch.cuda`` where this process has used a GPU, else None."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized() else None
+
+
+def names() -> list[str]:
+    """The names of the GPUs that torch can use in this process."""
+    import torch
+
+    return (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+
+
+def device_files(folder: Path = Path("/dev")) -> list[str]:
+    """The NVIDIA GPUs that the machine's kernel has, by their device files, whether torch can use them or not."""
+    return sorted(file.name for file in folder.glob("nvidia[0-9]*"))
+
+
+def why_unusable() -> str:
+    """Why torch can use no GPU in this process."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "the torch that is installed was built without CUDA"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    try:
+        torch.cuda.init()
+    except Exception as error:  # torch, CUDA and the driver raise what they like
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return "torch sees none"
 
 
 def forget_peak() -> None:

@@ -121,21 +121,40 @@ class Metric:
     definition: str
     measured: str = "accuracy"
     """The name of the measurements whose matrix it is computed from."""
+    lower_is_better: bool = False
+    computed_from: tuple[str, ...] = ()
+    """Other metrics that it follows from by arithmetic: beside them it tells nothing of its own."""
 
 
 METRICS: dict[str, Metric] = {
     "RA": Metric(retained_accuracy, "retained accuracy", "mean of the last row of the accuracy matrix"),
     "LA": Metric(learning_accuracy, "learning accuracy", "mean of its diagonal"),
     "BTI": Metric(
-        backward_transfer_interference, "backward transfer and interference", "RA - LA: the mean over all T tasks"
+        backward_transfer_interference,
+        "backward transfer and interference",
+        "RA - LA: the mean over all T tasks",
+        computed_from=("RA", "LA"),
     ),
     "ACC": Metric(retained_accuracy, "average accuracy", "mean of the last row of the accuracy matrix"),
-    "BWT": Metric(backward_transfer, "backward transfer", "sum of R[T-1,j] - R[j,j], over T - 1"),
+    "BWT": Metric(
+        backward_transfer,
+        "backward transfer",
+        "sum of R[T-1,j] - R[j,j], over T - 1",
+        computed_from=("ACC", "LA"),
+    ),
     "FWT": Metric(forward_transfer, "forward transfer", "sum of R[t-1,t] - b[t], over T - 1"),
     "FWT_T": Metric(forward_transfer_over_all, "forward transfer, as coded", "sum of R[t-1,t] - b[t], over T"),
-    "forgetting": Metric(forgetting, "average forgetting", "best earlier accuracy less the last, over T - 1 tasks"),
+    "forgetting": Metric(
+        forgetting,
+        "average forgetting",
+        "best earlier accuracy less the last, over T - 1 tasks",
+        lower_is_better=True,
+    ),
     "F": Metric(
-        forgetting_as_coded, "forgetting, as coded", "best accuracy, the last included, less the last, over T - 1 tasks"
+        forgetting_as_coded,
+        "forgetting, as coded",
+        "best accuracy, the last included, less the last, over T - 1 tasks",
+        lower_is_better=True,
     ),
     "TestAcc": Metric(
         retained_accuracy, "test accuracy", "queries of the test split answered exactly, at the end", "test_accuracy"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
 from clray.results import Problem, Record, Store
@@ -21,12 +23,13 @@ class Planned:
     """A trial of a sweep, and what the store knows of it.
 
     Attributes:
-        state: ``finished``; ``stale``: finished, but by other code than this; ``half-done``: it has a checkpoint;
-            ``to do``.
+        state: ``finished``; ``stale``: finished, but by other code than this; ``half-done``: it has a checkpoint,
+            which is looked into when the trial is taken up; ``to do``.
         failure: why its last attempt failed, if it did.
         seconds: what the trial took, or is expected to take on one core or GPU.
         memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
         metrics: what a line about it shows: the columns of its sweep's table.
+        diverged: it is over, and its loss or weights were not finite any more.
     """
 
     sweep: str
@@ -38,6 +41,7 @@ class Planned:
     seconds: float
     memory: dict[str, int] = field(default_factory=dict)
     metrics: Sequence[str] = ("RA", "LA", "BTI")
+    diverged: bool = False
 
     @property
     def name(self) -> str:
@@ -52,6 +56,7 @@ class Planned:
             sweep=self.sweep,
             trial=self.cell.trial.model_dump(mode="json"),
             data=self.data,
+            declaration=self.cell.trial.declaration,
             **{"threads": max(1, int(self.cell.resources.cpu)), **changes},
         )
 
@@ -83,31 +88,61 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
         DataError: the data that a sweep insists on cannot be had.
     """
     located: dict[tuple[str, str], dict[str, Any]] = {}
-    records, problems = store.records()
-    by_id = {record.id: record for record in records}
+    found = _Found(store)
     trials: dict[str, Planned] = {}
     for name, sweep in sweeps.items():
         side = track(sweep.track)
         for cell in sweep.cells:
-            key = (sweep.track, json.dumps(cell.trial.benchmark, sort_keys=True))
+            key = (sweep.track, json.dumps([cell.trial.benchmark, cell.trial.model], sort_keys=True))
             if key not in located:
                 located[key] = side.data(cell.trial, download)
             data = located[key]
             id = cell.trial.id(data["fingerprint"])
             if id in trials:
                 continue
-            record = by_id.get(id)
-            digest = code_digest(sweep.track, side.module_of(cell.trial.method))
-            state: State
-            if record is not None:
-                state = "finished" if record.provenance.get("code") == digest else "stale"
-            else:
-                state = "half-done" if store.has_checkpoint(id) else "to do"
+            record = found.records.get(id)
+            state = found.state(id, code_digest(sweep.track, side.module_of(cell.trial.method)))
+            if state == "finished":
+                found.remove_leftovers(id)
             seconds = _seconds(record) or side.estimate(cell.trial)
-            failure = None if record is not None else store.failure(id)
-            memory = _memory(record or (store.read(id, "running") if state == "half-done" else None))
-            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory, sweep.metrics)
-    return Plan(list(trials.values()), problems)
+            failure = store.failure(id) if record is None and id in found.failed else None
+            memory = _memory(record or (store.read(id, "running", False) if state == "half-done" else None))
+            diverged = record is not None and record.status == "diverged"
+            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory, sweep.metrics, diverged)
+    return Plan(list(trials.values()), found.problems)
+
+
+class _Found:
+    """What a store holds of trials: its records, and by the names of their files what else there is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        records, self.problems = store.records(measurements=False)
+        self.records = {record.id: record for record in records}
+        self.checkpointed, self.failed = store.checkpointed(), store.failed()
+        self._running, self._claimed = store.running(), store.claimed()
+
+    def state(self, id: str, code: str) -> State:
+        """What is to be done about a trial.
+
+        Args:
+            code: the digest of the code that would run it.
+        """
+        if record := self.records.get(id):
+            return "finished" if record.provenance.get("code") == code else "stale"
+        return "half-done" if id in self.checkpointed else "to do"
+
+    def remove_leftovers(self, id: str) -> None:
+        """Remove what an execution left of a finished trial after another one had finished it.
+
+        What somebody holds, or other code began in order to run the trial again, is none of it.
+        """
+        if id in self._claimed or id not in self.checkpointed | self._running | self.failed:
+            return
+        with contextlib.suppress(StoreError):
+            begun = self._store.read(id, "running", measurements=False)
+            if not isinstance(begun, Record) or begun.provenance.get("code") == self.records[id].provenance["code"]:
+                self._store.remove_leftovers(id)
 
 
 def _seconds(record: Record | None) -> float | None:

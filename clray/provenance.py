@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import os
 import platform
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clray import __version__, tracks
+from clray.machine import cores_given, cores_of_machine
 
 _PACKAGE = Path(__file__).resolve().parent
 _SHARED = ("training.py", "optim.py")
@@ -133,12 +133,16 @@ def _version(package: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine this process runs on; the GPU's name only where torch is loaded and sees one."""
+    """The machine this process runs on, its cores and those that the process was given of them.
+
+    The GPU's name is told only where torch is loaded and sees one.
+    """
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cores_of_machine(),
+        "cores_given": cores_given(),
     }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

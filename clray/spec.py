@@ -11,6 +11,8 @@ import copy
 import hashlib
 import itertools
 import json
+import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +21,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from clray.documents import Declared, Document, UniqueKeyLoader, explain, one_of
+from clray.documents import (
+    MOST_DEPTH,
+    Declared,
+    Document,
+    Wrong,
+    dotted,
+    explain,
+    is_there,
+    keys_of,
+    misread,
+    one_of,
+    read_value,
+    shorter,
+    shown,
+)
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
 from clray.tracks import TRACKS, track
@@ -54,31 +69,62 @@ def reproduction_names() -> list[str]:
 # --------------------------------------------------------------------------------------------------------------
 # Sweeps and trials
 
+MOST_TRIALS = 100_000
+"""Of a sweep: variants, points of their grids, task orders and seeds multiplied."""
+MOST_PLACES = 2_000_000
+"""Of all task orders of a variant together: orders times tasks."""
+MOST_NAME = 200
+"""Characters of a variant's name as it is declared."""
+MOST_POINT_NAME = 1000
+"""Characters of a variant's name with the axes of its grids."""
+
 
 class Resources(Declared):
     """What one trial asks of the machine. It never changes a number."""
 
-    cpu: Annotated[float, Field(gt=0)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
+    cpu: Annotated[float, Field(gt=0, le=10_000)] = 1
+    gpu: Annotated[float, Field(ge=0, le=1_000)] = 0
     """Share of one GPU (1/k packs k trials), or a whole number of them. Asked for only where there is a GPU."""
-    pack: Annotated[int, Field(ge=1)] = 1
+    pack: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
     """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
 
     @model_validator(mode="after")
-    def _gpu_is_a_share_or_whole(self) -> Resources:
+    def _can_be_asked_for(self) -> Resources:
+        for name, share in (("cpu", self.cpu), ("gpu", self.gpu)):
+            if 0 < share < 0.0001:
+                raise ValueError(f"{name}: {share} is too little; Ray counts in steps of 0.0001")
         if self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"gpu: above 1 it must be a whole number of GPUs (it is {self.gpu})")
         return self
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator takes, numpy's older one included."""
+
+
 class RandomOrders(Declared):
-    """Task orders drawn at random, as ``{random: 5, seed: 0}``."""
+    """Task orders drawn at random, as ``{random: 5, seed: 0}``; they differ from each other."""
 
-    random: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    random: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
+    seed: Seed = 0
+
+    def draw(self, tasks: int) -> list[list[int]]:
+        """The orders of so many tasks; one that was drawn before is drawn again.
+
+        Raises:
+            ValueError: so many tasks do not have so many orders.
+        """
+        there_are = math.factorial(min(tasks, 20))
+        if self.random > there_are:
+            raise ValueError(f"{tasks} tasks have no more than {there_are} different orders (random is {self.random})")
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        drawn: dict[tuple[int, ...], None] = {}
+        while len(drawn) < self.random:
+            drawn[tuple(rng.permutation(tasks).tolist())] = None
+        return [list(order) for order in drawn]
 
 
-Seed = Annotated[int, Field(ge=0)]
+Order = Literal["identity"] | list[int | str]
 
 Precision = Literal["float32", "bfloat16"]
 """Of activations and products; weights and their updates are always float32. A track says which it has."""
@@ -157,14 +203,44 @@ class Selection:
         return name
 
 
+class Origin:
+    """Where the values of a sweep stand: in its file, in the file's quick form, or in a flag.
+
+    Args:
+        document: the file.
+        selection: the flags.
+        flags: for each flag that changed something, the path of keys that it changed and the flag as it was typed.
+    """
+
+    def __init__(self, document: Document, selection: Selection, flags: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        self._document, self._quick, self._flags = document, selection.quick, list(flags)
+
+    def has(self, keys: Sequence[Any]) -> bool:
+        """Whether a path of keys was declared."""
+        return bool(
+            any(tuple(keys[: len(at)]) == at for at, _ in self._flags)
+            or (self._quick and self._document.has(("quick", *keys)))
+            or self._document.has(keys)
+        )
+
+    def place(self, keys: Sequence[Any]) -> str:
+        """A path of keys, after the flag or the line of the file that declares it."""
+        for at, flag in reversed(self._flags):
+            if tuple(keys[: len(at)]) == at:
+                return f"{flag}: {dotted(keys)}"
+        if self._quick and keys and self._document.has(("quick", *keys)):
+            return self._document.place(("quick", *keys))
+        return self._document.place(keys)
+
+
 class Sweep(Declared):
     """All trials declared in one file."""
 
     version: Annotated[int, Field(ge=1)]
     """Bumped when the numbers of a finished sweep would change."""
-    paper: str
-    """A key of reproduce/papers.yaml."""
-    title: str = ""
+    paper: str = ""
+    """A key of reproduce/papers.yaml; left out where the sweep is of none of these papers."""
+    title: Annotated[str, Field(max_length=500)] = ""
     track: str
     benchmark: dict[str, Any]
     model: dict[str, Any] = {}
@@ -175,7 +251,7 @@ class Sweep(Declared):
     engine: Literal["auto", "eager", "fused"] = "auto"
     precision: Precision = "float32"
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    task_orders: RandomOrders | list[Literal["identity"] | list[int | str]] = ["identity"]
+    task_orders: RandomOrders | Annotated[list[Order], Field(min_length=1)] = ["identity"]
     """Each order a list of the tasks, from 0 or by name where the benchmark names them."""
     resources: Resources = Resources()
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -190,7 +266,7 @@ class Sweep(Declared):
 
     _name: str = PrivateAttr("")
     _selection: Selection = PrivateAttr(Selection())
-    _document: Any = PrivateAttr(None)
+    _source: Origin | None = PrivateAttr(None)
 
     @property
     def name(self) -> str:
@@ -207,18 +283,54 @@ class Sweep(Declared):
         return not self._selection.changes
 
     def place(self, *keys: Any) -> str:
-        return self._document.place(keys) if self._document else ".".join(map(str, keys))
+        """Where a path of keys was declared, and the path itself."""
+        return self._source.place(keys) if self._source else dotted(keys)
 
-    @model_validator(mode="after")
-    def _check(self) -> Sweep:
+    def _wrong(self, keys: Sequence[Any], problem: str) -> DeclarationError:
+        place = self.place(*keys)
+        return DeclarationError(f"{place}: {problem}" if place else problem)
+
+    def look_over(self) -> None:
+        """See that the file makes sense as a whole; what a track takes is seen when ``cells`` are made.
+
+        Raises:
+            DeclarationError: it does not.
+        """
         if self.track not in TRACKS:
-            raise ValueError(f"track: {self.track!r} is not a track; {one_of(self.track, TRACKS)}")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: a seed stands twice in {self.seeds}")
-        for name in self.metrics:
+            raise self._wrong(["track"], f"{shown(self.track)} is not a track; {one_of(self.track, TRACKS)}")
+        if self.paper and self.paper not in (known := papers()):
+            unknown = f"{shown(self.paper)} is not in papers.yaml; {one_of(self.paper, known)}"
+            raise self._wrong(["paper"], f"{unknown}; leave the key out where the sweep is of none of these papers")
+        if twice := _twice(self.seeds):
+            raise self._wrong(["seeds"], f"a seed stands twice: {twice[0]}")
+        for i, name in enumerate(self.metrics):
             if name not in METRICS:
-                raise ValueError(f"metrics: {name!r} is not a metric; {one_of(name, METRICS)}")
-        return self
+                raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
+        if twice := _twice(self.metrics):
+            raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
+        for variant, settings in self.variants.items():
+            if problem := _wrong_name(variant):
+                raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
+            for section in ("benchmark", "model", "resources"):  # before a grid is laid on them
+                if not isinstance(settings.get(section, {}), Mapping):
+                    raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
+        self._count_trials()
+
+    def _count_trials(self) -> None:
+        """See, before any is made, that there are not too many trials."""
+        points = 0
+        for settings in self.variants.values():
+            own = settings.get("grid")
+            axes = [*self.grid.values(), *(own.values() if isinstance(own, dict) else ())]
+            points += math.prod(len(choices) for choices in axes if isinstance(choices, list))
+        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        trials = points * orders * len(self.seeds)
+        if trials > MOST_TRIALS:
+            raise self._wrong(
+                [],
+                f"this sweep stands for {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
+                f"task orders × {len(self.seeds):,} seeds; allowed: at most {MOST_TRIALS:,}",
+            )
 
     def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
         """This sweep with these variants alone, as ``variant_settings`` gives them."""
@@ -232,22 +344,44 @@ class Sweep(Declared):
         The last axis varies fastest; the sweep's axes stand before the variant's own.
         """
         for name, settings in self.variants.items():
-            settings = dict(settings)
-            axes = {**self.grid, **self._own_axes(name, settings.pop("grid", {}))}
+            axes = self._axes(name, settings)
+            settings = {key: value for key, value in settings.items() if key != "grid"}
+            seen = set()
             for values in itertools.product(*axes.values()):
                 point = dict(zip(axes, values, strict=True))
-                yield name + _suffix(point), at_point(settings, point)
+                full = name + _suffix(point)
+                if problem := "two points have it" if full in seen else _wrong_point_name(full):
+                    place = ("variants", name, *(["grid"] if "grid" in self.variants[name] else []))
+                    raise self._wrong(place, f"{problem}: the name {shown(full)} of a grid point")
+                seen.add(full)
+                yield full, at_point(settings, point)
 
-    def _own_axes(self, variant: str, grid: Any) -> dict[str, list[Any]]:
-        place = self.place("variants", variant, "grid")
-        if not isinstance(grid, dict):
-            raise DeclarationError(f"{place}: expected axes, such as {{lr: [0.1, 0.01]}}")
-        for axis, choices in grid.items():
+    def _axes(self, variant: str, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """The axes that a variant is crossed with: the sweep's before its own.
+
+        Raises:
+            DeclarationError: an axis is none, or two points of the grid cannot be told apart.
+        """
+        own, at = settings.get("grid", {}), ("variants", variant, "grid")
+        if not isinstance(own, dict):
+            raise self._wrong(at, "expected axes, such as {lr: [0.1, 0.01]}")
+        for axis, choices in own.items():
             if not isinstance(choices, list) or not choices:
-                raise DeclarationError(f"{place}.{axis}: expected a list of values")
+                raise self._wrong((*at, axis), "expected a list of values")
             if axis in self.grid:
-                raise DeclarationError(f"{place}.{axis}: the sweep's own grid has this axis already")
-        return grid
+                raise self._wrong((*at, axis), "the sweep's own grid has this axis already")
+        axes = {**self.grid, **own}
+        for axis, choices in axes.items():
+            place = (*at, axis) if axis in own else ("grid", axis)
+            if len(axis.split(".")) > MOST_DEPTH:
+                raise self._wrong(place, f"an axis has at most {MOST_DEPTH} keys")
+            if above := [other for other in axes if axis.startswith(f"{other}.")]:
+                raise self._wrong(place, f"the axis {above[0]!r} sets it already; allowed: one axis a setting")
+            if twice := _twice([_alike(choice) for choice in choices]):
+                raise self._wrong(place, f"a value stands twice: {shorter(twice[0])}")
+            if twice := _twice([str(choice) for choice in choices]):
+                raise self._wrong(place, f"two values have one name, {shown(twice[0])}: their points would, too")
+        return axes
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -262,27 +396,27 @@ class Sweep(Declared):
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
         cells = []
         for name, settings in self.variant_settings():
-            key = ("variants", name.split("@")[0])
             settings = dict(settings)
-            method = settings.pop("method", None)
-            if method is None:
-                raise DeclarationError(f"{self.place(*key)}: a variant needs a method")
-            resources = _merged(self.resources.model_dump(), settings.pop("resources", {}))
+            resources = self._section(name, "resources", settings, self.resources.model_dump())
             declared = {
-                "benchmark": _merged(self.benchmark, settings.pop("benchmark", {})),
-                "model": _merged(self.model, settings.pop("model", {})),
-                "method": method,
+                "benchmark": self._section(name, "benchmark", settings, self.benchmark),
+                "model": self._section(name, "model", settings, self.model),
+                "method": self._method(name, settings),
                 "hyperparameters": settings,
+                "evaluate": self.evaluate,
+                "randomness": self.randomness,
+                "engine": self.engine,
+                "precision": self.precision,
+                "seeds": self.seeds,
+                "task_orders": self.task_orders,
             }
             try:
                 resolved = here.resolve(declared)
-                share = Resources(**resources)
+                share = _resources(resources)
             except SettingError as error:
-                at = (*key, *error.keys) if error.section == "hyperparameters" else (error.section, *error.keys)
-                raise DeclarationError(f"{self.place(*at)}: {error}") from None
-            except ValidationError as error:
-                raise explain(error, lambda keys, key=key: self.place(*key, "resources", *keys)) from None
-            for order in self._orders(resolved["benchmark"].get("tasks")):
+                section = () if error.section == "hyperparameters" else (error.section,)
+                raise self._wrong(self._setting(name, *section, *error.keys), str(error)) from None
+            for order in self._orders(name, resolved["benchmark"].get("tasks")):
                 for seed in self.seeds:
                     trial = Trial(
                         version=self.version,
@@ -298,24 +432,165 @@ class Sweep(Declared):
                     cells.append(Cell(name, trial, share))
         return cells
 
-    def _orders(self, tasks: int | list[str] | None) -> list[list[int] | None]:
-        names = tasks if isinstance(tasks, list) else []
-        count = len(names) if isinstance(tasks, list) else tasks
+    def _section(self, name: str, section: str, settings: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+        """The sweep's ``benchmark``, ``model`` or ``resources`` with a variant's own laid on it.
+
+        Args:
+            settings: the variant's; the section is taken out of them.
+        """
+        over = settings.pop(section, {})
+        if not isinstance(over, Mapping):
+            raise self._wrong(self._setting(name, section), _no_section(section, over))
+        merged = _merged(base, over)
+        if section != "resources" and not isinstance(merged.get("name", ""), str):
+            problem = f"expected a name (it is {shown(merged['name'])})"
+            raise self._wrong(self._setting(name, section, "name"), problem)
+        return merged
+
+    def _method(self, name: str, settings: dict[str, Any]) -> str:
+        """The name of a variant's method, taken out of its settings."""
+        method = settings.pop("method", None)
+        if method is None:
+            raise self._wrong(("variants", name.split("@")[0]), "a variant needs a method")
+        if not isinstance(method, str):
+            raise self._wrong(self._setting(name, "method"), f"expected the name of a method (it is {shown(method)})")
+        return method
+
+    def _setting(self, name: str, *keys: Any) -> tuple[Any, ...]:
+        """The path of keys at which a setting of a variant was declared.
+
+        Args:
+            name: the variant's, with the axes of its grids.
+            keys: where the setting stands among the settings of a variant.
+        """
+        variant, *axes = name.split("@")
+        of_sweep = keys[0] not in ("method", "grid") and keys[0] in Sweep.model_fields
+        tried: list[tuple[Any, ...]] = [("variants", variant, *keys)]
+        for axis in (part.partition("=")[0] for part in axes):
+            above, below = f"{dotted(keys)}.", f"{axis}."
+            if above.startswith(below) or below.startswith(above):
+                tried += [("variants", variant, "grid", axis), ("grid", axis)]
+        tried += [keys] if of_sweep else []
+        if self._source:
+            for path in tried:
+                if self._source.has(path):
+                    return path
+        return keys if of_sweep else tried[0]
+
+    def _orders(self, name: str, tasks: int | list[str] | None) -> list[list[int] | None]:
+        """The orders in which a variant's tasks come; None is the benchmark's own.
+
+        Args:
+            tasks: how many there are, or their names; None where they have no order.
+        """
+        if not isinstance(self.task_orders, RandomOrders) and self.task_orders == ["identity"]:
+            return [None]
+        if tasks is None:
+            problem = f"{name} has no tasks that could be ordered; allowed: leave task_orders out"
+            raise self._wrong(["task_orders"], problem)
+        count = len(tasks) if isinstance(tasks, list) else tasks
+        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        if orders * count > MOST_PLACES:
+            problem = f"{orders:,} orders × {count:,} tasks; allowed: at most {MOST_PLACES:,}"
+            raise self._wrong(["task_orders"], problem)
         if isinstance(self.task_orders, RandomOrders):
-            rng = np.random.default_rng(np.random.SeedSequence(self.task_orders.seed))
-            return [rng.permutation(count or 0).tolist() for _ in range(self.task_orders.random)]
+            try:
+                return list(self.task_orders.draw(count))
+            except ValueError as error:
+                raise self._wrong(["task_orders", "random"], str(error)) from None
+        return self._listed_orders(self.task_orders, tasks if isinstance(tasks, list) else [], count)
+
+    def _listed_orders(self, listed: Sequence[Any], names: list[str], count: int) -> list[list[int] | None]:
         orders: list[list[int] | None] = []
-        for i, order in enumerate(self.task_orders):
-            if order == "identity":
-                orders.append(None)
-                continue
-            places = [names.index(task) if task in names else task for task in order]
-            if count is not None and sorted(places, key=str) != sorted(range(count), key=str):
+        seen: dict[tuple[int, ...], int] = {}
+        for i, order in enumerate(listed):
+            places = range(count) if order == "identity" else [names.index(t) if t in names else t for t in order]
+            if len(places) != count or set(places) != set(range(count)):
                 wanted = f"each of {', '.join(names)}" if names else f"each of 0 … {count - 1}"
-                raise DeclarationError(f"{self.place('task_orders', i)}: must be 'identity' or hold {wanted} once")
+                raise self._wrong(["task_orders", i], f"must be 'identity' or hold {wanted} once")
+            if (first := seen.setdefault(tuple(places), i)) != i:
+                raise self._wrong(["task_orders", i], f"the same order as number {first + 1}; allowed: each order once")
             # The benchmark's own order is one trial, whichever way it is written.
-            orders.append(None if names and places == list(range(len(names))) else [int(place) for place in places])
+            own = order == "identity" or (names and places == list(range(count)))
+            orders.append(None if own else [int(place) for place in places])
         return orders
+
+
+def _no_section(section: str, value: Any) -> str:
+    return f"expected settings, such as {'{cpu: 1}' if section == 'resources' else '{name: …}'} (it is {shown(value)})"
+
+
+def _resources(declared: Mapping[str, Any]) -> Resources:
+    """A variant's share of a machine.
+
+    Raises:
+        SettingError: there can be no such share.
+    """
+    try:
+        share = Resources(**declared)
+    except ValidationError as error:
+        item = error.errors(include_url=False)[0]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] != "value_error":
+            message += f" (it is {shown(item['input'])})"
+        raise SettingError("resources", item["loc"], message) from None
+    for keys, problem in misread(declared, share.model_dump()):
+        raise SettingError("resources", keys, problem)
+    return share
+
+
+def gpu_share(asked: float | None) -> float | None:
+    """A share of a GPU as ``--gpu`` asks for it, under the rule for ``resources.gpu``.
+
+    Raises:
+        DeclarationError: there can be no such share.
+    """
+    if asked is not None:
+        try:
+            _resources({"gpu": asked})
+        except SettingError as error:
+            raise DeclarationError(f"--gpu {asked}: {error}") from None
+    return asked
+
+
+def _wrong_name(name: str) -> str | None:
+    """What is wrong with a variant's name, if something is."""
+    if not name.strip():
+        return "there are no letters"
+    if len(name) > MOST_NAME:
+        return f"there are {len(name):,} characters, more than {MOST_NAME},"
+    odd = next((character for character in name if character in "/@" or not character.isprintable()), None)
+    if odd is None:
+        return None
+    why = ", which makes the names of grid points," if odd == "@" else ""
+    return f"the character {shown(odd)} is not allowed{why}"
+
+
+def _wrong_point_name(name: str) -> str | None:
+    """What is wrong with the name of a grid's point, if something is."""
+    if len(name) > MOST_POINT_NAME:
+        return f"more than {MOST_POINT_NAME:,} characters"
+    odd = next((character for character in name if not character.isprintable()), None)
+    return None if odd is None else f"the character {shown(odd)} is not allowed"
+
+
+def _twice(values: Sequence[Any]) -> list[Any]:
+    """Those that stand there more than once."""
+    seen: set[Any] = set()
+    return [value for value in values if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
+
+
+def _alike(value: Any) -> str:
+    """The same text for values that are equal: 1 and 1.0 are, 1 and true are not."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, float) and part.is_integer():
+            return int(part)
+        if isinstance(part, Mapping):
+            return {key: plain(inner) for key, inner in part.items()}
+        return [plain(inner) for inner in part] if isinstance(part, list) else part
+
+    return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
 
 
 def _suffix(point: Mapping[str, Any]) -> str:
@@ -338,7 +613,7 @@ class SettingError(Exception):
     """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
 
     Attributes:
-        section: ``benchmark``, ``model`` or ``hyperparameters``.
+        section: ``benchmark``, ``model`` or ``hyperparameters``, or another key of the sweep, such as ``evaluate``.
         keys: the path of keys below it.
     """
 
@@ -358,15 +633,39 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         if key not in known:
             raise SettingError(section, [key], f"not a setting of {section} here; {one_of(str(key), known)}")
     try:
-        return schema(**values)
+        checked = schema(**values)
     except ValidationError as error:
-        item = error.errors()[0]
+        item = error.errors(include_url=False)[0]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             message = "this setting is missing"
         elif item["type"] != "value_error":
-            message += f" (it is {item['input']!r})"
-        raise SettingError(section, item["loc"], message) from None
+            message += f" (it is {shown(item['input'])})"
+        raise SettingError(section, keys_of(item, values), message) from None
+    for keys, problem in misread(values, checked.model_dump()):
+        raise SettingError(section, keys, problem)
+    return checked
+
+
+def later(default: Any) -> Any:
+    """The default of a settings field that was added when trials of its schema had already been run.
+
+    While the field has this default it is left out of a trial's declaration, so that adding it changes no trial's id.
+    So the default must do exactly what was done before there was the field.
+    """
+    return Field(default, json_schema_extra={"later": True})
+
+
+def declared_settings(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain data for a trial's declaration: all of them, of ``later`` ones those that were changed."""
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, extra = getattr(settings, name), field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("later") and value == field.default:
+            del plain[name]
+        elif isinstance(value, BaseModel):
+            plain[name] = declared_settings(value)
+    return plain
 
 
 def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
@@ -380,27 +679,34 @@ def _merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
     return result
 
 
-def _assign(data: dict[str, Any], item: str) -> None:
-    """Apply one ``--set a.b.c=value`` to the content of a sweep file; the value is read as YAML."""
+def _assign(data: dict[str, Any], item: str) -> tuple[str, ...]:
+    """Apply one ``--set a.b.c=value`` to the content of a sweep file; the value is read as YAML. Returns the keys."""
     name, equals, text = item.partition("=")
-    keys = _keys(name, data.get("variants", {}))
+    flag = f"--set {shorter(item)}"
+    variants = data.get("variants")
+    variants = variants if isinstance(variants, dict) else {}
+    keys = _keys(name, variants)
     if not equals or not all(keys):
-        raise DeclarationError(f"--set {item}: expected KEY=VALUE, such as benchmark.tasks=5")
+        raise DeclarationError(f"{flag}: expected KEY=VALUE, such as benchmark.tasks=5")
+    if len(keys) > MOST_DEPTH:
+        raise DeclarationError(f"{flag}: {len(keys)} keys; allowed: at most {MOST_DEPTH}")
     try:
-        value = yaml.load(text, UniqueKeyLoader)
-    except yaml.YAMLError:
-        raise DeclarationError(f"--set {item}: the value is not valid YAML") from None
+        value = read_value(text)
+    except Wrong as error:
+        raise DeclarationError(f"{flag}: {error}") from None
     if keys[0] not in Sweep.model_fields:
-        raise DeclarationError(f"--set {item}: {one_of(keys[0], Sweep.model_fields)}")
-    if keys[0] == "variants" and len(keys) > 1 and keys[1] not in data.get("variants", {}):
-        raise DeclarationError(f"--set {item}: no variant {keys[1]!r}; {one_of(keys[1], data.get('variants', {}))}")
+        raise DeclarationError(f"{flag}: {one_of(keys[0], Sweep.model_fields)}")
+    if keys[0] == "quick":
+        raise DeclarationError(f"{flag}: the quick form stays as it is declared; set the key itself beside --quick")
+    if keys[0] == "variants" and len(keys) > 1 and keys[1] not in variants:
+        raise DeclarationError(f"{flag}: no variant {shown(keys[1])}; {one_of(keys[1], variants)}")
     node = data
     for key in keys[:-1]:
-        inner = node.get(key, {})
-        if not isinstance(inner, dict):
-            raise DeclarationError(f"--set {item}: {key!r} holds no keys")
-        node[key] = node = dict(inner)  # a copy: by an alias, YAML lets two keys hold one and the same mapping
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise DeclarationError(f"{flag}: {shown(key)} holds no keys")
     node[keys[-1]] = value
+    return tuple(keys)
 
 
 def _keys(name: str, variants: Any) -> list[str]:
@@ -424,9 +730,12 @@ def find_sweep(name: str) -> Path:
     """
     shipped = declared_root() / "sweeps" / f"{name.removeprefix('sweeps/').removesuffix('.yaml')}.yaml"
     for path in (Path(name), shipped):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
-    raise DeclarationError(f"{name}: no such sweep file, and no such sweep here; {one_of(name, sweep_names())}")
+    if name and is_there(Path(name)):
+        return Path(name)  # a folder or a pipe, or one may not look: who reads it is told
+    problem = f"no such sweep file, and no such sweep here; {one_of(name, sweep_names())}"
+    raise DeclarationError(f"{shorter(name) or repr(name)}: {problem}")
 
 
 def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
@@ -441,10 +750,18 @@ def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
         chosen = dict(sweep.variant_settings())
         for variant in only:
             if variant not in chosen and variant not in sweep.variants:
-                raise DeclarationError(f"{sweep.place()}: --only {variant}: no such variant; {one_of(variant, chosen)}")
+                said = f"--only {shorter(variant)}" if selection.only else f"quick.only: {shown(variant)}"
+                place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
+                raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
         sweep = sweep.keep({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
     _ = sweep.cells  # so that a wrong setting is an error now
     return sweep
+
+
+def variant_names(name: str | Path, selection: Selection = Selection()) -> list[str]:
+    """The names of a sweep's variants and of the points of their grids, whichever of them are selected."""
+    sweep, _ = _read_sweep(name, selection)
+    return list(dict.fromkeys([*sweep.variants, *dict(sweep.variant_settings())]))
 
 
 def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str, ...]]:
@@ -454,26 +771,62 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
     data = document.data
     quick_only: tuple[str, ...] = ()
     if selection.quick:
-        if not isinstance(data.get("quick"), dict):
+        if "quick" not in data:
             raise DeclarationError(f"{path}: --quick: this sweep declares no quick form (a key 'quick')")
-        quick = dict(data["quick"])
-        quick_only = tuple(quick.pop("only", ()))
-        data = _merged(data, quick)
+        data, quick_only = _quick_form(document)
+    flags: list[tuple[tuple[str, ...], str]] = []
     if selection.set:
         data = copy.deepcopy(data)
-        for item in selection.set:
-            _assign(data, item)
+        flags += [(_assign(data, item), f"--set {shorter(item)}") for item in selection.set]
     if selection.seeds:
         data = {**data, "seeds": list(selection.seeds)}
-    try:
-        sweep = Sweep(**data)
-    except ValidationError as error:
-        raise explain(error, document.place) from None
+        flags.append((("seeds",), shorter("--seeds " + ",".join(map(str, selection.seeds)))))
+    sweep = _checked(data, Origin(document, selection, flags))
+    if data.get("quick") and not selection.quick:
+        quick = Selection(quick=True)
+        _checked(_quick_form(document)[0], Origin(document, quick, ()))  # so that a mistake there is an error now
     shipped = (declared_root() / "sweeps").resolve()
     inside = path.resolve().is_relative_to(shipped)
     sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
-    sweep._selection, sweep._document = selection, document
+    sweep._selection = selection
     return sweep, quick_only
+
+
+def _checked(data: dict[str, Any], source: Origin) -> Sweep:
+    """A sweep file's content as a sweep that makes sense as a whole."""
+    try:
+        sweep = Sweep(**data)
+    except ValidationError as error:
+        raise explain(error, source.place, data) from None
+    for keys, problem in misread(data, sweep.model_dump()):
+        raise DeclarationError(f"{source.place(keys)}: {problem}")
+    sweep._source = source
+    sweep.look_over()
+    return sweep
+
+
+def _quick_form(document: Document) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A file's content with its quick form laid on it, and the variants that this keeps; none where it keeps all.
+
+    Raises:
+        DeclarationError: the quick form is none.
+    """
+    quick = document.data["quick"]
+    allowed = [*(field for field in Sweep.model_fields if field != "quick"), "only"]
+    if not isinstance(quick, dict):
+        raise DeclarationError(f"{document.place(['quick'])}: expected keys of this file, such as {{seeds: [0]}}")
+    for key in quick:
+        if key not in allowed:
+            place = document.place(["quick", key])
+            raise DeclarationError(f"{place}: not a key that --quick can change; {one_of(key, allowed)}")
+    quick = dict(quick)
+    only = quick.pop("only", None)
+    if "only" in document.data["quick"] and not (
+        isinstance(only, list) and only and all(isinstance(name, str) for name in only)
+    ):
+        place = document.place(["quick", "only"])
+        raise DeclarationError(f"{place}: expected a list of variants, such as [first, second] (it is {shown(only)})")
+    return _merged(document.data, quick), tuple(only or ())
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -482,8 +835,9 @@ def _read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[st
 Known = Literal["paper", "authors", "second-hand", "recalled"]
 """How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
 
-SpreadKind = Literal["sd", "population sd", "sem", "95% interval", "unknown"]
-"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default)."""
+SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
+"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and ``population
+sem`` are these over the root of n. ``95% interval`` is the half-width of a t interval, ``1.96 sem`` of a normal one."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
@@ -495,13 +849,31 @@ class Claim(Declared):
     mapping of these keys.
     """
 
-    mean: float
-    spread: float | None = None
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    decimals: Annotated[int, Field(ge=-3, le=12)] | None = None
+    """Decimal places that were printed of the mean; by default those that the file gives. YAML drops a last zero of a
+    plain number, so ``53.40`` is written with its spread, in quotes, or with ``decimals: 2``."""
     kind: SpreadKind | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     source: str | None = None
     known: Known | None = None
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_decimals(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("decimals") is None:
+            mean = values.get("mean")
+            if isinstance(mean, int | float) and not isinstance(mean, bool):
+                return {**values, "decimals": _decimals(str(mean))}
+        return values
+
+
+def _decimals(number: str) -> int | None:
+    """The decimal places of a printed number; None where it is printed in another way, as with an exponent."""
+    whole, _, places = number.partition(".")
+    return len(places) if whole.lstrip("+-−").isdigit() and (places.isdigit() or not places) else None
 
 
 def _claim(value: Any) -> Any:
@@ -514,7 +886,8 @@ def _claim(value: Any) -> Any:
                 f"{value!r}: expected a number, 'MEAN ± SPREAD' or a mapping; {one_of('', Claim.model_fields)}"
             )
         mean, spread = match.groups()
-        return {"mean": float(mean.replace("−", "-")), "spread": float(spread) if spread and spread != "?" else None}
+        known = float(spread) if spread and spread != "?" else None
+        return {"mean": float(mean.replace("−", "-")), "spread": known, "decimals": _decimals(mean)}
     return value
 
 
@@ -528,6 +901,8 @@ class Row(Declared):
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
+    also: dict[str, dict[str, ShortClaim]] = {}
+    """By source (a key of the file's ``sources``) and metric, what was published elsewhere for the same cells."""
     by_order: dict[str, ShortClaim] = {}
     """What was published for single task orders, in the table's first metric: keys of the table's ``orders``."""
     source: str = ""
@@ -546,6 +921,31 @@ class Margin(Declared):
     reason: str
 
 
+class Source(Declared):
+    """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
+
+    runs: Annotated[int, Field(ge=1)]
+    spread: SpreadKind
+    source: str
+    """Where it stands."""
+    known: Known
+
+
+class BenchmarkSpread(Declared):
+    """How much a metric varies between draws of the stream itself, as it was measured.
+
+    The published runs are of one draw and ours of another. So the variance of their difference has twice this variance
+    as a part of its own, which no number of training seeds makes smaller.
+    """
+
+    draws: Annotated[int, Field(ge=2)]
+    """Draws of the stream that the standard deviations were computed from."""
+    reason: str
+    """How they were measured."""
+    variants: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
+    """The standard deviation between draws, in per cent points, by variant and metric."""
+
+
 class Table(Declared):
     """A published table, or the part of one that one sweep fills."""
 
@@ -557,13 +957,29 @@ class Table(Declared):
     orders: dict[str, Literal["identity"] | Annotated[list[int | str], Field(min_length=1)]] = {}
     """Task orders that have a column of their own for the first metric, by the column's title: each one of the
     sweep's ``task_orders``, written as there."""
+    family: Literal["metric", "table"] = "metric"
+    """Which tests are corrected together: those of one metric, or all of the table."""
+    benchmark_sd: BenchmarkSpread | None = None
     rows: Annotated[list[Row], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _metrics_exist(self) -> Table:
-        for name in [*self.metrics, *(metric for row in self.rows for metric in row.claims)]:
+        named = [metric for row in self.rows for claims in (row.claims, *row.also.values()) for metric in claims]
+        for name in [*self.metrics, *named]:
             if name not in METRICS:
                 raise ValueError(f"{name!r} is not a metric; {one_of(name, METRICS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _spreads_are_of_its_cells(self) -> Table:
+        variants = list(dict.fromkeys(row.variant for row in self.rows))
+        for variant, by_metric in (self.benchmark_sd.variants if self.benchmark_sd else {}).items():
+            if variant not in variants:
+                raise ValueError(f"benchmark_sd.variants: {variant!r} fills no row; {one_of(variant, variants)}")
+            for metric in by_metric:
+                if metric not in self.metrics:
+                    place = f"benchmark_sd.variants.{variant}"
+                    raise ValueError(f"{place}: {metric!r} is no column here; {one_of(metric, self.metrics)}")
         return self
 
     @model_validator(mode="after")
@@ -612,7 +1028,7 @@ class SearchRow(Declared):
     label: str
     variant: str
     """A variant of the sweep that has a grid."""
-    published: dict[str, Any]
+    published: dict[str, bool | int | float | str]
     """The published choice, a value for each axis of the grid; it need not be a point of it."""
     note: str = ""
 
@@ -676,6 +1092,9 @@ class Reproduction(Declared):
     """How the published numbers are known, unless a claim says otherwise."""
     margins: dict[str, Margin]
     """By metric."""
+    sources: dict[str, Source] = {}
+    """Other places where numbers for the same cells were published. The verdict is against the first one, a row's
+    ``claims``; what the same tests say of the others stands beside it."""
     differences: list[str] = []
     """Where the paper's flags and the script's differ, and which this reproduction runs."""
     tables: list[Table] = []
@@ -693,13 +1112,36 @@ class Reproduction(Declared):
             raise ValueError("tables: a reproduction needs at least one table or search")
         return self
 
-    def claim(self, table: Table, row: Row, metric: str) -> Claim | None:
-        """The claim for a cell with this file's defaults filled in, or None where nothing was published."""
-        claim = row.claims.get(metric)
+    @model_validator(mode="after")
+    def _names_refer_to_something(self) -> Reproduction:
+        columns = [*(m for table in self.tables for m in table.metrics), *(group.metric for group in self.searches)]
+        metrics = list(dict.fromkeys(columns))
+        for metric in self.margins:
+            if metric not in metrics:
+                raise ValueError(f"margins: {metric!r} is no column of a table here; {one_of(metric, metrics)}")
+        for i, table in enumerate(self.tables):
+            for j, row in enumerate(table.rows):
+                for source in row.also:
+                    if source not in self.sources:
+                        allowed = one_of(source, self.sources) if self.sources else "allowed: none, without 'sources'"
+                        raise ValueError(f"tables.{i}.rows.{j}.also: {source!r} is not one of 'sources'; {allowed}")
+        return self
+
+    def claim(self, table: Table, row: Row, metric: str, source: str = "") -> Claim | None:
+        """The claim for a cell with this file's defaults filled in, or None where nothing was published.
+
+        Args:
+            source: one of ``sources``; by default the first place, the row's own claims.
+        """
+        claim = (row.also.get(source, {}) if source else row.claims).get(metric)
         if claim is None:
             return None
-        source = row.source or table.source
-        defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": source}
+        if source:
+            other = self.sources[source]
+            defaults = {"kind": other.spread, "runs": other.runs, "known": other.known, "source": other.source}
+        else:
+            where = row.source or table.source
+            defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
@@ -755,16 +1197,36 @@ def load_reproduction(name: str | Path) -> Reproduction:
         DeclarationError: naming file, line, key and the allowed values.
     """
     shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
-    path = shipped if shipped.is_file() else Path(name)
-    if not path.is_file():
-        raise DeclarationError(f"{name}: no such reproduction; {one_of(str(name), reproduction_names())}")
+    path = shipped if os.path.isfile(shipped) else Path(name)
+    if not str(name) or not is_there(path):
+        known = one_of(str(name), reproduction_names())
+        raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     document = Document(path)
     try:
         reproduction = Reproduction(**document.data)
     except ValidationError as error:
-        raise explain(error, document.place) from None
+        raise explain(error, document.place, document.data) from None
+    for keys, problem in misread(document.data, reproduction.model_dump()):
+        raise DeclarationError(f"{document.place(keys)}: {problem}")
+    _refers_to_something(reproduction, document)
     reproduction._name = path.stem
     return reproduction
+
+
+def _refers_to_something(reproduction: Reproduction, document: Document) -> None:
+    """See that the paper and the sweeps that a reproduction names are there."""
+    if reproduction.paper not in (known := papers()):
+        place = document.place(["paper"])
+        raise DeclarationError(
+            f"{place}: {shown(reproduction.paper)} is not in papers.yaml; {one_of(reproduction.paper, known)}"
+        )
+    every: dict[str, Sequence[Table | Searches]] = {"tables": reproduction.tables, "searches": reproduction.searches}
+    for key, groups in every.items():
+        for i, group in enumerate(groups):
+            try:
+                Document(find_sweep(group.sweep))
+            except DeclarationError as error:
+                raise DeclarationError(f"{document.place([key, i, 'sweep'])}: {error}") from None
 
 
 class Paper(Declared):
@@ -783,6 +1245,6 @@ def papers() -> dict[str, Paper]:
     """reproduce/papers.yaml by key."""
     document = Document(declared_root() / "reproduce" / "papers.yaml")
     try:
-        return {key: Paper(**value) for key, value in document.data.items()}
+        return {key: Paper.model_validate(value) for key, value in document.data.items()}
     except ValidationError as error:
         raise explain(error, document.place) from None

@@ -102,6 +102,10 @@ class Sources(Protocol):
         """
         ...
 
+    def beside_it(self, name: str) -> str:
+        """Which other files lie where a data set's were looked for and not found, in words; empty where none do."""
+        ...
+
     def fetch(self, name: str) -> Path:
         """Download it into the cache, checked. Returns the folder.
 
@@ -134,7 +138,19 @@ class Track(Protocol):
         ...
 
     def resolve(self, declared: dict[str, Any]) -> dict[str, Any]:
-        """Check a variant's benchmark, model and method settings, and fill in the defaults."""
+        """Check a variant's settings, and fill in the defaults.
+
+        Args:
+            declared: ``benchmark``, ``model`` and ``hyperparameters`` (mappings), ``method``, and what the sweep says
+                of all its variants: ``evaluate``, ``randomness``, ``engine``, ``precision``, ``seeds`` and
+                ``task_orders``. One of these that is not there has its default.
+
+        Returns:
+            ``benchmark``, ``model``, ``method`` and ``hyperparameters`` of a trial, as ``declared_settings`` has them.
+
+        Raises:
+            SettingError: a setting that a trial would refuse.
+        """
         ...
 
     def data(self, trial: Trial, fetch: bool) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def find(wanted: str, offered: Mapping[str, Iterable[str]], what: str) -> tuple[
     Raises:
         DeclarationError: there is no such name, or several tracks have it.
     """
-    from clray.documents import one_of
+    from clray.documents import one_of, shorter
 
     named, slash, name = wanted.rpartition("/")
     having = [track for track in owners(name, offered) if not slash or track == named]
@@ -203,7 +219,7 @@ def find(wanted: str, offered: Mapping[str, Iterable[str]], what: str) -> tuple[
         raise DeclarationError(f"{wanted}: a {what} of several tracks: write {choices}")
     every = {each: owners(each, offered) for names in offered.values() for each in names}
     spelt = [n for each, of in every.items() for n in ([each] if len(of) == 1 else [f"{track}/{each}" for track in of])]
-    raise DeclarationError(f"{wanted}: no such {what}; {one_of(wanted, spelt)}")
+    raise DeclarationError(f"{shorter(wanted) or repr(wanted)}: no such {what}; {one_of(wanted, spelt)}")
 
 
 def owners(name: str, offered: Mapping[str, Iterable[str]]) -> list[str]:

@@ -23,6 +23,7 @@ from clray.errors import StoreError
 from clray.results import Store
 
 ROOT = Path(__file__).resolve().parents[1]
+A, B, C = ("a" * 16, "b" * 16, "c" * 16)
 
 
 def as_bucket(store: Store) -> Store:
@@ -64,14 +65,14 @@ def age(store: Store, trial: str, seconds: float) -> None:
 
 
 def test_it_says_who_and_goes_when_released(store: Store) -> None:
-    hold = take(store, "a", "launch 1", variant="er", seed=3)
-    found = store.read_claim("a")
+    hold = take(store, A, "launch 1", variant="er", seed=3)
+    found = store.read_claim(A)
     assert found is not None
-    claim = Claim.from_bytes("a", found.content)
-    assert (claim.trial, claim.launch, claim.pid) == ("a", "launch 1", os.getpid())
+    claim = Claim.from_bytes(A, found.content)
+    assert (claim.trial, claim.launch, claim.pid) == (A, "launch 1", os.getpid())
     assert claim.notes == {"variant": "er", "seed": 3}
     assert claim == hold.claim
-    assert store.claimed() == {"a"}
+    assert store.claimed() == {A}
     hold.release()
     hold.release()
     assert store.claimed() == set()
@@ -79,32 +80,32 @@ def test_it_says_who_and_goes_when_released(store: Store) -> None:
 
 
 def test_a_live_one_is_respected(store: Store, held: Any) -> None:
-    held(take(store, "a", "launch 1"))
-    with pytest.raises(RunsElsewhere, match=f"trial a is being run by .*, process {os.getpid()}"):
-        take(store, "a", "launch 2")
-    held(take(store, "b", "launch 2"))
-    live = Onlooker(store).live("a")
+    held(take(store, A, "launch 1"))
+    with pytest.raises(RunsElsewhere, match=f"trial {A} is being run by .*, process {os.getpid()}"):
+        take(store, A, "launch 2")
+    held(take(store, B, "launch 2"))
+    live = Onlooker(store).live(A)
     assert live is not None
     assert live.launch == "launch 1"
-    assert Onlooker(store).live("c") is None
+    assert Onlooker(store).live(C) is None
 
 
 def test_its_own_launch_takes_it_over(store: Store, held: Any) -> None:
-    first = held(take(store, "a", "launch 1"))
-    second = held(take(store, "a", "launch 1"))
+    first = held(take(store, A, "launch 1"))
+    second = held(take(store, A, "launch 1"))
     first.renew()
     assert first.lost
     second.renew()
     assert not second.lost
     first.release()
-    assert store.claimed() == {"a"}, "who lost it does not remove the other's"
+    assert store.claimed() == {A}, "who lost it does not remove the other's"
 
 
 CLAIM_AND_SLEEP = """
 import sys, time
 from clray.claims import take
 from clray.results import Store
-hold = take(Store(sys.argv[1]), "a", executions=[{"host": "here", "pid": 1}])
+hold = take(Store(sys.argv[1]), "a" * 16, executions=[{"host": "here", "pid": 1}])
 print("claimed", flush=True)
 time.sleep(600)
 """
@@ -127,33 +128,33 @@ def another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_that_of_a_killed_process_is_taken_over_at_once(another_process: Any, tmp_path: Path, held: Any) -> None:
     store = Store(tmp_path / "results")
     with pytest.raises(RunsElsewhere, match=f"process {another_process.pid}"):
-        take(store, "a")
+        take(store, A)
     another_process.kill()
     # Not waited for: a process that is dead but not buried yet is dead.
     for _ in range(200):
         if Path(f"/proc/{another_process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             break
         time.sleep(0.01)
-    hold = held(take(store, "a"))
+    hold = held(take(store, A))
     assert hold.earlier == [{"host": "here", "pid": 1}], "what its holder knew of executions before is kept"
-    assert Onlooker(store).live("a") == hold.claim
+    assert Onlooker(store).live(A) == hold.claim
 
 
 def test_a_process_id_that_was_given_again_is_not_the_same_process(store: Store, held: Any) -> None:
-    mine = Claim.of_this_process("a", "another launch", {})
-    store.add_claim("a", dataclasses.replace(mine, born=(mine.born or 0) - 1).to_bytes())
-    held(take(store, "a"))
+    mine = Claim.of_this_process(A, "another launch", {})
+    store.add_claim(A, dataclasses.replace(mine, born=(mine.born or 0) - 1).to_bytes())
+    held(take(store, A))
 
 
 def test_of_another_host_only_silence_tells(store: Store, held: Any) -> None:
-    store.add_claim("a", of_another_host("a").to_bytes())
+    store.add_claim(A, of_another_host(A).to_bytes())
     with pytest.raises(RunsElsewhere, match="by far, process 7"):
-        take(store, "a")
-    age(store, "a", claims.SILENCE_SECONDS - 20)
+        take(store, A)
+    age(store, A, claims.SILENCE_SECONDS - 20)
     with pytest.raises(RunsElsewhere):
-        take(store, "a")
-    age(store, "a", 30)
-    assert held(take(store, "a")).earlier == [{"host": "far", "pid": 7}]
+        take(store, A)
+    age(store, A, 30)
+    assert held(take(store, A)).earlier == [{"host": "far", "pid": 7}]
 
 
 def test_a_store_without_a_clock_is_watched_with_a_stopwatch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_a_store_without_a_clock_is_watched_with_a_stopwatch(store: Store, monke
     renewed = [0]
 
     def unstamped(trial: str) -> Any:
-        content = of_another_host("a", token=str(renewed[0]), taken=0.0).to_bytes()
+        content = of_another_host(A, token=str(renewed[0]), taken=0.0).to_bytes()
         return claims.Claimed(content, None)
 
     monkeypatch.setattr(store, "read_claim", unstamped)
@@ -170,41 +171,41 @@ def test_a_store_without_a_clock_is_watched_with_a_stopwatch(store: Store, monke
     for step in range(5):
         now[0] += 20
         renewed[0] = step
-        assert onlooker.live("a") is not None, "it is renewed every twenty seconds"
+        assert onlooker.live(A) is not None, "it is renewed every twenty seconds"
     now[0] += claims.SILENCE_SECONDS - 1
-    assert onlooker.live("a") is not None
+    assert onlooker.live(A) is not None
     now[0] += 2
-    assert onlooker.live("a") is None
+    assert onlooker.live(A) is None
 
 
 def test_a_wrong_clock_of_this_machine_does_no_harm(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.add_claim("a", of_another_host("a").to_bytes())
+    store.add_claim(A, of_another_host(A).to_bytes())
     monkeypatch.setattr(claims.time, "time", lambda: 4e9)
     with pytest.raises(RunsElsewhere):
-        take(store, "a")
-    age(store, "a", 60)
+        take(store, A)
+    age(store, A, 60)
     monkeypatch.setattr(claims.time, "time", lambda: 0.0)
-    held(take(store, "a"))
+    held(take(store, A))
 
 
 def test_the_heartbeat(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
-    hold = held(take(store, "a", progress=0.0))
-    age(store, "a", 600)
+    hold = held(take(store, A, progress=0.0))
+    age(store, A, 600)
     hold.note(progress=0.5)
 
     def renewed() -> bool:
-        found = store.read_claim("a")
+        found = store.read_claim(A)
         assert found is not None
-        return Claim.from_bytes("a", found.content).notes["progress"] == 0.5
+        return Claim.from_bytes(A, found.content).notes["progress"] == 0.5
 
     until(renewed)
-    found = store.read_claim("a")
+    found = store.read_claim(A)
     assert found is not None
     assert found.renewed is not None
     assert store.clock() - found.renewed < 300
-    Path(store.path("claims", "a.json")).unlink()
-    until(lambda: store.claimed() == {"a"})
+    Path(store.path("claims", f"{A}.json")).unlink()
+    until(lambda: store.claimed() == {A})
     assert not hold.lost, "somebody cleared the folder: it is written again"
     hold.release()
     time.sleep(0.3)
@@ -214,7 +215,7 @@ def test_the_heartbeat(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch)
 def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
     before = set(threading.enumerate())
-    hold = take(Store(tmp_path), "a")
+    hold = take(Store(tmp_path), A)
     [thread] = set(threading.enumerate()) - before
     time.sleep(0.2)
     assert thread.is_alive()
@@ -224,26 +225,26 @@ def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: p
 
 
 def test_one_that_was_out_of_reach_too_long_learns_it(store: Store, held: Any) -> None:
-    hold = held(take(store, "a", "launch 1"))
-    store.renew_claim("a", of_another_host("a").to_bytes())
+    hold = held(take(store, A, "launch 1"))
+    store.renew_claim(A, of_another_host(A).to_bytes())
     hold.renew()
     assert hold.lost
     hold.release()
-    assert store.claimed() == {"a"}
+    assert store.claimed() == {A}
 
 
 def test_a_torn_one_counts_until_it_is_old(store: Store, held: Any) -> None:
-    store.add_claim("a", b'{"trial": "a", "laun')
+    store.add_claim(A, b'{"trial": "aaaaaaaaaaaaaaaa", "laun')
     with pytest.raises(RunsElsewhere, match="by another launch"):
-        take(store, "a")
-    age(store, "a", 60)
-    held(take(store, "a"))
+        take(store, A)
+    age(store, A, 60)
+    held(take(store, A))
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "claims").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match=r"claims/a\.json: cannot be (written|read)"):
-        take(Store(tmp_path), "a")
+    with pytest.raises(StoreError, match=r"claims/a+\.json: cannot be (written|read)"):
+        take(Store(tmp_path), A)
 
 
 RACE = """
@@ -257,7 +258,7 @@ for round in range(int(sys.argv[4])):
     while time.time() < start + 0.2 * round:
         pass
     try:
-        won.append((round, take(store, f"t{round}")))
+        won.append((round, take(store, f"{round:016x}")))
     except RunsElsewhere:
         pass
 print(*[round for round, _ in won], flush=True)
@@ -270,8 +271,8 @@ sys.stdin.read()
 def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path: Path) -> None:
     store, rounds = Store(tmp_path / "results"), 12
     for round in range(rounds if dead else 0):
-        store.add_claim(f"t{round}", of_another_host(f"t{round}").to_bytes())
-        age(store, f"t{round}", 60)
+        store.add_claim(f"{round:016x}", of_another_host(f"{round:016x}").to_bytes())
+        age(store, f"{round:016x}", 60)
     start = str(time.time() + 3)
     racers = [
         subprocess.Popen(
@@ -293,21 +294,21 @@ def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path
 def test_the_flag_of_one_who_died_while_claiming_is_old_some_day(tmp_path: Path, monkeypatch: Any, held: Any) -> None:
     store = as_bucket(Store(tmp_path))
     monkeypatch.setattr("clray.results.time.sleep", lambda _: None)
-    flag = tmp_path / "claims" / ".a.0123abcd.flag"
+    flag = tmp_path / "claims" / f".{A}.0123abcd.flag"
     flag.parent.mkdir()
     flag.touch()
     with pytest.raises(RunsElsewhere, match="by another launch"):
-        take(store, "a")
+        take(store, A)
     os.utime(flag, (time.time() - 60,) * 2)
-    held(take(store, "a"))
+    held(take(store, A))
 
 
 def test_one_process_is_stopped_for_long_and_another_goes_on(tmp_path: Path, another_process: Any, held: Any) -> None:
     """A laptop that sleeps, a process under a debugger: its heart does not beat, and it is not dead either."""
     store = Store(tmp_path / "results")
     os.kill(another_process.pid, signal.SIGSTOP)
-    age(store, "a", 60)
-    held(take(store, "a"))
+    age(store, A, 60)
+    held(take(store, A))
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -318,8 +319,120 @@ def until(what: Callable[[], bool]) -> None:
 
 
 def test_a_claim_is_plain_json(tmp_path: Path) -> None:
-    take(Store(tmp_path), "a", progress=0.5).release()
-    claim = Claim.of_this_process("a", "launch", {"progress": 0.5})
+    take(Store(tmp_path), A, progress=0.5).release()
+    claim = Claim.of_this_process(A, "launch", {"progress": 0.5})
     assert json.loads(claim.to_bytes())["notes"] == {"progress": 0.5}
-    assert Claim.from_bytes("a", claim.to_bytes()) == claim
-    assert Claim.from_bytes("a", b"[]") == Claim("a")
+    assert Claim.from_bytes(A, claim.to_bytes()) == claim
+    assert Claim.from_bytes(A, b"[") == Claim(A)
+
+
+NONSENSE = (None, float("nan"), -1, 10**40, 1e308, "x" * 200_000, True, [], {}, [[]], [None], {"": None}, [{"pid": {}}])
+
+
+@pytest.mark.parametrize("key", ["trial", "launch", "host", "pid", "processes", "born", "taken", "token", "notes"])
+def test_a_claim_that_says_nonsense_is_told_or_passed_over(key: str, tmp_path: Path, held: Any) -> None:
+    """Neither who wants the trial nor ``clray status`` ends over it."""
+    from typer.testing import CliRunner
+
+    from clray.cli import app
+
+    store = Store(tmp_path)
+    for value in NONSENSE:
+        said = {**json.loads(of_another_host(A).to_bytes()), key: value}
+        store.renew_claim(A, json.dumps(said).encode())
+        claim = Claim.from_bytes(A, json.dumps(said).encode())
+        status = CliRunner().invoke(app, ["status", "--results", store.uri], catch_exceptions=False)
+        assert status.exit_code == 0
+        assert ("not a claim: " in status.output.replace("\n", " ")) == bool(claim.foreign)
+        if claim.foreign:
+            held(take(store, A)).release()
+        else:
+            with pytest.raises(RunsElsewhere):
+                take(store, A)
+            assert key == "notes" or said == {**json.loads(claim.to_bytes()), "notes": said["notes"]}
+
+
+@pytest.mark.parametrize("note", ["variant", "sweep", "seed", "device", "progress", "executions", "gpu_memory"])
+def test_notes_that_say_nonsense_are_left_out(note: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from clray.cli import app
+
+    store = Store(tmp_path)
+    for value in NONSENSE:
+        if isinstance(value, str) and note in ("variant", "sweep", "device"):
+            continue
+        content = of_another_host(A, notes={"seed": 3, note: value}).to_bytes()
+        store.renew_claim(A, content)
+        notes = Claim.from_bytes(A, content).notes
+        # Nothing yet was executed, or needed memory: that may be said.
+        assert note not in notes or notes[note] in ([], {})
+        assert CliRunner().invoke(app, ["status", "--results", store.uri], catch_exceptions=False).exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"null", b"3", b"[]", b"{}", b'"x"'])
+def test_json_that_is_no_claim_is_passed_over(content: bytes, store: Store, held: Any) -> None:
+    store.add_claim(A, content)
+    assert Claim.from_bytes(A, content).foreign
+    assert Onlooker(store).live(A) is None
+    held(take(store, A))
+
+
+def test_a_claim_under_another_trial_s_name_is_passed_over(store: Store, held: Any) -> None:
+    store.add_claim(B, of_another_host(A).to_bytes())
+    held(take(store, B))
+
+
+def test_a_later_clray_may_say_more(store: Store) -> None:
+    said = {**json.loads(of_another_host(A).to_bytes()), "colour": "blue"}
+    store.add_claim(A, json.dumps(said).encode())
+    live = Onlooker(store).live(A)
+    assert live is not None
+    assert live.host == "far"
+
+
+def test_a_stamp_from_the_future_does_not_keep_a_dead_one_alive(
+    store: Store, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launch watches it until it is dead, and whoever it sends to run the trial takes its word for it."""
+    now, real = [100.0], time.monotonic
+    store.add_claim(A, of_another_host(A).to_bytes())
+    age(store, A, -3600)
+    store.clock()
+    monkeypatch.setattr(claims.time, "monotonic", lambda: real() + now[0])
+    onlooker = Onlooker(store, "mine")
+    assert onlooker.live(A) is not None
+    now[0] += claims.SILENCE_SECONDS + 1
+    assert onlooker.live(A) is None
+    with pytest.raises(RunsElsewhere):
+        take(store, A, "mine")
+    assert held(take(store, A, "mine", onlooker.last_seen(A))).earlier == [{"host": "far", "pid": 7}]
+
+
+def test_one_that_was_renewed_since_it_was_seen_dead_is_alive(store: Store) -> None:
+    store.add_claim(A, of_another_host(A).to_bytes())
+    onlooker = Onlooker(store)
+    onlooker.live(A)
+    store.renew_claim(A, of_another_host(A, token="another").to_bytes())
+    with pytest.raises(RunsElsewhere):
+        take(store, A, dead=onlooker.last_seen(A))
+    assert onlooker.last_seen(B) == ""
+
+
+def test_without_proc_a_process_is_told_by_its_machine_and_number(
+    store: Store, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_proc(*_: Any) -> Any:
+        raise FileNotFoundError("/proc")
+
+    monkeypatch.setattr(claims.Path, "read_text", no_proc)
+    monkeypatch.setattr(claims, "_processes", claims._processes.__wrapped__)
+    mine = Claim.of_this_process(A, "another launch", {})
+    assert mine.born is None
+    assert not mine.process_is_gone()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    gone = dataclasses.replace(mine, pid=dead.pid)
+    assert gone.process_is_gone()
+    store.add_claim(A, gone.to_bytes())
+    held(take(store, A))

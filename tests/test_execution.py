@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from clray.claims import RunsElsewhere, take
 from clray.cli import app
-from clray.errors import DataError
+from clray.cluster.launch import run_here
+from clray.errors import DataError, Diverged, StateError
 from clray.execution import Execution, Task, describe_failure
 from clray.planning import plan
-from clray.results import Record, Store, checkpoint_bytes
+from clray.results import Record, Store, read_state, write_state
 from clray.spec import Selection, load_sweep
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
@@ -40,6 +46,18 @@ def task(tiny: Path, store: Store, variant: str, *changes: str, seed: int = 0) -
     sweep = load_sweep(tiny, Selection(only=(variant,), seeds=(seed,), set=changes))
     [planned] = plan({"tiny": sweep}, store).trials
     return planned.task(checkpoint_seconds=1e9)
+
+
+def keep(store: Store, id: str, state: dict[str, Any]) -> None:
+    """Put a state among a trial's checkpoints."""
+    store.write_checkpoint(id, lambda file: write_state(id, state, file))
+
+
+def newest_state(store: Store, id: str) -> dict[str, Any]:
+    for kept in store.checkpoints(id):
+        assert kept.content is not None
+        return read_state(id, kept.content)
+    raise AssertionError("no checkpoint")
 
 
 def digest(execution: Execution) -> str:
@@ -224,7 +242,7 @@ class TestTornCheckpoints:
             {"training": {"position": 3, "evaluated": False, "randomness": {}, "method": {}}, "seconds": 0.0},
             {},
         ):
-            store.write_checkpoint(todo.id, checkpoint_bytes(todo.id, state))
+            keep(store, todo.id, state)
             execution = Execution(todo, store)
             assert execution.resumed == pytest.approx(50 / 90)
             newest = Path(store.path("checkpoints", f"{todo.id}.ckpt"))
@@ -237,6 +255,312 @@ class TestTornCheckpoints:
         Path(store.path("checkpoints", f"{todo.id}.ckpt")).replace(store.path("checkpoints", f"{other.id}.ckpt"))
         execution = Execution(other, store)
         assert execution.resumed == 0
+
+    def test_the_one_that_was_of_use_outlives_the_next_save(self, tiny, store):
+        """A newest one of no use is not what is kept beside the next: else a death over that would leave none."""
+        todo = self.interrupted(tiny, store)
+        keep(store, todo.id, {"training": {}})
+        previous = Path(store.path("checkpoints", f"{todo.id}.ckpt.previous"))
+        of_use = previous.read_bytes()
+        execution = Execution(todo, store)
+        assert execution.resumed == pytest.approx(50 / 90)
+        part_of_the_way(execution, 60)
+        execution.save()
+        assert previous.read_bytes() == of_use
+        assert newest_state(store, todo.id)["training"]["position"] == 60
+
+    def test_what_is_passed_over_is_told(self, tiny, store):
+        todo = self.interrupted(tiny, store)
+        newest = Path(store.path("checkpoints", f"{todo.id}.ckpt"))
+        newest.write_bytes(newest.read_bytes()[:-100])
+        expected = f"{newest}: passed over: it is torn"
+        command = ["run", str(tiny), "--variant", "er", "--seed", "0", "--results", store.uri]
+        said = CliRunner().invoke(app, command, catch_exceptions=False).output
+        assert f"{expected}\n" in said
+        assert "from 22%" in said
+        [*_, last] = store.read(todo.id).provenance["executions"]
+        assert last["passed_over"] == [expected]
+
+    def test_a_launch_tells_it_too(self, tiny, store):
+        todo = self.interrupted(tiny, store)
+        Path(store.path("claims", f"{todo.id}.json")).unlink()  # who began it has let it go
+        for file in Path(store.path("checkpoints")).iterdir():
+            file.write_bytes(b"torn")
+        trials = plan({"tiny": load_sweep(tiny, Selection(only=("er",), seeds=(0,)))}, store)
+        out = io.StringIO()
+        run_here(trials, store, Console(file=out, width=200))
+        for name in (".ckpt", ".ckpt.previous"):
+            place = store.path("checkpoints", f"{todo.id}{name}")
+            assert out.getvalue().count(f"er seed 0 ({todo.id}): {place}: passed over: it is torn\n") == 1
+
+
+NONSENSE = (None, "x", b"x", [], {}, [None], {"": None}, float("nan"), -1, 10**400, True)
+
+
+def places(state: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in state.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from places(value, (*above, key))
+
+
+def mutated(state: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    key, *rest = place
+    return {**state, key: mutated(state[key], tuple(rest), value) if rest else value}
+
+
+TASKS = """\
+version: 1
+paper: tag
+title: Two tasks of seconds
+track: vision
+benchmark:
+  {name: rotated-mnist, tasks: 3, degrees: 30, heads: multi, train_per_task: 60, test_per_task: 50, source: embedded}
+model: {name: mlp, hidden: [20, 20]}
+seeds: [0]
+variants:
+  naive: {method: naive, lr: 0.1}
+  er: {method: er_reservoir, lr: 0.1, memories_per_class: 1}
+  agem: {method: agem, lr: 0.1, memories_per_class: 1}
+  tag: {method: naive, optimizer: tag-adam, lr: 0.005, b: 5}
+"""
+
+
+class TestForeignCheckpoints:
+    """Any key of a checkpoint with a value of another type: the trial goes on from it, or from another, or begins."""
+
+    def begun(self, todo: Task, store: Store, points: tuple[int, ...]) -> dict[str, Any]:
+        """A trial with two checkpoints. Returns the state of the newest."""
+        execution = Execution(todo, store)
+        for examples in points:
+            part_of_the_way(execution, examples)
+            execution.save()
+        return newest_state(store, todo.id)
+
+    def spoil(self, store: Store, id: str, state: dict[str, Any]) -> None:
+        """Put a state in place of the newest checkpoint."""
+        store.write_checkpoint(id, lambda file: write_state(id, state, file), replace=True)
+
+    def test_of_the_checkpoint_s_own(self, tiny, store, uninterrupted):
+        todo, expected = task(tiny, store, "er"), uninterrupted("er")
+        state = self.begun(todo, store, (20, 50))
+        kept = shutil.copytree(store.path(), f"{store.path()}.kept")
+        for key in state:
+            for value in NONSENSE:
+                shutil.rmtree(store.path())
+                shutil.copytree(kept, store.path())
+                self.spoil(store, todo.id, {**state, key: value})
+                execution = Execution(todo, store)
+                fine = key in ("executions", "gpu_memory") and value in ([], {}) and type(value) is type(state[key])
+                fine = fine or (key == "measurements" and value == [])
+                assert (execution.resumed > 0.5) == bool(fine), (key, value)
+                assert bool(execution.passed_over) != bool(fine)
+                if key != "measurements" or not fine:
+                    assert to_the_end(execution) == expected, (key, value)
+                    json.dumps(store.read(todo.id).provenance, allow_nan=False)
+
+    @pytest.mark.parametrize("variant", ["er", "gem", "mer", "ewc", "er5"])
+    def test_of_a_stream_s(self, tiny, store, uninterrupted, variant):
+        todo, expected = task(tiny, store, variant), uninterrupted(variant)
+        self.spoil_each(
+            todo, store, self.begun(todo, store, (20, 50)), lambda: to_the_end(Execution(todo, store)), expected
+        )
+
+    @pytest.mark.parametrize("variant", ["naive", "er", "agem", "tag"])
+    def test_of_a_trial_s_that_learns_task_by_task(self, store, tmp_path, variant):
+        file = tmp_path / "tasks.yaml"
+        file.write_text(TASKS)
+        todo = task(file, store, variant)
+
+        def end() -> Any:
+            execution = Execution(todo, store)
+            while not execution.done:
+                execution.step()
+            return execution.measurements
+
+        expected = end()
+        Path(store.path("records", f"{todo.id}.parquet")).unlink()
+        execution = Execution(todo, store)
+        for _ in range(2):
+            execution.step()
+            execution.save()
+        self.spoil_each(todo, store, newest_state(store, todo.id), end, expected)
+
+    def spoil_each(
+        self, todo: Task, store: Store, state: dict[str, Any], end: Callable[[], Any], expected: Any
+    ) -> None:
+        """Put values of other types at every key of the training's state, and the state in both checkpoints."""
+        turn = random.Random(0)
+        for place in places(state["training"], ("training",)):
+            at = state
+            for key in place:
+                at = at[key]
+            values = [v for v in NONSENSE if not isinstance(v, (int, float)) and not isinstance(v, type(at))]
+            value = turn.choice(values if at is not None else ["x"])
+            Path(store.path("records", f"{todo.id}.parquet")).unlink(missing_ok=True)
+            for _ in range(2):
+                keep(store, todo.id, mutated(state, place, value))
+            assert end() == expected, (place, value)
+
+
+class TestStates:
+    """What a method keeps is read back when it is written, not only when it is needed."""
+
+    def with_state(self, execution: Execution, **more: Any) -> None:
+        method: Any = execution._training.method  # type: ignore[attr-defined]
+        own = method.state_dict
+        method.state_dict = lambda: {**own(), **more}
+
+    def test_numpy_numbers_are_read_back_as_what_they_are(self, tiny, store, uninterrupted, monkeypatch):
+        todo = task(tiny, store, "er")
+        execution = Execution(todo, store)
+        part_of_the_way(execution, 20)
+        self.with_state(execution, scale=np.float32(0.1), seen=[np.int64(3)], on=np.bool_(True))
+        execution.save()
+        method = newest_state(store, todo.id)["training"]["method"]
+        assert [type(method["scale"]), type(method["seen"][0]), type(method["on"])] == [np.float32, np.int64, np.bool_]
+        again = Execution(todo, store)
+        assert again.resumed == pytest.approx(20 / 90)
+        assert to_the_end(again) == uninterrupted("er")
+
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            (
+                np.datetime64("2020-01-01"),
+                r"state\.training\.method\.odd: a NumPy datetime64",
+            ),
+            (Path("a"), "a method's state may hold numbers, texts, NumPy arrays, tensors"),
+        ],
+    )
+    def test_what_cannot_be_read_back_is_refused_when_it_is_written(self, tiny, store, value, reason):
+        execution = Execution(dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0), store)
+        self.with_state(execution, odd=value)
+        with pytest.raises(StateError, match=reason):
+            execution.step()
+        assert store.checkpointed() == store.claimed() == set()
+        assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == []
+
+
+def diverging(execution: Execution, after: int) -> None:
+    """Let a trial diverge at its so manieth step."""
+    advance, left = execution._training.advance, [after]
+
+    def diverge() -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Diverged(3512, 3, "weights")
+        return advance()
+
+    execution._training.advance = diverge  # type: ignore[method-assign]
+
+
+class TestDiverged:
+    WHERE: ClassVar = {"step": 3512, "task": 3, "what": "weights"}
+
+    def diverged(self, tiny: Path, store: Store) -> Execution:
+        execution = Execution(dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0), store)
+        diverging(execution, 3)
+        while not execution.done:
+            execution.step()
+        return execution
+
+    def test_it_ends_with_a_record_of_what_was_measured_before(self, tiny, store):
+        execution = self.diverged(tiny, store)
+        record = store.read(execution.task.id)
+        assert record.status == "diverged"
+        assert record.provenance["diverged"] == execution.diverged == self.WHERE
+        assert {m.step for m in record.measurements} == {0, 30}
+        assert record.metrics == execution.metrics == {}, "of some of the tasks there is no published metric"
+        assert execution.ending["diverged"] == self.WHERE
+        assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == [f"{record.id}.parquet"]
+
+    def test_it_is_over(self, tiny, store, monkeypatch):
+        todo = self.diverged(tiny, store).task
+        monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built again"))
+        again = Execution(todo, store)
+        assert again.done
+        assert again.diverged == self.WHERE
+        [planned] = plan({"tiny": load_sweep(tiny, Selection(only=("er",), seeds=(0,)))}, store).trials
+        assert (planned.state, planned.diverged) == ("finished", True)
+        assert Execution(dataclasses.replace(todo, rerun=True), store).done
+
+    def test_until_other_code_runs_it_again(self, tiny, store, uninterrupted):
+        todo = self.diverged(tiny, store).task
+        record = store.read(todo.id)
+        store.write(dataclasses.replace(record, provenance={**record.provenance, "code": "another"}))
+        assert to_the_end(Execution(dataclasses.replace(todo, rerun=True), store)) == uninterrupted("er")
+        assert store.read(todo.id).status == "finished"
+        assert len(store.superseded(todo.id)) == 2
+
+    def test_every_command_says_so(self, tiny, store, monkeypatch):
+        id = self.diverged(tiny, store).task.id
+        words = "diverged in task 4 after 3,512 examples: weights not finite"
+        at = ["--results", store.uri]
+        one = [str(tiny), "--variant", "er", "--seed", "0", *at]
+
+        def said(*command: str) -> str:
+            done = CliRunner().invoke(app, list(command), catch_exceptions=False)
+            assert done.exit_code == 0
+            return done.output
+
+        assert words in said("run", *one)
+        assert json.loads(said("run", *one, "--json"))["diverged"] == self.WHERE
+        assert "1 of the finished trials diverged" in said("plan", str(tiny), "--only", "er", *at)
+        assert "1 finished trials (1 of them diverged)" in said("status", *at)
+        assert '"status": "diverged"' in said("show", id, *at)
+
+    def test_a_launch_says_so_and_does_not_fail(self, tiny, store, monkeypatch):
+        begin = Execution._begin
+
+        def begin_and_diverge(execution: Execution) -> None:
+            begin(execution)
+            diverging(execution, 2)
+
+        monkeypatch.setattr(Execution, "_begin", begin_and_diverge)
+        trials = plan({"tiny": load_sweep(tiny, Selection(only=("er",)))}, store)
+        out = io.StringIO()
+        outcome = run_here(trials, store, Console(file=out, width=200))
+        assert (len(outcome.finished), outcome.failed) == (2, {})
+        assert "er seed 1: diverged in task 4 after 3,512 examples: weights not finite" in out.getvalue()
+
+
+class TestArtifacts:
+    """What a trial leaves beside its record comes after it, and is never a reason to lose it."""
+
+    def finish(self, tiny: Path, store: Store, artifacts: Callable[[], dict[str, bytes]]) -> Any:
+        execution = Execution(task(tiny, store, "er"), store)
+        execution._training.artifacts = artifacts  # type: ignore[attr-defined]
+        to_the_end(execution)
+        assert store.claimed() == set()
+        return store.read(execution.task.id)
+
+    def test_the_record_is_there_when_they_are_made(self, tiny, store):
+        def artifacts() -> dict[str, bytes]:
+            [id] = store.finished()
+            assert store.claimed() == {id}, "nobody takes the trial for over who waits for it"
+            return {"x.json": b"1", "y.json": b"2"}
+
+        record = self.finish(tiny, store, artifacts)
+        assert store.artifacts(record.id) == ["x.json", "y.json"]
+        assert store.read_artifact(record.id, "y.json") == b"2"
+        assert "missing_artifacts" not in record.provenance
+
+    def test_one_that_cannot_be_made_is_noted(self, tiny, store):
+        def artifacts() -> dict[str, bytes]:
+            raise ValueError("Out of range float values are not JSON compliant")
+
+        record = self.finish(tiny, store, artifacts)
+        assert record.status == "finished"
+        assert record.provenance["missing_artifacts"] == {
+            "all": "ValueError: Out of range float values are not JSON compliant"
+        }
+
+    def test_one_that_cannot_be_written_is_noted_and_the_others_are_there(self, tiny, store):
+        (Path(store.path()) / "artifacts").mkdir(parents=True)
+        record = self.finish(tiny, store, lambda: {"sub/x": b"1", "y": b"2"} | {"z" * 300: b"3"})
+        assert store.artifacts(record.id) == ["y"]
+        assert "cannot be written" in record.provenance["missing_artifacts"]["z" * 300]
 
 
 class TestFinished:
@@ -310,10 +634,10 @@ class TestOnTheWay:
     def test_checkpoints_are_as_far_apart_as_declared(self, tiny, store):
         often = Execution(dataclasses.replace(task(tiny, store, "er"), checkpoint_seconds=0.0), store)
         often.step()
-        assert store.has_checkpoint(often.task.id)
+        assert store.checkpointed() == {often.task.id}
         seldom = Execution(task(tiny, store, "mer"), store)
         seldom.step()
-        assert not store.has_checkpoint(seldom.task.id)
+        assert seldom.task.id not in store.checkpointed()
 
     @pytest.mark.parametrize(
         ("least", "a_save", "saved_at"),
@@ -381,7 +705,7 @@ class TestClaim:
         execution.step()
         execution.stop()
         assert store.claimed() == set()
-        assert store.has_checkpoint(todo.id)
+        assert store.checkpointed() == {todo.id}
         again = Execution(todo, store)
         monkeypatch.setattr(again._training, "advance", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -429,9 +753,61 @@ class TestClaim:
         with pytest.raises(RunsElsewhere):
             execution.step()
         execution.stop()
-        assert not store.has_checkpoint(todo.id), "nor does it write over what the other has saved"
+        assert store.checkpointed() == set(), "nor does it write over what the other has saved"
         assert store.claimed() == {todo.id}
         to_the_end(other)
+
+    def test_who_lost_it_in_the_middle_of_a_step_does_not_save(self, tiny, store, monkeypatch):
+        """Its heartbeat has not told it yet."""
+        todo = dataclasses.replace(task(tiny, store, "er"), launch="first", checkpoint_seconds=0.0)
+        execution = Execution(todo, store)
+        advance = execution._training.advance
+
+        def slow() -> Any:
+            if not store.finished():
+                to_the_end(Execution(todo, store))
+            hold = take(store, todo.id, "a third one")
+            held.append(hold)
+            return advance()
+
+        held: list[Any] = []
+        monkeypatch.setattr(execution._training, "advance", slow)
+        with pytest.raises(RunsElsewhere):
+            execution.step()
+        execution.stop()
+        held[0].release()
+        assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == [f"{todo.id}.parquet"]
+
+    def test_what_was_left_of_a_finished_trial_goes_when_somebody_finds_it(self, tiny, store):
+        todo = task(tiny, store, "er")
+        late = Execution(todo, store)
+        part_of_the_way(late, 40)
+        late.save()
+        kept = shutil.copytree(store.path(), f"{store.path()}.kept")
+        to_the_end(late)
+        for looks in (lambda: task(tiny, store, "er"), lambda: take(store, todo.id, "another")):
+            shutil.copytree(Path(kept) / "running", store.path("running"), dirs_exist_ok=True)
+            shutil.copytree(Path(kept) / "checkpoints", store.path("checkpoints"), dirs_exist_ok=True)
+            store.write_failure(todo.id, {"error": "another launch lost it", "time": 0})
+            said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
+            assert "1 finished trials, 0 begun" in said
+            assert "another launch lost it" not in said
+            hold = looks()
+            task(tiny, store, "er")
+            left = (store.running(), store.checkpointed(), store.failed())
+            if isinstance(hold, Task):
+                assert left == (set(), set(), set())
+            else:
+                assert left == ({todo.id},) * 3, "somebody runs it again"
+                hold.release()
+
+    def test_what_other_code_has_begun_anew_is_not_left_over(self, tiny, store):
+        todo = task(tiny, store, "er")
+        to_the_end(Execution(todo, store))
+        record = store.read(todo.id)
+        store.write(dataclasses.replace(record, status="running", provenance={**record.provenance, "code": "newer"}))
+        task(tiny, store, "er")
+        assert store.running() == {todo.id}
 
     def test_executions_that_left_no_checkpoint_are_known_from_their_claims(self, tiny, store):
         todo = task(tiny, store, "er")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +34,18 @@ def test_it_holds_every_declaration_and_template(wheel: Path) -> None:
     assert "clray/analysis/templates/report.html.j2" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"clray"}, "no other name is taken"
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
+
+
+def test_a_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t"]
+    subprocess.run([*build, "sdist"], cwd=ROOT, check=True, capture_output=True, text=True)
+    (packed,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    subprocess.run([*build, "wheel"], cwd=folder, check=True, capture_output=True, text=True)
+    (again,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_its_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
@@ -70,3 +85,16 @@ def test_files_of_a_user_hide_nothing_of_clray(wheel: Path, tmp_path: Path) -> N
         assert run.returncode == 0, run.stdout + run.stderr
         assert list((tmp_path / "mine" / "results" / "reports").glob("*.html"))
         shutil.rmtree(tmp_path / "mine" / "results")
+
+
+def test_it_says_what_it_is_and_what_it_may_be_used_for(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+    said = email.message_from_bytes(archive.read(name))
+    assert said["License-Expression"] == "Apache-2.0"
+    license_text = archive.read(name.replace("METADATA", "licenses/LICENSE")).decode()
+    assert license_text == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["license"], cited["version"]) == ("Apache-2.0", said["Version"])
+    assert f"## {said['Version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "Operating System :: POSIX :: Linux" in said.get_all("Classifier")

@@ -139,3 +139,73 @@ def test_each_sweep_of_a_launch_reads_its_own_data(store, monkeypatch):
         "stable_sgd/experiment_2_cifar100": "cifar100",
     }
     assert {tuple(trial.metrics) for trial in planned} == {("ACC", "F")}
+
+
+def test_checkpoints_are_neither_read_nor_looked_at_one_by_one(tiny, store, monkeypatch):
+    first = look(tiny, store, "er").trials[0]
+    begun = Execution(first.task(), store)
+    begun.step()
+    begun.save()
+    read: list[str] = []
+    real = Store._read
+    monkeypatch.setattr(Store, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
+    monkeypatch.setattr(Store, "_read", lambda store, relative: read.append(relative) or real(store, relative))
+    assert [t.state for t in look(tiny, store, "er").trials] == ["half-done", "to do"]
+    assert read == [f"running/{first.id}.parquet"]
+
+
+def test_a_torn_checkpoint_is_one_until_the_trial_is_taken_up(tiny, store):
+    first = look(tiny, store, "er").trials[0]
+    begun = Execution(first.task(), store)
+    begun.step()
+    begun.save()
+    Path(store.path("checkpoints", f"{first.id}.ckpt")).write_bytes(b"torn")
+    assert look(tiny, store, "er").trials[0].state == "half-done"
+    finish(first, store)
+    assert look(tiny, store, "er").trials[0].state == "finished"
+
+
+def test_a_record_with_nonsense_is_reported_and_run_again(tiny, store):
+    """Taken for finished it would never be mended."""
+    import dataclasses
+
+    planned = look(tiny, store, "online").trials[0]
+    finish(planned, store)
+    good = store.read(planned.id)
+    for spoilt in (
+        dataclasses.replace(good, measurements=[]),
+        dataclasses.replace(good, measurements=[m._replace(value=float("nan")) for m in good.measurements]),
+        dataclasses.replace(good, provenance={**good.provenance, "seconds": "long"}),
+        dataclasses.replace(good, provenance={**good.provenance, "gpu_memory": None}),
+        dataclasses.replace(good, data={"fingerprint": 3}),
+        dataclasses.replace(good, sweep=None),
+    ):
+        store.write(spoilt)
+        found = look(tiny, store, "online")
+        assert found.trials[0].state == "to do"
+        assert [p.path for p in found.problems] == [store.path("records", f"{planned.id}.parquet")]
+        finish(found.trials[0], store)
+        assert store.read(planned.id).measurements == good.measurements
+
+
+def test_a_store_that_may_not_be_written_is_planned_all_the_same(tiny, store, monkeypatch):
+    planned = look(tiny, store, "online").trials[0]
+    finish(planned, store)
+    store.write_failure(planned.id, {"error": "of another launch"})
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(store, "_fs", ReadOnly(store._fs, refuse))
+    assert look(tiny, store, "online").trials[0].state == "finished"
+
+
+class ReadOnly:
+    """A file system that refuses to be changed."""
+
+    def __init__(self, files: object, refuse: object) -> None:
+        self._files, self._refuse = files, refuse
+
+    def __getattr__(self, name: str) -> object:
+        changes = name.startswith(("delete", "move", "copy", "create", "open_output"))
+        return self._refuse if changes else getattr(self._files, name)

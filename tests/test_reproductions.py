@@ -59,8 +59,9 @@ class TestEveryFile:
             assert not any(sweep.comparable for sweep in sweeps.values())
 
     def test_every_claim_has_a_margin_with_a_reason(self, name):
-        for _, metric, _ in claims(name):
-            assert len(FILES[name].margins[metric].reason) > 20
+        for _, metric, claim in claims(name):
+            if claim.spread is not None or metric in FILES[name].margins:
+                assert len(FILES[name].margins[metric].reason) > 20
 
     def test_no_claim_stands_outside_the_columns(self, name):
         for table, row in rows(name):
@@ -93,27 +94,44 @@ class TestMer:
             if {"RA", "LA", "BTI"} <= set(row.claims):
                 ra, la, bti = (row.claims[m].mean for m in ("RA", "LA", "BTI"))
                 # published means are rounded one by one, so the last digit may be off by up to three
+                if "as printed, RA − LA is −10.96" in row.note:
+                    assert (ra, la, bti) == (73.46, 84.42, -9.96), "the one row of the paper that does not add up"
+                    continue
                 assert ra - la == pytest.approx(bti, abs=0.03), row.label
                 checked += 1
         assert checked >= 4
 
     def test_means_are_of_five_runs_printed_with_three_decimals(self, name):
         for row, metric, claim in claims(name):
-            assert round(100 * claim.mean) % 2 == 0, (row.label, metric)
+            if claim.source.startswith(("Table 1", "Table 2", "Table 3")):
+                assert round(100 * claim.mean) % 2 == 0, (row.label, metric)
 
     def test_independent_networks_forget_nothing(self, name):
         for _, row in rows(name):
             if row.variant == "independent" and row.claims:
-                assert row.claims["RA"] == row.claims["LA"]
+                assert row.claims["RA"] == row.claims.get("LA", row.claims["RA"])
                 assert "BTI" not in row.claims
 
-    def test_what_nobody_has_read_is_no_target(self, name):
-        for _, row in rows(name):
-            if row.variant.startswith(("er-", "er5-", "mer6-", "mer7-")):
-                assert not row.claims
+    def test_the_paper_prints_ra_alone_for_replay_and_variants(self, name):
+        found = [claim for row, _, claim in claims(name) if row.variant.startswith(("er-", "er5-", "mer6-", "mer7-"))]
+        assert found
+        assert all(claim.source.startswith("Table 6") for claim in found)
 
-    def test_nothing_claims_to_have_been_read_in_the_paper(self, name):
-        assert {claim.known for *_, claim in claims(name)} == {"recalled"}
+    def test_every_number_was_read_in_the_paper(self, name):
+        assert {claim.known for *_, claim in claims(name)} == {"paper"}
+        assert {source.known for source in FILES[name].sources.values()} == {"paper"}
+
+    def test_the_authors_own_re_runs_stand_beside_their_ra(self, name):
+        for _, row in rows(name):
+            if row.variant == "task_input":
+                assert not row.also  # it is in none of Tables 7 to 9
+                continue
+            assert {source: set(found) for source, found in row.also.items()} == {
+                "other machines": {"RA"},
+                "25 other seeds": {"RA"},
+            }
+            for found in row.also.values():
+                assert found["RA"].mean == pytest.approx(row.claims["RA"].mean, abs=6), row.label
 
     def test_the_margin_cannot_turn_the_order_of_gem_and_mer(self, name):
         for table in FILES[name].tables:
@@ -124,7 +142,7 @@ class TestMer:
                     assert gap / 2 >= FILES[name].margins["RA"].points - 0.011
 
 
-def test_the_first_table_of_rotations_as_recalled():
+def test_the_first_table_of_rotations_as_it_is_printed():
     table = FILES["mer_rotations"].tables[0]
     last = FILES["mer_rotations"].claim(table, table.rows[-1], "RA")
     assert last is not None

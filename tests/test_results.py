@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import builtins
 import errno
+import io
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from clray import results
-from clray.errors import CheckpointError, StoreError
+from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
 from clray.metrics import Measurement
-from clray.results import Problem, Record, Store, checkpoint_bytes, checkpoint_state
+from clray.results import Problem, Record, Store, check_state, read_state, write_state
 from clray.spec import Trial
 
+A, B = "a" * 16, "b" * 16
+PROVENANCE = {
+    "code": "c" * 16, "git": {"commit": "d" * 40, "uncommitted_changes": False}, "machine": {"host": "here"},
+    "seconds": 1.5, "progress": 1.0, "saved": 1.7e9, "gpu_memory": {"reserved": 1, "allocated": 1, "total": 2**34},
+    "executions": [{"launch": "l", "host": "here", "pid": 7, "began": 1.7e9, "from": 0.0}],
+}  # fmt: skip
 DATA = {"name": "mnist", "source": "embedded", "fingerprint": "f" * 16}
 
 
@@ -44,6 +53,25 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "results")
 
 
+def save(store: Store, id: str, content: bytes, **options: Any) -> None:
+    store.write_checkpoint(id, lambda file: file.write(content), **options)
+
+
+def kept(store: Store, id: str) -> list[bytes | None]:
+    """The contents of a trial's checkpoints, the newest first; None for a torn one."""
+    return [found.content and found.content.read() for found in store.checkpoints(id)]
+
+
+def state_bytes(id: str, state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    write_state(id, state, buffer)
+    return buffer.getvalue()
+
+
+def state_of(id: str, content: bytes) -> dict[str, Any]:
+    return read_state(id, io.BytesIO(content))
+
+
 def files(store: Store) -> list[str]:
     root = Path(store.path())
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
@@ -58,7 +86,7 @@ class TestRecords:
         assert store.read(written.id).measurements[4].value == 0.1 + 0.2
 
     def test_one_without_measurements_too(self, store):
-        written = record(measurements=[])
+        written = record(measurements=[], status="diverged")
         store.write(written)
         assert store.read(written.id) == written
 
@@ -90,8 +118,8 @@ class TestRecords:
     def test_running_records_lie_apart_and_go_when_the_trial_is_finished(self, store):
         written = record()
         store.write(record(status="running", measurements=written.measurements[:2]))
-        store.write_checkpoint(written.id, b"first")
-        store.write_checkpoint(written.id, b"second")
+        save(store, written.id, b"first")
+        save(store, written.id, b"second")
         store.write_failure(written.id, {"error": "died"})
         assert store.running() == {written.id}
         assert store.finished() == set()
@@ -212,7 +240,7 @@ class TestAtomicity:
                 patch.setattr(results.os, "replace", die)
                 patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
                 with pytest.raises(Killed):
-                    store.write(record()) if folder == "records" else store.write_checkpoint(record().id, b"x")
+                    store.write(record()) if folder == "records" else save(store, record().id, b"x")
                 with pytest.raises(Killed):
                     store.write(record(seed=1))
         assert len(files(store)) == 4
@@ -235,66 +263,216 @@ class TestAtomicity:
         assert "cannot be written" in str(caught.value)
 
 
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def dies_at(call: int) -> Any:
+    """``os.replace`` of a process that dies when it calls it for the so manieth time."""
+    real, left = os.replace, [call]
+
+    def replace(source: str, target: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        real(source, target)
+
+    return replace
+
+
 class TestCheckpoints:
     def test_the_newest_comes_first_then_the_one_before(self, store):
         for content in (b"one", b"two", b"three"):
-            store.write_checkpoint("a", content)
-        assert next(store.checkpoints("a")) == b"three"
-        assert store.has_checkpoint("a")
-        assert not store.has_checkpoint("b")
+            save(store, A, content)
+        assert kept(store, A) == [b"three", b"two"]
+        assert store.checkpointed() == {A}
 
-    def test_a_torn_one_falls_back_to_the_one_before(self, store):
+    @pytest.mark.parametrize("cut", [slice(0, -1), slice(0, 10), slice(0, 0), slice(1, None)])
+    def test_a_torn_one_is_said_to_be_and_the_one_before_is_there(self, store, cut):
         for content in (b"one" * 100, b"two" * 100):
-            store.write_checkpoint("a", content)
-        path = Path(store.path("checkpoints", "a.ckpt"))
-        whole = path.read_bytes()
-        for torn in (whole[:-1], whole[:10], b"", whole[:-1] + b"x", b"x" + whole[1:]):
-            path.write_bytes(torn)
-            assert list(store.checkpoints("a")) == [b"one" * 100]
+            save(store, A, content)
+        path = Path(store.path("checkpoints", f"{A}.ckpt"))
+        path.write_bytes(path.read_bytes()[cut])
+        assert kept(store, A) == [None, b"one" * 100]
         path.unlink()
-        assert list(store.checkpoints("a")) == [b"one" * 100]
+        assert kept(store, A) == [b"one" * 100]
+        assert store.checkpointed() == {A}
 
-    def test_both_torn_is_none(self, store):
+    @pytest.mark.parametrize("again", [False, True], ids=["by this process", "by another"])
+    def test_a_torn_newest_never_replaces_the_intact_one_before(self, store, again, monkeypatch):
+        """Its writer's disk tore it, the trial was taken up from the one before, and dies over its next checkpoint."""
         for content in (b"one", b"two"):
-            store.write_checkpoint("a", content)
-        for name in ("a.ckpt", "a.ckpt.previous"):
-            Path(store.path("checkpoints", name)).write_bytes(b"torn")
-        assert not store.has_checkpoint("a")
+            save(store, A, content)
+        path = Path(store.path("checkpoints", f"{A}.ckpt"))
+        path.write_bytes(path.read_bytes()[:-1])
+        store = Store(store.uri) if again else store
+        assert kept(store, A) == [None, b"one"]
+        with monkeypatch.context() as patch:
+            patch.setattr(results.os, "replace", dies_at(1))
+            with pytest.raises(Killed):
+                save(store, A, b"three")
+        assert kept(store, A) == [None, b"one"]
+        save(store, A, b"three")
+        assert kept(store, A) == [b"three", b"one"]
 
-    def test_a_torn_newest_never_replaces_the_intact_one_before(self, store):
-        """A process that died over its checkpoint, a restart from the one before, and its next checkpoint."""
+    @pytest.mark.parametrize("at", [1, 2])
+    def test_a_process_that_dies_between_the_steps_leaves_an_intact_one(self, store, at, monkeypatch):
         for content in (b"one", b"two"):
-            store.write_checkpoint("a", content)
-        Path(store.path("checkpoints", "a.ckpt")).write_bytes(b"torn")
-        store.write_checkpoint("a", b"three")
-        assert next(store.checkpoints("a")) == b"three"
+            save(store, A, content)
+        with monkeypatch.context() as patch:
+            patch.setattr(results.os, "replace", dies_at(at))
+            patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
+            with pytest.raises(Killed):
+                save(store, A, b"three")
+        assert kept(store, A) == [[b"two", b"one"], [b"two"]][at - 1]
+        assert store.checkpointed() == {A}
+        assert len(files(store)) == 3 - (at == 2)
+        save(Store(store.uri), A, b"three")
+        assert kept(store, A) == [b"three", b"two"]
+        assert len(files(store)) == 2, "what the dead left unfinished is gone"
+
+    def test_one_of_no_use_is_replaced_rather_than_kept(self, store):
+        for content in (b"good", b"of no use"):
+            save(store, A, content)
+        save(store, A, b"new", replace=True)
+        assert kept(store, A) == [b"new", b"good"]
+
+    def test_what_is_refused_changes_nothing(self, store):
+        for content in (b"one", b"two"):
+            save(store, A, content)
+
+        def refuse(file: Any) -> None:
+            assert file.read() == b"three"
+            raise StateError("no")
+
+        with pytest.raises(StateError):
+            save(store, A, b"three", check=refuse)
+        assert kept(store, A) == [b"two", b"one"]
+        assert len(files(store)) == 2
+
+    def test_a_disk_that_is_full_in_the_middle(self, store, monkeypatch):
+        """torch hides an error in the middle of a file behind one of its own."""
+        import torch
+
+        save(store, A, b"one")
+
+        class Full:
+            def __init__(self, file: Any) -> None:
+                self.file, self.left = file, 2**20
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.file, name)
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                self.file.close()
+
+            def write(self, piece: Any) -> int:
+                self.left -= len(piece)
+                if self.left < 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return self.file.write(piece)
+
+        real = builtins.open
+        monkeypatch.setattr(results, "open", lambda path, mode: Full(real(path, mode)), raising=False)
+        state = {"w": torch.zeros(2**20)}
+        with pytest.raises(StoreError, match=r"cannot be written: .*No space left"):
+            store.write_checkpoint(A, lambda file: write_state(A, state, file))
+        monkeypatch.undo()
+        assert kept(store, A) == [b"one"]
+        assert len(files(store)) == 1
+
+    def test_saving_takes_no_second_copy_of_a_large_state(self, store):
+        """Counted in bytes that Python's allocator gives out; a tensor's own memory is none of them."""
+        import tracemalloc
+
+        import torch
+
+        state = {"w": torch.arange(8 * 2**20, dtype=torch.float32)}
+        size = state["w"].nbytes
+
+        def write() -> None:
+            store.write_checkpoint(A, lambda file: write_state(A, state, file), check=lambda file: check_state(A, file))
+
+        write()
+        tracemalloc.start()
+        try:
+            write()
+            Store(store.uri).checkpointed()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert Path(store.path("checkpoints", f"{A}.ckpt")).stat().st_size > size
+        assert peak < size / 8
+        [newest, _] = [read_state(A, found.content)["w"].sum() for found in store.checkpoints(A)]
+        assert newest == state["w"].sum()
 
     def test_forgetting_one(self, store):
-        store.write_checkpoint("a", b"one")
-        store.write_checkpoint("a", b"two")
-        store.delete_checkpoint("a")
+        save(store, A, b"one")
+        save(store, A, b"two")
+        store.delete_checkpoint(A)
         assert files(store) == []
 
     def test_states_come_back(self):
         import torch
 
         state = {"x": [1, 2.5, "three", None, True], "w": torch.arange(3), "big": 2**100, "nested": {"a": [{}]}}
-        again = checkpoint_state("a", checkpoint_bytes("a", state))
+        again = state_of(A, state_bytes(A, state))
         assert (again.pop("w") == state.pop("w")).all()
         assert again == state
 
+    def test_the_attributes_of_a_state_of_torch_come_back(self):
+        import torch
+
+        state = torch.nn.BatchNorm1d(2).state_dict()
+        again = state_of(A, state_bytes(A, {"net": state}))["net"]
+        assert again._metadata == state._metadata
+        assert list(again) == list(state)
+
+    def test_numpy_numbers_and_arrays_come_back_as_what_they_were(self):
+        """With a Python number in place of a float32, a trial would go on with other bits."""
+        scalars = [np.float32(0.1), np.float64(0.1), np.float16(0.1), np.int64(-3), np.uint64(2**63), np.bool_(True)]
+        arrays = [np.arange(6, dtype=np.uint16).reshape(2, 3).T, np.array(2.5), np.zeros((0, 3), np.complex64)]
+        again = state_of(A, state_bytes(A, {"method": {"scalars": scalars, "arrays": tuple(arrays)}}))["method"]
+        for was, value in zip(scalars, again["scalars"], strict=True):
+            assert type(value) is type(was)
+            assert value == was
+        for was, value in zip(arrays, again["arrays"], strict=True):
+            assert (value.dtype, value.shape) == (was.dtype, was.shape)
+            assert (value == was).all()
+        assert again["scalars"][0] * 0.9 == np.float32(0.1) * 0.9
+        again["arrays"][0][0, 0] = 7
+
+    @pytest.mark.parametrize(
+        ("state", "place"),
+        [
+            ({"method": {"when": [np.datetime64("2020-01-01")]}}, "state.method.when.0: a NumPy datetime64"),
+            ({"method": {"names": np.array(["a", object()])}}, "state.method.names: a NumPy object"),
+            ({"method": {"by": {np.int64(3): 1}}}, r"state.method.by: its key .*3.* is a NumPy number"),
+        ],
+    )
+    def test_a_state_that_cannot_be_kept_is_refused_by_the_name_of_its_key(self, state, place):
+        with pytest.raises(StateError, match=place):
+            state_bytes(A, state)
+
+    def test_a_state_that_cannot_be_read_back_is_refused(self):
+        content = state_bytes(A, {"path": Path("a")})
+        with pytest.raises(StateError, match="cannot be read"):
+            check_state(A, io.BytesIO(content))
+
     def test_of_another_trial(self):
-        with pytest.raises(CheckpointError, match="this is a checkpoint of trial a, not of b"):
-            checkpoint_state("b", checkpoint_bytes("a", {}))
+        with pytest.raises(CheckpointError, match=f"this is a checkpoint of trial {A}, not of {B}"):
+            state_of(B, state_bytes(A, {}))
 
     @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
     def test_of_no_trial(self, content):
         with pytest.raises(CheckpointError, match="cannot be read"):
-            checkpoint_state("b", content)
+            state_of(B, content)
 
     @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
     def test_code_in_a_checkpoint_is_not_run(self, tmp_path):
-        import io
         import pickle
 
         import torch
@@ -304,23 +482,294 @@ class TestCheckpoints:
                 return os.mkdir, (str(tmp_path / "ran"),)
 
         buffer = io.BytesIO()
-        torch.save({"id": "a", "state": Evil()}, buffer)
+        torch.save({"id": A, "state": Evil()}, buffer)
         for content in (buffer.getvalue(), pickle.dumps(Evil())):
             with pytest.raises(CheckpointError):
-                checkpoint_state("a", content)
+                state_of(A, content)
         assert not (tmp_path / "ran").exists()
+
+
+class TestForeignRecords:
+    """Whatever a record says: it is a record of clray's or a problem, never an error."""
+
+    NONSENSE = (None, float("nan"), -1, 200_000, "x" * 200_000, True, [], {}, [[]], {"": None}, 10**400, 1e308)
+
+    def look(self, store: Store, **metadata: Any) -> Record | Problem:
+        written = record(provenance=PROVENANCE)
+        path = Path(store.write(written))
+        table = pq.read_table(path)
+        content = {**json.loads(table.schema.metadata[b"clray"]), **metadata}
+        pq.write_table(table.replace_schema_metadata({b"clray": json.dumps(content).encode()}), path)
+        found = store.read(written.id)
+        assert store.records()[0] == ([found] if isinstance(found, Record) else [])
+        return found
+
+    @pytest.mark.parametrize("value", NONSENSE, ids=lambda value: repr(value)[:12])
+    def test_another_value_at_any_key(self, store, value):
+        whole = {"provenance": PROVENANCE, "data": DATA, "trial": record().trial.model_dump(mode="json")}
+        for key in ("format", "id", "status", "sweep", "variant", *whole):
+            found = self.look(store, **{key: value})
+            harmless = (
+                isinstance(value, str) if key in ("sweep", "variant")
+                else (key == "format" and value is True) or (key == "provenance" and isinstance(value, dict))
+            )  # fmt: skip
+            assert isinstance(found, Problem) or harmless, key
+        for group, content in whole.items():
+            for key in content:
+                found = self.look(store, **{group: {**content, key: value}})
+                if isinstance(found, Record):
+                    self.show(found)
+                    assert group == "provenance" or isinstance(value, str) or content[key] == value, (group, key)
+        strict = ("git", "machine", "executions", "gpu_memory")
+        for key in strict:
+            found = self.look(store, provenance={**PROVENANCE, key: value})
+            empty = value in ([], {}) and type(value) is type(PROVENANCE[key])
+            assert isinstance(found, Problem) or empty or (key in ("git", "machine") and value == {"": None}), key
+
+    def show(self, found: Record) -> None:
+        """What those do with a record who only show it."""
+        from clray.gpu import words
+
+        facts = found.provenance
+        assert f"{facts.get('seconds', 0.0):.0f} {100 * facts.get('progress', 0):.0f}"
+        assert str(facts.get("git", {}).get("commit", ""))[:10] + facts.get("machine", {}).get("host", "") is not None
+        if facts.get("gpu_memory"):
+            assert words(facts["gpu_memory"])
+        for execution in facts.get("executions", []):
+            assert execution.get("host", "") is not None
+
+    @pytest.mark.parametrize(
+        ("column", "values"),
+        [
+            ("value", [0.1, 0.2, 0.9, 0.3, float("nan"), 0.8]),
+            ("value", [0.1, 0.2, 0.9, 0.3, 87.5, 0.8]),
+            ("value", [0.1, 0.2, 0.9, 0.3, -0.5, 0.8]),
+            ("value", [0.1, 0.2, 0.9, 0.3, None, 0.8]),
+            ("value", ["a"] * 6),
+            ("trained_tasks", [0, 0, 1, 1, 2, 200_000]),
+            ("trained_tasks", [0, 0, 1, 1, 2, 1]),
+            ("eval_task", [0, 1, 0, 1, 0, 200_000]),
+            ("eval_task", [0, 1, 0, 1, 0, -1]),
+            ("eval_task", [0, 1, 0, 1, 0, 0]),
+            ("step", [0, 0, 5, 5, -10, 10]),
+            ("step", [0, 0, 5, 5, None, 10]),
+            ("step", [0.5] * 6),
+            ("metric", ["accuracy"] * 5 + [None]),
+            ("metric", [1] * 6),
+            ("metric", ["loss"] * 6),
+        ],
+    )
+    def test_numbers_that_no_trial_measures(self, store, column, values):
+        path = Path(store.write(record()))
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, pa.array(values)), path)
+        for measurements in (True, False):
+            [problem] = store.records(measurements=measurements)[1]
+            assert problem.path == str(path)
+
+    def test_a_loss_that_is_not_finite_is_a_measurement(self, store):
+        loss = Measurement(10, 2, 1, "train_loss", float("inf"))
+        store.write(record(measurements=[*record().measurements, loss]))
+        assert store.read(record().id).measurements[-1] == loss
+
+    def test_one_of_another_declaration(self, store):
+        trial = {**record().trial.model_dump(mode="json"), "seed": 7}
+        assert "its id is not that of its declaration and data" in self.look(store, trial=trial).reason
+
+    def test_one_that_no_reader_would_take_is_not_written_by_a_trial(self):
+        with pytest.raises(StateError, match="an accuracy of it is no number from 0 to 1"):
+            record(measurements=[*record().measurements[:-1], Measurement(10, 2, 1, "accuracy", float("nan"))]).check()
+        record().check()
+
+    def test_without_measurements_the_rest_is_there(self, store):
+        store.write(record())
+        assert store.records(measurements=False) == ([record(measurements=[])], [])
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
+    def test_one_that_may_not_be_read_hides_no_other(self, store):
+        store.write(record())
+        Path(store.write(record(1))).chmod(0)
+        found, [problem] = store.records()
+        assert [one.trial.seed for one in found] == [0]
+        assert "Permission denied" in problem.reason
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
+    def test_a_folder_that_may_not_be_listed(self, store):
+        folder = Path(store.write(record())).parent
+        folder.chmod(0)
+        try:
+            with pytest.raises(StoreError, match="records: cannot be listed: "):
+                store.records()
+        finally:
+            folder.chmod(0o700)
+
+
+class TestSuperseded:
+    def test_the_record_of_other_code_is_kept(self, store):
+        old = record(provenance={"code": "0123456789abcdef"})
+        store.write(old)
+        assert store.superseded(old.id) == []
+        store.write(record())
+        store.write(record())
+        [kept_at] = store.superseded(old.id)
+        assert kept_at == store.path("superseded", f"{old.id}.0123456789abcdef.parquet")
+        assert Record.from_table(pq.read_table(kept_at), old.id) == old
+        assert store.read(old.id) == record()
+        assert store.records()[0] == [record()], "it counts no more"
+
+    def test_whatever_its_code_is_called(self, store):
+        store.write(record(provenance={"code": "../../x"}))
+        store.write(record())
+        [kept_at] = store.superseded(record().id)
+        assert Path(kept_at).parent == Path(store.path("superseded"))
+
+    def test_a_torn_one_is_not(self, store):
+        Path(store.write(record(provenance={"code": "old"}))).write_bytes(b"torn")
+        store.write(record())
+        assert store.superseded(record().id) == []
+
+
+class CountingStore(fs.FileSystemHandler):
+    """An object store as pyarrow sees one, in a folder: no renaming, and a count of what is asked of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
+        self.asked: list[tuple[str, str]] = []
+
+    def get_type_name(self) -> str:
+        return "counting"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def _ask(self, what: str, path: str) -> Any:
+        self.asked.append((what, path))
+        return self.files
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        return [self._ask("look", path).get_file_info(path) for path in paths]
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> Any:
+        return self._ask("list", selector.base_dir).get_file_info(selector)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._ask("make folder", path).create_dir(path, recursive=recursive)
+
+    def delete_file(self, path: str) -> None:
+        self._ask("delete", path).delete_file(path)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        self._ask("copy", src).copy_file(src, dest)
+
+    def move(self, src: str, dest: str) -> None:
+        self._ask("move", src).move(src, dest)
+
+    def open_input_stream(self, path: str) -> Any:
+        return pa.PythonFile(self._ask("get", path).open_input_stream(path), mode="r")
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        self.files.create_dir(path.rpartition("/")[0], recursive=True)
+        return pa.PythonFile(self._ask("put", path).open_output_stream(path), mode="w")
+
+    def delete_dir(self, path: str) -> None:
+        raise NotImplementedError
+
+    delete_dir_contents = delete_root_dir_contents = open_append_stream = open_input_file = delete_dir
+
+
+class TestObjectStore:
+    @pytest.fixture
+    def handler(self, tmp_path) -> CountingStore:
+        return CountingStore(tmp_path)
+
+    @pytest.fixture
+    def bucket(self, handler) -> Store:
+        store = Store("/")
+        store._fs, store._root, store._local, store._objects = fs.PyFileSystem(handler), "bucket", False, True
+        return store
+
+    def test_what_is_written_comes_back(self, bucket):
+        bucket.write(record(status="running"))
+        bucket.write(record())
+        assert bucket.records() == ([record()], [])
+        assert bucket.running() == set()
+
+    def test_a_small_file_is_one_request(self, bucket, handler):
+        bucket.write(record(status="running"))
+        assert handler.asked == [("put", f"bucket/running/{record().id}.parquet")]
+
+    def test_a_checkpoint_is_put_and_the_one_before_copied_by_the_store(self, bucket, handler):
+        save(bucket, A, b"one")
+        save(bucket, A, b"two")
+        handler.asked.clear()
+        save(bucket, A, b"three")
+        assert [what for what, _ in handler.asked if what not in ("look", "list")] == ["copy", "put"]
+        assert kept(bucket, A) == [b"three", b"two"]
+
+    def test_one_that_another_process_tore_is_no_one_before(self, bucket, tmp_path):
+        for content in (b"one", b"two"):
+            save(bucket, A, content)
+        newest = tmp_path / "bucket" / "checkpoints" / f"{A}.ckpt"
+        newest.write_bytes(newest.read_bytes()[:-1])
+        save(bucket, A, b"three")
+        assert kept(bucket, A) == [b"three", b"one"]
+
+    def test_who_asks_which_trials_have_one_reads_none(self, bucket, handler):
+        save(bucket, A, b"one")
+        handler.asked.clear()
+        assert bucket.checkpointed() == {A}
+        assert handler.asked == [("list", "bucket/checkpoints")]
+
+    def test_a_heartbeat_is_a_look_and_a_put(self, bucket, handler):
+        from clray.claims import take
+
+        hold = take(bucket, A)
+        handler.asked.clear()
+        hold.renew()
+        hold.release()
+        claim = f"bucket/claims/{A}.json"
+        assert handler.asked[:2] == [("get", claim), ("put", claim)]
+
+    def test_the_clock_of_the_store_is_asked_once(self, bucket, handler):
+        first = bucket.clock()
+        handler.asked.clear()
+        assert bucket.clock() >= first
+        assert handler.asked == []
+
+
+@pytest.mark.parametrize("id", ["", "a", "../../x", "A" * 16, f"{A}/..", f"{A}\n", "x" * 5000])
+def test_only_an_id_is_taken_for_one(store, id):
+    for ask in (
+        store.read, store.checkpoints, store.artifacts, store.failure, store.read_claim, store.delete_checkpoint,
+        lambda id: store.read_artifact(id, "x"), lambda id: save(store, id, b""),
+    ):  # fmt: skip
+        with pytest.raises(DeclarationError, match="not the id of a trial"):
+            list(ask(id) or [])
+    assert files(store) == []
 
 
 class TestFailures:
     def test_they_come_back(self, store):
-        store.write_failure("a", {"error": "it died", "host": "here"})
-        assert store.failure("a") == {"error": "it died", "host": "here"}
-        assert store.failure("b") is None
+        store.write_failure(A, {"error": "it died", "host": "here"})
+        assert store.failure(A) == {"error": "it died", "host": "here"}
+        assert store.failure(B) is None
 
     def test_a_torn_one_is_still_a_failure(self, store):
-        store.write_failure("a", {"error": "it died"})
-        Path(store.path("failures", "a.json")).write_text('{"err')
-        assert "torn" in store.failure("a")["error"]
+        store.write_failure(A, {"error": "it died"})
+        Path(store.path("failures", f"{A}.json")).write_text('{"err')
+        assert "torn" in store.failure(A)["error"]
+
+    @pytest.mark.parametrize("content", ["null", "[]", '{"error": 3}', '{"time": "x"}', '{"time": 1e400}', "[" * 10**5])
+    def test_one_that_clray_has_not_written_is_one_too(self, store, content):
+        store.write_failure(A, {})
+        assert store.failure(A) == {"error": "it does not say why"}
+        Path(store.path("failures", f"{A}.json")).write_text(content)
+        assert store.failure(A)["error"].startswith(store.path("failures", f"{A}.json"))
+        assert len(store.failure(A)["error"]) < 1000
 
 
 def test_a_store_may_be_copied(store, tmp_path):

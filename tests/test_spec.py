@@ -120,6 +120,172 @@ class TestWrongSweeps:
             assert words in text
         assert caught.value.exit_code == 2
 
+    @pytest.mark.parametrize(
+        ("change", "at", "key", "said"),
+        [
+            # Sections of a variant that are no sections, and names that are no names.
+            (("lr: 0.01}", "lr: 0.01, benchmark: five}"), "plain:", "variants.plain.benchmark", ["expected settings"]),
+            (("lr: 0.01}", "lr: 0.01, resources: lots}"), "plain:", "variants.plain.resources", ["such as {cpu: 1}"]),
+            (("lr: 0.01}", "lr: 0.01, resources: ~}"), "plain:", "variants.plain.resources", ["it is None"]),
+            (("lr: 0.01}", "lr: 0.01, model: [1]}"), "plain:", "variants.plain.model", ["it is [1]"]),
+            (("method: online", "method: [a]"), "plain:", "variants.plain.method", ["expected the name of a method"]),
+            (("method: online", "method: {}"), "plain:", "variants.plain.method", ["it is {}"]),
+            (("name: mlp", "name: [mlp]"), "model:", "model.name", ["expected a name (it is ['mlp'])"]),
+            (("name: mnist-rotations", "name: {a: 1}"), "  name:", "benchmark.name", ["expected a name"]),
+            (("lr: 0.01}", "lr: 0.01, model: {name: 5}}"), "plain:", "variants.plain.model.name", ["it is 5"]),
+            (("lr: 0.01}", "lr: 0.01, benchmark: {tasks: x}}"), "plain:", "variants.plain.benchmark.tasks", ["'x'"]),
+            (("quick:", "grid: {benchmark: [1]}\nquick:"), "grid:", "grid.benchmark", ["expected settings", "it is 1"]),
+            (("quick:", "grid: {model.hidden: [[0]]}\nquick:"), "grid:", "grid.model.hidden",
+             ["greater than or equal to 1"]),
+            (("quick:", "grid: {method: [[a]]}\nquick:"), "plain:", "variants.plain.method", ["it is ['a']"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, fast]}}"), "plain:", "variants.plain.grid.lr", ["valid number", "'fast'"]),
+            # Keys that are no texts.
+            (("  plain:", "  no:"), "no:", "", ["the key 'no' is read as yes or no", 'put it in quotes: "no"']),
+            (("  plain:", "  on:"), "  on:", "", ['put it in quotes: "on"']),
+            (("  plain:", "  1:"), "  1:", "", ['put it in quotes: "1"']),
+            (("  plain:", "  ? [a]\n  :"), "? [a]", "", ["a list stands where a key is expected"]),
+            (("lr: 0.01}", "lr: 0.01, grid: {1: [2]}}"), "plain:", "", ["the key '1' is read as a whole number"]),
+            # Numbers outside sense.
+            (("lr: 0.01}", "lr: .inf}"), "plain:", "", ["'.inf' is not a finite number"]),
+            (("lr: 0.01}", "lr: 1e400}"), "plain:", "", ["'1e400' is not a finite number"]),
+            (("lr: 0.01}", "lr: inf}"), "plain:", "variants.plain.lr", ["(it is 'inf')"]),
+            (("lr: 0.01}", "lr: 'nan'}"), "plain:", "variants.plain.lr", ["(it is 'nan')"]),
+            (("lr: 0.01}", "lr: true}"), "plain:", "variants.plain.lr", ["expected a number (it is True)"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, true]}}"), "plain:", "variants.plain.grid.lr", ["expected a number"]),
+            (("version: 1", "version: true"), "version:", "version", ["expected a number (it is True)"]),
+            (("version: 1", f"version: {10**30}"), "version:", "version", ["at most 64 bits"]),
+            (("seeds: [0, 1]", "seeds: [0, yes]"), "seeds:", "seeds.1", ["expected a number"]),
+            (("seeds: [0, 1]", f"seeds: [0, {2**32}]"), "seeds:", "seeds.1", ["less than 4294967296"]),
+            (("seeds: [0, 1]", f"seeds: [{10**30}]"), "seeds:", "seeds.0", ["less than 4294967296"]),
+            (("cpu: 1", "cpu: .inf"), "resources:", "", ["not a finite number"]),
+            (("cpu: 1", "cpu: inf"), "resources:", "resources.cpu", ["finite number"]),
+            (("cpu: 1", "cpu: true"), "resources:", "resources.cpu", ["expected a number (it is True)"]),
+            (("cpu: 1", "cpu: 1e300"), "resources:", "resources.cpu", ["less than or equal to 10000"]),
+            (("cpu: 1", "gpu: 1e-9"), "resources:", "resources", ["gpu", "steps of 0.0001"]),
+            (("lr: 0.01}", "lr: 0.01, resources: {gpu: 1.5}}"), "plain:", "variants.plain.resources",
+             ["whole number of GPUs"]),
+            (("lr: 0.01}", "lr: 0.01, resources: {cpu: inf}}"), "plain:", "variants.plain.resources.cpu",
+             ["finite number"]),
+            # What refers to nothing.
+            (("paper: mer", "paper: mre"), "paper:", "paper",
+             ["'mre' is not in papers.yaml; did you mean 'mer'?", "leave the key out"]),
+            # What is empty or twice.
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: []"), "task_orders", "task_orders", ["at least 1"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\nmetrics: [RA, RA]"), "metrics", "metrics",
+             ["a metric stands twice: RA"]),
+            (("quick:", "grid: {lr: [0.1, 0.1]}\nquick:"), "grid:", "grid.lr", ["a value stands twice: 0.1"]),
+            (("quick:", "grid: {lr: [1, 1.0]}\nquick:"), "grid:", "grid.lr", ["a value stands twice"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, 0.1]}}"), "plain:", "variants.plain.grid.lr", ["a value stands twice"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, '0.1']}}"), "plain:", "variants.plain.grid.lr",
+             ["two values have one name, '0.1'"]),
+            (("lr: 0.01}", "grid: {model: [{hidden: [3]}], model.hidden: [[4], [5]]}}"), "plain:",
+             "variants.plain.grid.model.hidden", ["the axis 'model' sets it already"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [[2, 1, 0], [2, 1, 0]]"), "task_orders", "task_orders.1",
+             ["the same order as number 1"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [identity, [0, 1, 2]]"), "task_orders", "task_orders.1",
+             ["the same order as number 1"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [identity, identity]"), "task_orders", "task_orders.1",
+             ["the same order as number 1"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 7}"), "task_orders", "task_orders.random",
+             ["3 tasks have no more than 6 different orders"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [[true, 0, 2]]"), "task_orders", "task_orders.0.0",
+             ["expected a number"]),
+            # Too much.
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 3000000}"), "task_orders", "task_orders.random",
+             ["less than or equal to 100000"]),
+            (("seeds: [0, 1]", f"seeds: {list(range(20_000))}\ntask_orders: [identity, [2, 1, 0]]"), None, "",
+             ["this sweep stands for 120,000 trials: 3 variants",
+              "× 2 task orders × 20,000 seeds; allowed: at most 100,000"]),
+            (("quick:", f"grid: {{a: {list(range(300))}, b: {list(range(300))}}}\nquick:"), None, "",
+             ["540,000 trials: 270,000 variants and points of their grids"]),
+            (("lr: 0.01}", f"lr: {'9' * 5000}}}"), "plain:", "", ["is not a whole number"]),
+            (("quick:", f"grid: {{{'.'.join('a' * 50)}: [1]}}\nquick:"), "grid:", "grid",
+             ["an axis has at most 40 keys"]),
+            # Names.
+            (("  plain:", f"  {'a' * 1000}:"), "aaa", "variants.aaa", ["1,000 characters, more than 200, in the name"]),
+            (("  plain:", '  "a\\nb":'), "nb", "variants",
+             ["the character '\\n' is not allowed in the name of a variant"]),
+            (("  plain:", '  "a\\0b":'), "0b", "", ["the control character U+0000"]),
+            (("  plain:", '  "":'), '"":', "variants", ["no letters"]),
+            (("  plain:", "  a/b:"), "a/b:", "variants.a/b", ["the character '/' is not allowed"]),
+            (("  plain:", "  plain@lr=0.1:"), "@lr", "variants.plain@lr=0.1",
+             ["'@' is not allowed, which makes the names of grid"]),
+            (("lr: 0.01}", f"grid: {{lr: [0.1, {'a' * 1200}]}}}}"), "plain:", "variants.plain.grid",
+             ["more than 1,000 characters"]),
+            (("title: a", f"title: {'a' * 501}"), "title:", "title", ["at most 500"]),
+            # The quick form, whether it is asked for or not.
+            (("only: [plain]", "only: plain"), "only:", "quick.only", ["expected a list of variants", "it is 'plain'"]),
+            (("only: [plain]", "only: []"), "only:", "quick.only", ["expected a list of variants"]),
+            (("only: [plain]", "only: ~"), "only:", "quick.only", ["expected a list of variants"]),
+            (("seeds: [7]", "sedes: [7]"), "sedes", "quick.sedes", ["did you mean 'seeds'?"]),
+            (("seeds: [7]", "seeds: [7, 7]"), "seeds: [7", "quick.seeds", ["stands twice: 7"]),
+            (("seeds: [7]", "seeds: [x]"), "seeds: [x", "quick.seeds.0", ["valid integer"]),
+        ],
+        ids=lambda value: value[1][:40] if isinstance(value, tuple) else None,
+    )  # fmt: skip
+    def test_nonsense_is_one_error_with_its_place(self, file, change, at, key, said):
+        path = file(("paper: mer", "paper: mer\ntitle: a"), change)
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(path)
+        text = str(caught.value)
+        assert text.startswith(f"{path}:{line_of(path, at)}: {key}" if at else f"{path}: "), text
+        assert all(words in text for words in said), text
+        assert text.count("\n") == 0 or "task_orders" in text
+        assert len(text) < 3000
+
+    def test_orders_where_a_track_has_none(self, tmp_path):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(
+            "version: 1\ntrack: episodes\nbenchmark: {name: mutual_exclusivity}\nseeds: [0]\n"
+            "variants: {a: {method: meta_seq2seq}}\ntask_orders: [[0, 1]]\n"
+        )
+        with pytest.raises(DeclarationError, match=r"sweep.yaml:6: task_orders: .*no (tasks|order of tasks)"):
+            load_sweep(path)
+
+    def test_what_a_flag_changed_is_named_by_the_flag(self, file):
+        for flags, said in (
+            (
+                Selection(set=("variants.plain.lr=fast",)),
+                "--set variants.plain.lr=fast: variants.plain.lr: Input should be",
+            ),
+            (
+                Selection(set=("variants.plain={method: online, lr: -1}",)),
+                "lr: -1}: variants.plain.lr: Input should be",
+            ),
+            (Selection(set=("seeds=[1, 1]",)), "--set seeds=[1, 1]: seeds: a seed stands twice: 1"),
+            (Selection(seeds=(1, 1)), "--seeds 1,1: seeds: a seed stands twice: 1"),
+            (Selection(seeds=(2**32,)), "--seeds 4294967296: seeds.0: Input should be less than"),
+            (Selection(set=("benchmark.tasks=x",)), "--set benchmark.tasks=x: benchmark.tasks: Input should be"),
+            (Selection(set=("grid.lr=[1, 1]",)), "--set grid.lr=[1, 1]: grid.lr: a value stands twice"),
+            (Selection(set=("grid={benchmark: [1]}",)), "[1]}: grid.benchmark: expected settings"),
+            (Selection(set=("task_orders={random: 7}",)), "7}: task_orders.random: 3 tasks have no more than 6"),
+            (Selection(set=("seeds=[1]", "seeds=[2, 2]")), "--set seeds=[2, 2]: seeds"),
+            (Selection(quick=True, only=("nosuch",)), "--only nosuch: no such variant"),
+        ):
+            with pytest.raises(DeclarationError) as caught:
+                load_sweep(file(), flags)
+            assert said in str(caught.value), str(caught.value)
+
+    def test_a_quick_form_that_keeps_what_is_not_there(self, file):
+        path = file(("only: [plain]", "only: [plane]"))
+        with pytest.raises(
+            DeclarationError, match=rf"yaml:{line_of(path, 'only:')}: quick.only: 'plane': no such variant"
+        ):
+            load_sweep(path, Selection(quick=True))
+
+    def test_a_sweep_of_no_paper(self, file):
+        sweep = load_sweep(file(("paper: mer\n", "")))
+        assert sweep.paper == ""
+        assert [c.trial.declaration for c in sweep.cells] == [c.trial.declaration for c in load_sweep(file()).cells]
+
+    @pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b", "~nobody/x", "/", ".", "nosuch/", "\x1b[31m"])
+    def test_a_name_that_is_no_file(self, name):
+        for load in (load_sweep, load_reproduction):
+            with pytest.raises(DeclarationError) as caught:
+                load(name)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 3000
+
     def test_all_mistakes_of_the_frame_at_once(self, file):
         path = file(("version: 1", "version: one"), ("cpu: 1", "cpu: -1"))
         with pytest.raises(DeclarationError) as caught:
@@ -176,6 +342,16 @@ class TestSelections:
             ("benchmrk.tasks=3", "did you mean 'benchmark'?"),
             ("variants.plane.lr=3", "did you mean 'plain'?"),
             ("seeds=[1", "not valid YAML"),
+            ("model={no: 1}", "--set model={no: 1}: the key 'no' is read as yes or no"),
+            ("variants.plain.lr=.inf", "--set variants.plain.lr=.inf: '.inf' is not a finite number"),
+            ("variants.plain.lr=inf", "--set variants.plain.lr=inf: variants.plain.lr: "),
+            ("variants.plain.lr=true", "--set variants.plain.lr=true: variants.plain.lr: expected a number"),
+            ("title=" + "[" * 3000, "more than 40 times"),
+            ("title=&a [*a]", "*a stands inside of what it names"),
+            ("benchmark." + "a." * 3000 + "b=1", "3002 keys; allowed: at most 40"),
+            ("quick.seeds=[1]", "set the key itself"),
+            ("benchmark=5", "--set benchmark=5: benchmark: Input should be a valid dictionary"),
+            ("variants=5", "--set variants=5: variants: "),
             ("version.x=1", "'version' holds no keys"),
             ("benchmark.tasks=many", "valid integer"),
             ("benchmark.colour=red", "colour"),
@@ -271,6 +447,17 @@ class TestExpansion:
         sweep = load_sweep(changed, Selection(set=("variants.plain.grid.lr=[0.3]",)))
         found = {c.variant for c in sweep.cells}
         assert found == {"plain@lr=0.3", "replay", "gem@lr=0.2", "gem@lr=0.1"}
+
+    def test_random_orders_differ_from_each_other(self, file):
+        for seed in range(5):
+            text = f"seeds: [0]\ntask_orders: {{random: 6, seed: {seed}}}"
+            orders = [tuple(c.trial.task_order) for c in load_sweep(file(("seeds: [0, 1]", text))).cells]
+            assert len(set(orders)) == 6
+
+    def test_random_orders_are_drawn_as_ever(self, file):
+        """Trials' ids hang on these: an order is drawn again only where it was drawn before."""
+        rng = np.random.default_rng(np.random.SeedSequence(3))
+        assert spec.RandomOrders(random=5, seed=3).draw(8) == [rng.permutation(8).tolist() for _ in range(5)]
 
     def test_random_orders_are_permutations_from_their_seed(self, file):
         def orders(seed: int) -> list[list[int]]:
@@ -453,6 +640,11 @@ class TestReproductions:
             (("points: 1.0", "points: 0"), "margins:", "greater than 0"),
             (("title: A test", "titel: A test"), None, "did you mean 'title'"),
             (("label: EWC, ", ""), "variant: ewc", "missing"),
+            (("paper: mer", "paper: nosuch"), "paper:", "'nosuch' is not in papers.yaml; allowed: mer"),
+            (("sweep: mer/rotations", "sweep: mer/rotation"), "sweep:", "did you mean 'mer/rotations'"),
+            (("sweep: mer/rotations", "sweep: /"), "sweep:", "it is a folder"),
+            (("runs: 5", "runs: true"), "runs:", "expected a number (it is True)"),
+            (("mean: 58.82", "mean: .inf"), "label: Online", "not a finite number"),
         ],
     )
     def test_wrong_ones_name_the_place(self, tmp_path, change, at, said):

@@ -10,29 +10,36 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import re
+import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from clray import gpu
 from clray.claims import Onlooker, RunsElsewhere
 from clray.cluster.interrupt import Interrupt
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError, StoreError
 from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure, made_by_this_code
-from clray.gpu import share_words
+from clray.output import redacted
 from clray.planning import Plan, Planned
 from clray.results import Problem, Record, Store
 
 RETRIES = 3
 """Times that Tune starts a pack again after its process died."""
+ROUNDS = 10
+"""Times that a trial whose process died is handed to Tune, as long as it comes farther each time."""
 LOOK_SECONDS = 2.0
 """Between looks at the trials that other launches run."""
+_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
+"""How text that is not clray's own is printed."""
 
 
 @dataclass
@@ -63,8 +70,9 @@ class Options:
         gpu: a share of a GPU for each trial in place of the declared one.
         rerun_stale: also run trials whose records other code made.
         checkpoint_seconds: least time between checkpoints of a trial; 0 is one at every stop.
-        cpus: logical CPUs of an embedded Ray; by default the machine's.
+        cpus: logical CPUs of an embedded Ray; by default the cores that this process was given.
         gpus: logical GPUs of an embedded Ray; by default the machine's.
+        require_gpu: a trial that asks for a GPU and would run on the CPU is an error.
     """
 
     address: str | None = None
@@ -73,11 +81,20 @@ class Options:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     cpus: float | None = None
     gpus: float | None = None
+    require_gpu: bool = False
 
 
 def run_here(plan: Plan, store: Store, console: Console, options: Options = Options()) -> Outcome:
-    """Run what is left one after the other in this process, without Ray."""
+    """Run what is left one after the other in this process, without Ray.
+
+    Raises:
+        ClusterError: a trial would have to have a GPU: there is none for it here.
+    """
     trials = plan.left(options.rerun_stale)
+    if any(_wants_gpu(planned, options) for planned in trials):
+        _on_the_cpu("--local runs every trial on the CPU", options, console)
+        if here := (gpu.names() or gpu.device_files()):
+            console.print(f"A GPU is here and not used ({', '.join(here)}): without --local it would be.", **_PLAIN)
     with Progress(trials, len(plan.trials) - len(trials), 1, console) as progress, Interrupt() as interrupt:
         todo = [_place(planned, options, gpus=False) for planned in trials]
         launch = Launch(store, progress, interrupt, todo)
@@ -102,22 +119,29 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
     trials = plan.left(options.rerun_stale)
     if not trials:
         return Outcome()
-    from clray.cluster.session import machines, session, watched, workers_as_started
+    from clray.cluster.session import machines, may_grow, session, watched, workers_as_started
 
-    with session(options.address, options.cpus, options.gpus) as ray, workers_as_started(options.address):
+    def say(line: str) -> None:
+        console.print(line, **_PLAIN)
+
+    with session(options.address, options.cpus, options.gpus, say) as ray, workers_as_started(options.address):
         offers = machines(ray, options.address)
         gpus = any(offer.get("GPU") for offer in offers)
+        if any(_wants_gpu(planned, options) for planned in trials):
+            gpus = gpus or (options.require_gpu and may_grow(ray, options.address))
+            _check_gpus(gpus, options, console)
         todo = [_place(planned, options, gpus) for planned in trials]
         for resources in {tuple(p.resources.items()): p.resources for p in todo}.values():
-            _check_room(resources, offers)
-        if not gpus and any(_wants_gpu(planned, options) for planned in trials):
-            console.print("No GPU here: trials that ask for a share of one run on the CPU.")
+            if (fault := _no_room(resources, offers)) and not may_grow(ray, options.address):
+                raise ClusterError(f"{fault}; see 'resources' in the sweep file, or --gpu")
+            if fault:
+                say(f"{fault}: waiting for the cluster's autoscaler to start one")
         with (
             Progress(trials, len(plan.trials) - len(trials), _at_once(todo, offers), console) as progress,
-            watched(ray, options.address, store.uri, progress.close),
+            watched(ray, options.address, redacted(store.uri), progress.close),
             Interrupt() as interrupt,
         ):
-            launch = Launch(store, progress, interrupt, todo)
+            launch = Launch(store, progress, interrupt, todo, options.require_gpu)
             with _stopped_at_once(launch):
                 while todo:
                     _run_all(launch, todo)
@@ -135,16 +159,27 @@ class Launch:
         larger: id to the share of a GPU that it is to be run with once more.
     """
 
-    def __init__(self, store: Store, progress: Progress, interrupt: Interrupt, placed: Sequence[_Placed]) -> None:
-        self.id, self.outcome = uuid.uuid4().hex, Outcome()
+    def __init__(
+        self,
+        store: Store,
+        progress: Progress,
+        interrupt: Interrupt,
+        placed: Sequence[_Placed],
+        require_gpu: bool = False,
+    ) -> None:
+        self.id, self.outcome, self.require_gpu = uuid.uuid4().hex, Outcome(), require_gpu
+        self._remarks: set[str] = set()
         self.store, self.progress, self.interrupt = store, progress, interrupt
         self.elsewhere: dict[str, str] = {}
         self.larger: dict[str, float] = {}
+        self.dead_claims: dict[str, str] = {}
+        """The names of claims that were watched until they were dead, by the ids of their trials."""
         self.placed = {p.task.id: p for p in placed}
 
     def task(self, placed: _Placed) -> Task:
         """A trial as it is handed out in the name of this launch."""
-        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0))
+        dead = self.dead_claims.get(placed.task.id, "")
+        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0), dead_claim=dead)
 
     def stopping(self) -> bool:
         if self.interrupt.requested and not self.outcome.interrupted:
@@ -171,17 +206,26 @@ class Launch:
             self.outcome.failed[id] = how["error"]
         self.progress.ended(id, how)
 
+    def remark(self, sentence: str) -> None:
+        """Print what a worker tells about its machine, once."""
+        if sentence not in self._remarks:
+            self._remarks.add(sentence)
+            self.progress.say(sentence)
+
     def _enlarge(self, id: str, share: float) -> None:
         """Once more, with fewer neighbours on its GPU: whichever of them took the memory, there will be more of it."""
         self.larger[id] = min(1.0, 2 * share)
-        reason = f"ran out of GPU memory with {share_words(share)}: once more with {share_words(self.larger[id])}"
+        reason = (
+            f"ran out of GPU memory with {gpu.share_words(share)}: once more with {gpu.share_words(self.larger[id])}"
+        )
         self.outcome.retried[id] = reason
         self.progress.say(f"{self.placed[id].planned.name} {reason}")
 
     def fail(self, id: str, error: Exception) -> None:
         """Note a failure wherever one will look for it."""
         with contextlib.suppress(StoreError):  # it may be the reason of the failure
-            self.store.write_failure(id, describe_failure(error))
+            declaration = self.placed[id].task.declaration
+            self.store.write_failure(id, describe_failure(error) | {"declaration": declaration})
         self.ended(id, {"error": f"{type(error).__name__}: {error}"})
 
     def is_finished(self, task: Task) -> bool:
@@ -214,6 +258,7 @@ def _run_one(launch: Launch, placed: _Placed) -> None:
     task, progress = launch.task(placed), launch.progress
     try:
         execution = Execution(task, launch.store)
+        progress.told(task.id, execution.passed_over)
         while not execution.done and not launch.stopping():
             execution.step()
             progress.running(task.id, execution.progress, execution.resumed)
@@ -228,18 +273,35 @@ def _run_one(launch: Launch, placed: _Placed) -> None:
 
 
 def _run_all(launch: Launch, todo: Sequence[_Placed]) -> None:
-    """Run trials on Ray, with the second attempts that some of them get."""
+    """Run trials on Ray, with the further attempts that some of them get."""
+    reached: dict[str, float] = {}
     lost = _tune(launch, _packs(todo))
-    # A process that dies takes the rest of its pack along, whichever trial it was: each once more, alone.
-    alone = [[p] for p in todo if p.task.id in lost and p.pack > 1]
-    if alone and not launch.outcome.interrupted:
-        lost |= _tune(launch, alone)
+    for turn in range(1, ROUNDS):
+        # A process that dies takes the rest of its pack along, whichever trial it was: each once more, alone. And Tune
+        # counts the deaths of a pack's whole life: a trial that has come farther since the last one is not given up.
+        again = [p for p in todo if p.task.id in lost and (_came_farther(launch, p, reached) or turn == 1 < p.pack)]
+        if not again or launch.outcome.interrupted:
+            break
+        lost = {id: error for id, error in lost.items() if id not in {p.task.id for p in again}}
+        lost |= _tune(launch, [[p] for p in again])
     larger = [[p.with_gpu(launch.larger.pop(p.task.id))] for p in todo if p.task.id in launch.larger]
     if larger and not launch.outcome.interrupted:
         lost |= _tune(launch, larger)
     for id, reason in lost.items():
         if not (id in launch.outcome.finished or id in launch.outcome.elsewhere or id in launch.outcome.failed):
             launch.fail(id, reason)
+
+
+def _came_farther(launch: Launch, placed: _Placed, reached: dict[str, float]) -> bool:
+    """Whether the store has more of a trial than when it was lost before; ``reached`` keeps how much."""
+    id = placed.task.id
+    try:
+        record = launch.store.read(id, "running")
+    except StoreError:
+        return False
+    progress = record.provenance.get("progress", 0.0) if isinstance(record, Record) else 0.0
+    before, reached[id] = reached.get(id, 0.0), progress
+    return progress > before
 
 
 def _follow(launch: Launch) -> list[_Placed]:
@@ -252,6 +314,7 @@ def _follow(launch: Launch) -> list[_Placed]:
         if left:
             launch.progress.say(f"Taking over what they left: {launch.words(left)}")
             for id in left:
+                launch.dead_claims[id] = onlooker.last_seen(id)
                 del launch.elsewhere[id]
             return [launch.placed[id] for id in left]
         if launch.elsewhere:
@@ -279,8 +342,8 @@ def _goes_on(launch: Launch, id: str, onlooker: Onlooker) -> bool:
 def _ending(record: Any, owner: str) -> dict[str, Any]:
     """What is shown of a trial that another launch finished."""
     facts = {"metrics": record.metrics, "seconds": record.provenance.get("seconds", 0.0), "resumed": 0.0}
-    memory = record.provenance.get("gpu_memory")
-    return {**facts, "elsewhere": owner, **({"gpu_memory": memory} if memory else {})}
+    more = {key: value for key in ("gpu_memory", "diverged") if (value := record.provenance.get(key))}
+    return {**facts, "elsewhere": owner, **more}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -308,31 +371,56 @@ def _wants_gpu(planned: Planned, options: Options) -> float:
 
 def _place(planned: Planned, options: Options, gpus: bool) -> _Placed:
     asked = planned.cell.resources
-    gpu = _wants_gpu(planned, options) if gpus else 0.0
+    share = _wants_gpu(planned, options) if gpus else 0.0
     task = planned.task(
-        device="cuda" if gpu else "cpu",
+        device="cuda" if share else "cpu",
         checkpoint_seconds=options.checkpoint_seconds,
         rerun=planned.state == "stale",
     )
-    return _Placed(planned, task, {"CPU": asked.cpu, **({"GPU": gpu} if gpu else {})}, asked.pack, planned.seconds)
+    return _Placed(planned, task, {"CPU": asked.cpu, **({"GPU": share} if share else {})}, asked.pack, planned.seconds)
 
 
 def _fits(resources: dict[str, float], offer: dict[str, float]) -> bool:
     return all(offer.get(name, 0) >= amount for name, amount in resources.items())
 
 
-def _check_room(resources: dict[str, float], offers: Sequence[dict[str, float]]) -> None:
+def _no_room(resources: dict[str, float], offers: Sequence[dict[str, float]]) -> str:
+    """Why a trial cannot be placed; empty where a machine has room for it."""
     if any(_fits(resources, offer) for offer in offers):
-        return
+        return ""
 
     def words(offer: dict[str, float]) -> str:
         return " and ".join(f"{offer.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
 
     largest = max(offers, key=lambda offer: (offer.get("GPU", 0), offer.get("CPU", 0)), default={})
-    raise ClusterError(
-        f"no machine has room for a trial that asks for {words(resources)}: the largest has {words(largest)}; "
-        "see 'resources' in the sweep file, or --gpu"
-    )
+    return f"no machine has room for a trial that asks for {words(resources)}: the largest has {words(largest)}"
+
+
+def _check_gpus(offered: bool, options: Options, console: Console) -> None:
+    """Tell the user before the first trial that there is no GPU for those that ask for one, and why.
+
+    Raises:
+        ClusterError: each such trial has to have one.
+    """
+    from clray.cluster.session import embedded
+
+    here = embedded(options.address)
+    if not offered:
+        if not here:
+            reason = "no GPU here: no machine of the Ray cluster offers one"
+        elif found := gpu.device_files():
+            reason = f"a GPU is here and cannot be used ({', '.join(found)}): {gpu.why_unusable()}"
+        else:
+            reason = "no GPU here"
+        _on_the_cpu(reason, options, console)
+    elif here and options.require_gpu and not gpu.names():
+        _on_the_cpu(gpu.why_unusable(), options, console)  # else the workers say so of their machines
+
+
+def _on_the_cpu(reason: str, options: Options, console: Console) -> None:
+    if options.require_gpu:
+        raise ClusterError(f"--require-gpu: {reason}, and some of the trials ask for a share of a GPU")
+    console.print(f"{reason[0].upper()}{reason[1:]}. Trials that ask for a share of a GPU run on the CPU.", **_PLAIN)
 
 
 def _at_once(placed: Sequence[_Placed], offers: Sequence[dict[str, float]]) -> float:
@@ -366,28 +454,38 @@ def _tune(launch: Launch, packs: Sequence[list[_Placed]]) -> dict[str, Exception
     from clray.cluster.trainable import PackTrainable, StopWhen, Watcher
 
     store, outcome = launch.store, launch.outcome
-    watcher = Watcher(launch.ended, launch.progress.running)
+    watcher = Watcher(launch.ended, launch.progress.running, launch.progress.told, launch.remark)
     points = [
-        json.dumps({"tasks": [launch.task(p).to_dict() for p in pack], "resources": pack[0].resources})
+        json.dumps(
+            {
+                "tasks": [launch.task(p).to_dict() for p in pack],
+                "resources": pack[0].resources,
+                "require_gpu": launch.require_gpu,
+            }
+        )
         for pack in packs
     ]
-    with tempfile.TemporaryDirectory(prefix="clray-tune-") as scratch:
-        tuner = tune.Tuner(
-            PackTrainable,
-            param_space={"pack": tune.grid_search(points), "store": store.uri},
-            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda t: t.trial_id),
-            run_config=tune.RunConfig(
-                name="clray",
-                storage_path=scratch,  # Tune's own state: of no use to us after this launch
-                stop=StopWhen(launch.stopping),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the store
-                callbacks=[watcher],
-                verbose=0,
-            ),
+    with _scratch() as scratch:
+        run_config = tune.RunConfig(
+            name="clray",
+            storage_path=scratch,  # Tune's own state: of no use to us after this launch
+            stop=StopWhen(launch.stopping),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the store
+            callbacks=[watcher],
+            verbose=0,
         )
-        with _output_to(Path(scratch) / "driver.log"):
-            tuner.fit()
+        broken = None
+        with _silenced():
+            try:
+                tune.Tuner(
+                    PackTrainable,
+                    param_space={"pack": tune.grid_search(points), "store": store.uri},
+                    tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda t: t.trial_id),
+                    run_config=run_config,
+                ).fit()
+            except Exception as error:  # Tune's own, of a full temporary folder, say: the store knows what is done
+                broken = error
         errors = watcher.errors()
     lost: dict[str, Exception] = {}
     for id, task in ((p.task.id, p.task) for pack in packs for p in pack):
@@ -400,7 +498,7 @@ def _tune(launch: Launch, packs: Sequence[list[_Placed]]) -> dict[str, Exception
             outcome.finished.remove(id)
             lost[id] = _no_record(store, id)
         elif id in errors or not outcome.interrupted:
-            lost[id] = _reason(errors.get(id))
+            lost[id] = _reason(errors[id]) if id in errors else _given_up(broken)
     return lost
 
 
@@ -409,29 +507,91 @@ def _no_record(store: Store, id: str) -> StoreError:
     found = store.read(id)
     if isinstance(found, Problem):
         return StoreError(f"it was finished, and its record torn since: {found.path}: {found.reason}")
-    return StoreError(f"it was finished, but {store.uri} here has no record: do all machines share it?")
+    return StoreError(f"it was finished, but {redacted(store.uri)} here has no record: do all machines share it?")
 
 
-def _reason(error: Exception | None) -> ClusterError:
-    """Why Tune gave a pack up."""
-    from ray.exceptions import RayActorError
-
-    if error is None:
+def _given_up(broken: Exception | None) -> ClusterError:
+    """Why Tune ended without having run a trial."""
+    if broken is None:
         return ClusterError("Ray gave it up and did not say why")
+    reason = ClusterError(f"Ray Tune ended early: {type(broken).__name__}: {_first_line(str(broken))}")
+    reason.__cause__ = broken
+    return reason
+
+
+def _reason(error: Exception | str) -> ClusterError:
+    """Why Tune gave a pack up.
+
+    Args:
+        error: what it kept of the reason: an error, or the text of one.
+    """
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    if isinstance(error, str):
+        return _told(error)
     cause = getattr(error, "cause", None) or error
-    what = "its worker process died" if isinstance(cause, RayActorError) else f"{type(cause).__name__}:"
-    reason = ClusterError(f"{RETRIES + 1} attempts: {what} {next(iter(str(cause).strip().splitlines()), '')}".strip())
+    if isinstance(cause, OutOfMemoryError):
+        what = _MEMORY
+    elif isinstance(cause, RayActorError):
+        what = "its worker process died"
+    else:
+        what = f"{type(cause).__name__}:"
+    reason = ClusterError(f"{RETRIES + 1} attempts: {what} {_first_line(str(cause))}".strip())
     reason.__cause__ = error  # the traceback in the store tells the rest
     return reason
 
 
+_MEMORY = "the machine's memory ran out, and Ray ended its worker process:"
+_HEADING = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
+"""Begins each of a pack's failures in the text that Tune keeps of them."""
+
+
+def _told(text: str) -> ClusterError:
+    """Why Tune gave a pack up, where it kept a text alone: what Ray says of a worker, or a traceback."""
+    last = _HEADING.split(text)[-1].strip()
+    lines = [line for line in last.splitlines() if line.strip()] or ["Ray did not say why"]
+    if "low on memory" in last or "OutOfMemoryError" in last:
+        # The rest lists what else runs on the machine, command lines and all: that is nobody's business.
+        return ClusterError(f"{RETRIES + 1} attempts: {_MEMORY} {lines[0]}")
+    what = lines[0]
+    if what.startswith("Traceback"):
+        what = next((line for line in lines[1:] if not line.startswith(" ")), what)
+    reason = ClusterError(f"{RETRIES + 1} attempts: {what.strip()}")
+    reason.add_note(last)  # the traceback in the store tells it
+    return reason
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
+
+
 @contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Send what Tune prints, against its own settings, to a file: the screen belongs to the progress view."""
+def _scratch() -> Iterator[str]:
+    """A folder for what Tune writes of itself.
+
+    Raises:
+        ClusterError: there is no place for temporary files.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="clray-tune-")
+    except OSError as error:
+        raise ClusterError(
+            f"no folder for temporary files can be made ({error.strerror or error}): let TMPDIR name one that can be "
+            "written, or use --local"
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Within, what Tune prints against its own settings goes nowhere: the screen belongs to the progress view."""
     logger = logging.getLogger("ray")
     handlers = logger.handlers
-    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        logger.handlers = [logging.StreamHandler(file)]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        logger.handlers = [logging.NullHandler()]
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clray.gpu import words
+from clray.output import OutputLost, shown
 from clray.planning import Planned
 
 _COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
@@ -35,6 +37,7 @@ class Progress:
         self._begun: dict[str, float] = {}
         """How far a trial had come before this launch, of those that it took up."""
         self._ended: dict[str, dict[str, Any]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._elsewhere: set[str] = set()
         """What others run: no work of this launch."""
         self._workers = max(1.0, workers)
@@ -59,8 +62,9 @@ class Progress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print a line, above the bars where there are any."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        """Print a line, above the bars where there are any; one that cannot be written is lost, and nothing else."""
+        with contextlib.suppress(OSError, OutputLost):
+            self._console.print(Text(shown(line)), soft_wrap=True)
 
     def running(self, id: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
         """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
@@ -70,6 +74,13 @@ class Progress:
                 self._begun.setdefault(id, resumed)
             self._done[id] = progress
 
+    def told(self, id: str, lines: Sequence[str]) -> None:
+        """Print what is to be known about a trial, each sentence once, such as a checkpoint that was passed over."""
+        for line in lines:
+            if id in self._trials and (id, line) not in self._told:
+                self._told.add((id, line))
+                self.say(f"{self._trials[id].name} ({id}): {line}")
+
     def elsewhere(self, id: str) -> None:
         """Somebody else runs the trial."""
         if id in self._trials and id not in self._ended:
@@ -77,7 +88,9 @@ class Progress:
             self._begun.pop(id, None)
 
     def ended(self, id: str, how: dict[str, Any]) -> None:
-        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``."""
+        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``.
+
+        ``diverged`` says where one ended early because its numbers were not finite any more."""
         if id in self._ended or id not in self._trials:
             return
         self._ended[id] = how
@@ -86,7 +99,7 @@ class Progress:
         ours = "error" not in how and "elsewhere" not in how
         self._begun[id] = min(how["resumed"], self._begun.get(id, 1.0)) if ours else 1.0
         self._done[id] = 1.0
-        if not self._live_view or "error" in how:
+        if not self._live_view or "error" in how or "diverged" in how:
             self.say(self._line(id, how))
 
     def _line(self, id: str, how: dict[str, Any]) -> str:
@@ -95,6 +108,8 @@ class Progress:
         if "error" in how:
             return f"failed: {name} ({id}): {how['error']}"
         values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in trial.metrics if m in how["metrics"])
+        if "diverged" in how:
+            values = divergence(how["diverged"])
         resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
         left = self.remaining()
         memory = f"; {words(how['gpu_memory'])}" if how.get("gpu_memory") else ""
@@ -127,7 +142,7 @@ class Progress:
             ids = [id for id, t in self._trials.items() if t.cell.variant == variant]
             failed = sum("error" in self._ended.get(id, {}) for id in ids)
             table.add_row(
-                variant,
+                Text(shown(variant)),
                 ProgressBar(total=len(ids), completed=sum(self._done[id] for id in ids), width=30),
                 f"{sum(id in self._ended for id in ids) - failed}/{len(ids)}",
                 str(sum(id in self._begun and id not in self._ended for id in ids) or ""),
@@ -142,6 +157,11 @@ class Progress:
         )
         # The summary first: where the screen is too low for all variants, it is the last rows that are cut.
         return Group(Text(summary, style="bold"), table)
+
+
+def divergence(where: dict[str, Any]) -> str:
+    """Say where a trial diverged, as ``diverged in task 4 after 3,512 examples: weights not finite``."""
+    return f"diverged in task {where['task'] + 1} after {where['step']:,} examples: {where['what']} not finite"
 
 
 def _clock(seconds: float) -> str:

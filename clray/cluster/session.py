@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -15,7 +16,10 @@ from typing import Any
 
 import yaml
 
+from clray.cluster.temporary import NAMED_BY, ray_folder
 from clray.errors import ClusterError
+from clray.folders import ensure_home, home_folder, is_file
+from clray.machine import cores_given
 
 # Set before ray is imported: it reads them then. Each is a default that the user's own environment overrides.
 _ENVIRONMENT = {
@@ -36,55 +40,85 @@ _ANSWER_SECONDS = 10.0
 _HEAD_LOOK_SECONDS = 2.0
 _HEAD_SILENCE_SECONDS = 30.0
 """Of the 60 that Ray gives its head; then it ends the process with a message that says nothing of what to do."""
-_ON_DEMAND = "~/ray_bootstrap_config.yaml"
-"""Where `ray up` leaves the cluster's file on its head."""
+_REPORT_SECONDS = 15.0
+_ON_DEMAND = "ray_bootstrap_config.yaml"
+"""Where `ray up` leaves the cluster's file, in the home folder on its head."""
 
 
 @contextmanager
-def session(address: str | None = None, cpus: float | None = None, gpus: float | None = None) -> Iterator[Any]:
+def session(
+    address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Any]:
     """Connect to Ray for the duration of a ``with`` block, and give its module.
 
     Args:
         address: a cluster's (``auto`` for the one this machine was made part of by ``ray start``), or None for an
             embedded Ray.
-        cpus: logical CPUs of an embedded Ray; by default the machine's.
-        gpus: logical GPUs of an embedded Ray; by default the machine's.
+        cpus: logical CPUs of an embedded Ray; by default the cores that this process was given.
+        gpus: logical GPUs of an embedded Ray; by default those that Ray finds.
+        say: called with a line that the user should read.
 
     Raises:
-        ClusterError: the cluster cannot be reached.
+        ClusterError: the cluster cannot be reached, or an embedded Ray cannot be started here.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    embedded = address in (None, "local")
-    if embedded and "RAY_AUTH_MODE" not in os.environ:
+    ensure_home()
+    if not embedded(address):
+        assert address is not None
+        address = _recorded() if address == "auto" else address
+        _knock(address)
+        ray = _started(f"no Ray cluster answers at {address!r}", address=address)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+        return
+    if "RAY_AUTH_MODE" not in os.environ:
         # Ray would write a token into the home folder, which a cluster started there later would silently enforce.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-    if address is not None and not embedded:
-        address = _recorded() if address == "auto" else address
-        _knock(address)
-    import ray
+    with ray_folder(say) as folder:
+        ray = _started(
+            f"an embedded Ray could not be started in {folder} ({NAMED_BY})",
+            address="local",
+            include_dashboard=False,
+            num_cpus=cores_given() if cpus is None else cpus,
+            num_gpus=gpus,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
-    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
+
+def embedded(address: str | None) -> bool:
+    """Whether an address stands for an embedded Ray."""
+    return address in (None, "local")
+
+
+def _started(otherwise: str, **arguments: Any) -> Any:
+    """Ray's module, once it is connected.
+
+    Args:
+        otherwise: what the message of an error begins with.
+
+    Raises:
+        ClusterError: whatever Ray raises, which is of many kinds: errors of the operating system among them.
+    """
     try:
-        if embedded:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **shared,
-            )
-        else:
-            ray.init(address=address, **shared)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = "an embedded Ray could not be started" if embedded else f"no Ray cluster answers at {address!r}"
-        raise ClusterError(f"{where}: {str(error).splitlines()[0]}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+        import ray
+
+        ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=False, **arguments)
+    except Exception as error:
+        told = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ClusterError(f"{otherwise}: {told}") from None
+    return ray
 
 
 @contextmanager
@@ -99,17 +133,22 @@ def workers_as_started(address: str | None) -> Iterator[None]:
     Args:
         address: as for ``session``.
     """
-    if address not in (None, "local"):
-        yield
+    try:
+        from ray.tune.execution import class_cache
+    except ImportError:
+        class_cache = None
+    names = ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE")
+    if not embedded(address) or not all(hasattr(class_cache, name) for name in names):
+        yield  # other versions of Ray keep them elsewhere: there the trials' processes are started as Tune does it
         return
-    from ray.tune.execution import class_cache
-
-    kept = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    kept = {name: getattr(class_cache, name) for name in names}
+    for name, value in kept.items():
+        setattr(class_cache, name, type(value)())
     try:
         yield
     finally:
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = kept
+        for name, value in kept.items():
+            setattr(class_cache, name, value)
 
 
 def _recorded() -> str:
@@ -123,10 +162,13 @@ def _recorded() -> str:
     """
     if (named := os.environ.get("RAY_ADDRESS", "auto")) != "auto":
         return named
-    from ray._private.utils import get_ray_address_file
+    try:
+        from ray._private.utils import get_ray_address_file
 
-    file = Path(get_ray_address_file(None))
-    if not file.is_file():
+        file = Path(get_ray_address_file(None))
+    except ImportError:  # a private name, which other versions of Ray may not have
+        file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    if not is_file(file):
         raise ClusterError(
             f"--address auto: `ray start` has made this machine part of no cluster ({file} is not there); a Ray that "
             "somebody's program has embedded is not joined: name the head, --address HOST:PORT"
@@ -154,11 +196,39 @@ def _knock(address: str) -> None:
 def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
     """What each machine offers (``CPU``, ``GPU``); on a cluster's head, also those that it would start on demand."""
     offers = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    declared = Path(_ON_DEMAND).expanduser()
-    if address not in (None, "local") and declared.is_file():
+    declared = (home_folder() or Path("/")) / _ON_DEMAND
+    if not embedded(address) and is_file(declared):
         kinds = (yaml.safe_load(declared.read_text()) or {}).get("available_node_types", {}).values()
         offers += [dict(kind.get("resources", {})) for kind in kinds if kind.get("max_workers")]
     return offers
+
+
+def may_grow(ray: Any, address: str | None = None) -> bool:
+    """Whether an autoscaler may add machines to the cluster; False only where there is none for certain.
+
+    A machine that an autoscaler starts belongs to a group of nodes. The process that reports on a cluster without an
+    autoscaler makes up a type of its own for each node, ``node_ID``.
+    """
+    if embedded(address):
+        return False
+    if any(node.get("Labels", {}).get("ray.io/node-group") for node in ray.nodes() if node["Alive"]):
+        return True
+    deadline = time.monotonic() + _REPORT_SECONDS
+    while not (types := _node_types()) and time.monotonic() < deadline:
+        time.sleep(0.5)  # a cluster's first report comes some seconds after its start
+    ids = {f"node_{node['NodeID']}" for node in ray.nodes()}
+    return not types or not types <= ids
+
+
+def _node_types() -> set[str]:
+    """The types of nodes that the cluster's autoscaler reports; empty where it reports nothing."""
+    try:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        report = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+        return {kind for key in ("active_nodes", "idle_nodes") for kind in report.get(key) or {}}
+    except (ImportError, ValueError, AttributeError):  # private names, which other versions of Ray may not have
+        return set()
 
 
 @contextmanager
@@ -198,7 +268,7 @@ def watched(ray: Any, address: str | None, results: str, farewell: Callable[[], 
 def _leave(address: str | None, error: OSError, results: str, farewell: Callable[[], None]) -> None:
     farewell()
     reason = error.strerror or error
-    if address in (None, "local"):
+    if embedded(address):
         what, how = f"the embedded Ray died ({reason})", ""
     else:
         what, how = f"the head of the Ray cluster at {address} is lost ({reason})", "start the cluster again; then "

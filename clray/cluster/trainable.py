@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray import tune
 
 from clray import gpu
 from clray.claims import RunsElsewhere
-from clray.errors import StoreError
+from clray.errors import ClusterError, StoreError
 from clray.execution import Execution, Task, describe_failure
 from clray.results import Store
 
@@ -55,6 +56,8 @@ class PackTrainable(tune.Trainable):
         self._store = Store(config["store"])
         pack = pack_of(config)
         self._resources = pack["resources"]
+        self._require_gpu = pack.get("require_gpu", False)
+        self._remarks: list[str] = []
         self._waiting = [Task(**task) for task in pack["tasks"]]
         self._current: Execution | None = None
 
@@ -63,7 +66,7 @@ class PackTrainable(tune.Trainable):
         task = self._waiting[0]
         try:
             if self._current is None:
-                self._current = Execution(_fit(task), self._store)
+                self._current = Execution(self._fit(task), self._store)
             if not self._current.done:
                 self._current.step()
         except RunsElsewhere as elsewhere:
@@ -75,13 +78,38 @@ class PackTrainable(tune.Trainable):
             how = self._failed(task, error)
         else:
             if not self._current.done:
-                return {"running": {task.id: (self._current.progress, self._current.resumed)}}
+                so_far = {task.id: (self._current.progress, self._current.resumed)}
+                return self._report(running=so_far, told={task.id: self._current.passed_over})
             how = self._current.ending
         return self._end(how)
 
+    def _fit(self, task: Task) -> Task:
+        """The task as this machine leaves it to be done.
+
+        Raises:
+            ClusterError: the trial is to have a GPU, and there is none that can be used.
+        """
+        if task.device == "cpu":
+            return task
+        import torch
+
+        # Ray only keeps books of GPUs: the machine may have been said to own one that it has not, or cannot use.
+        if torch.cuda.is_available():
+            return task
+        why = f"No GPU can be used on {socket.gethostname()}: {gpu.why_unusable()}"
+        if self._require_gpu:
+            raise ClusterError(f"--require-gpu: {why}")
+        self._remarks.append(f"{why}. Trials that ask for a share of a GPU run on the CPU there.")
+        return dataclasses.replace(task, device="cpu", gpu=0.0)
+
+    def _report(self, **facts: Any) -> dict[str, Any]:
+        """What goes to the driver, with what it has not yet been told about this machine."""
+        remarks, self._remarks = self._remarks, []
+        return {**facts, **({"remarks": remarks} if remarks else {})}
+
     def _failed(self, task: Task, error: Exception) -> dict[str, Any]:
         """Note a failure in the store, and tell the driver."""
-        failure = describe_failure(error)
+        failure = describe_failure(error) | {"declaration": task.declaration}
         how = {"error": f"{type(error).__name__}: {error}"}
         if gpu.is_out_of_memory(error):
             share = self._resources.get("GPU", 0.0)
@@ -97,23 +125,13 @@ class PackTrainable(tune.Trainable):
         if task.device != "cpu":
             gc.collect()
             gpu.forget_peak()
-        return {"ended": {task.id: how}, "done": not self._waiting}
+        return self._report(ended={task.id: how}, done=not self._waiting)
 
     def cleanup(self) -> None:
         """Keep what a trial has learned when it is stopped between two steps."""
         if self._current is not None:
             self._current.stop()
             self._current = None
-
-
-def _fit(task: Task) -> Task:
-    """The task as this machine leaves it to be done."""
-    if task.device == "cpu":
-        return task
-    import torch
-
-    # Ray only keeps books of GPUs: the machine may have been said to own one that it has not.
-    return task if torch.cuda.is_available() else dataclasses.replace(task, device="cpu", gpu=0.0)
 
 
 def _may_pass(error: Exception) -> bool:
@@ -124,37 +142,64 @@ def _may_pass(error: Exception) -> bool:
 class Watcher(tune.Callback):
     """Passes on what workers report, in the driver. A lost report loses nothing: the store has it too."""
 
-    def __init__(self, ended: Callable[[str, dict[str, Any]], None], running: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        ended: Callable[[str, dict[str, Any]], None],
+        running: Callable[..., None],
+        told: Callable[[str, list[str]], None],
+        remark: Callable[[str], None],
+    ) -> None:
         """
         Args:
             ended: called with a trial's id and how it ended, possibly more than once.
             running: called with a trial's id, its progress, and where it was taken up.
+            told: called with a trial's id and sentences about it, again and again.
+            remark: called with a sentence about a worker's machine, possibly more than once.
         """
-        self._ended, self._running = ended, running
+        self._ended, self._running, self._told, self._remark = ended, running, told, remark
         self._given_up: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks for a restore that clray never asks for
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        for sentence in result.get("remarks", []):
+            self._remark(sentence)
         for id, (progress, resumed) in result.get("running", {}).items():
             self._running(id, progress, resumed)
+        for id, lines in result.get("told", {}).items():
+            self._told(id, lines)
         for id, how in result.get("ended", {}).items():
             self._ended(id, how)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._given_up.append(trial)
 
-    def errors(self) -> dict[str, Exception]:
+    def errors(self) -> dict[str, Exception | str]:
         """By the ids of the trials in them, why packs were given up; to be read once the experiment is over.
 
         Tune's own results do not say which pack died where one died before its first report.
         """
-        return {
-            task["id"]: trial.get_pickled_error() or trial.get_error()
-            for trial in self._given_up
-            for task in pack_of(trial.config)["tasks"]
-        }
+        found: dict[str, Exception | str] = {}
+        for trial in self._given_up:
+            error = _error_of(trial)
+            found |= {task["id"]: error for task in pack_of(trial.config)["tasks"] if error is not None}
+        return found
+
+
+def _error_of(trial: Any) -> Exception | str | None:
+    """Why Tune gave a pack up: the error itself, or where it could not be kept as such, its text; None if it is lost.
+
+    Tune keeps both in files. Only what a worker raised is pickled, and not everything can be read back; of what Ray
+    says of a worker it keeps the text alone, which its ``get_error`` hands out, whatever its annotation says.
+    """
+    for read in (trial.get_pickled_error, trial.get_error):
+        try:
+            if error := read():
+                return error if isinstance(error, Exception) else str(error)
+        except Exception:  # unpickling runs the error's own code
+            continue
+    return None
 
 
 class StopWhen(tune.Stopper):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clray.errors import DataError
+from clray.output import complain, say, shown
 from clray.tracks import TRACKS, find, owners, track
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def list_command() -> None:
     every = _every()
     offered = {name: sources.DATASETS for name, sources in every.items()}
     for of, sources in every.items():
-        print(f"Track {of}:")
+        say(f"Track {of}:")
         for name in sources.DATASETS:
             typed = name if len(owners(name, offered)) == 1 else f"{of}/{name}"
-            print("\n  ".join(_lines(sources, name, typed)))
+            say("\n  ".join(_lines(sources, name, typed)))
 
 
 def _lines(sources: Sources, name: str, typed: str) -> list[str]:
@@ -53,6 +53,7 @@ def _lines(sources: Sources, name: str, typed: str) -> list[str]:
     if found and found.source == "grammar":
         return [f"{typed}: needs no file: its grammar makes it"]
     fetched = f"clray data fetch {typed}"
+    beside = [said] if not found and (said := sources.beside_it(name)) else []
     advice = [published.advice] * bool(published.advice)
     if found and found.form:
         lines = [f"{typed}: {found.source}: {found.folder}", ", ".join(found.form.files)]
@@ -63,16 +64,17 @@ def _lines(sources: Sources, name: str, typed: str) -> list[str]:
     if published.download:
         return [
             f"{typed}: not here: {fetched}",
+            *beside,
             f"{', '.join(published.download.files)} from {published.origin}",
             *advice,
         ]
-    return [f"{typed}: not here", *advice]
+    return [f"{typed}: not here", *beside, *advice]
 
 
 def fetch_command(name: Name) -> None:
     """Download a data set into the cache, each file checked against its published checksum."""
     sources, name = _named(name)
-    print(sources.fetch(name))
+    say(str(sources.fetch(name)))
 
 
 def verify_command(
@@ -81,7 +83,7 @@ def verify_command(
     """Read and check the files that a trial would read: their published checksums, or the content they hold."""
     if name is not None:
         sources, own = _named(name)
-        print(_verified(sources, own))
+        say(_verified(sources, own))
         return
     failed = False
     for sources in _every().values():
@@ -89,9 +91,9 @@ def verify_command(
             try:
                 found = sources.find(each)
                 if found and found.source != "grammar":
-                    print(_verified(sources, each))
+                    say(_verified(sources, each))
             except DataError as error:
-                print(error, file=sys.stderr)
+                complain(shown(str(error)))
                 failed = True
     if failed:
         raise typer.Exit(1)

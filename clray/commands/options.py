@@ -41,7 +41,31 @@ Address = Annotated[
     str | None,
     typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),
 ]
-Gpu = Annotated[float | None, typer.Option("--gpu", min=0, help="GPU share of a trial instead of the declared one.")]
+
+
+def _gpu_share(asked: float | None) -> float | None:
+    from clray.spec import gpu_share
+
+    return None if asked is None else gpu_share(asked)
+
+
+Gpu = Annotated[
+    float | None,
+    typer.Option("--gpu", callback=_gpu_share, help="GPU share of a trial instead of the declared one."),
+]
+Cpus = Annotated[
+    int | None,
+    typer.Option(
+        "--cpus", min=1, metavar="N", help="CPUs of the embedded Ray. Default: the cores this process was given."
+    ),
+]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", min=0, metavar="N", help="GPUs of the embedded Ray. Default: the machine's.")
+]
+RequireGpu = Annotated[
+    bool,
+    typer.Option("--require-gpu", help="Refuse to run a trial on the CPU that asks for a GPU."),
+]
 Wandb = Annotated[
     Tracking | None, typer.Option("--wandb", help="Publish to W&B. Default: online when logged in, else off.")
 ]

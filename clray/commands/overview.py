@@ -9,7 +9,7 @@ from clray.commands.options import Results
 from clray.commands.target import store_at, terminal
 
 if TYPE_CHECKING:
-    from clray.results import Record, Store
+    from clray.results import Problem, Record, Store
     from clray.spec import Sweep
 
 
@@ -21,7 +21,7 @@ def list_command(results: Results = "results") -> None:
     from clray.tracks import TRACKS, track
 
     console = terminal()
-    records, _ = store_at(results).records()
+    records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration for record in records}
 
     def show(title: str, rows: list[tuple[str, str, dict[str, Sweep]]]) -> None:
@@ -48,10 +48,11 @@ def list_command(results: Results = "results") -> None:
             console.print(f"Track {heading}: {lists}", soft_wrap=True)
 
 
-def _claim_lines(store: Store, saved: dict[str, Record]) -> Iterator[str]:
-    """Who runs what, by the claims; trials that have one are taken out of ``saved``."""
+def _claim_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
+    """Who runs what, by the claims; trials that have one are taken out of ``saved``, foreign ones are problems."""
     from clray.claims import Claim, Onlooker
     from clray.gpu import words
+    from clray.results import Problem
 
     onlooker, claimed = Onlooker(store), sorted(store.claimed())
     now = store.clock() if claimed else 0.0
@@ -59,7 +60,11 @@ def _claim_lines(store: Store, saved: dict[str, Record]) -> Iterator[str]:
         found = store.read_claim(id)
         if found is None:
             continue  # let go just now
-        claim, record = Claim.from_bytes(id, found.content), saved.pop(id, None)
+        claim, record = Claim.from_bytes(id, found.content), saved.get(id)
+        if claim.foreign:
+            problems.append(Problem(store.path("claims", f"{id}.json"), f"not a claim: {claim.foreign}"))
+            continue
+        saved.pop(id, None)
         notes = claim.notes
         line = f"{id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {100 * notes.get('progress', 0):.0f}%"
         if onlooker.dead(claim, found, now):
@@ -82,18 +87,26 @@ def status_command(results: Results = "results") -> None:
     import time
 
     store, console = store_at(results), terminal()
-    records, problems = store.records()
-    running, more = store.records("running")
-    saved = {record.id: record for record in running}
-    lines = [*_claim_lines(store, saved), *(_begun_line(record) for record in running if record.id in saved)]
-    console.print(f"{store.uri}: {len(records)} finished trials, {len(lines)} begun", soft_wrap=True)
+    records, problems = store.records(measurements=False)
+    running, more = store.records("running", measurements=False)
+    problems += more
+    known = {record.id: record.provenance for record in records}
+    # What is left of a trial that the same code has finished since is no trial in progress.
+    saved = {r.id: r for r in running if r.id not in known or known[r.id].get("code") != r.provenance.get("code")}
+    lines = [*_claim_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
+    diverged = sum(record.status == "diverged" for record in records)
+    counted = f"{len(records)} finished trials" + (f" ({diverged} of them diverged)" if diverged else "")
+    console.print(f"{store.uri}: {counted}, {len(lines)} begun", soft_wrap=True)
     for line in lines:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        console.print(f"  {line}", soft_wrap=True)
     for id in sorted(store.failed()):
         failure = store.failure(id) or {}
+        if id in known and failure.get("time", 0) <= known[id].get("saved", 0):
+            continue  # it was finished after that
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
-        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {failure.get('error')}", markup=False)
+        reason = " ".join(str(failure.get("error")).split())
+        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
         for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
-            console.print(f"    {line}", markup=False)
-    for problem in problems + more:
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+            console.print(f"    {line}", soft_wrap=True)
+    for problem in problems:
+        console.print(str(problem), style="red", soft_wrap=True)

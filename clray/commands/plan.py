@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.machine import cores_given
+from clray.output import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from clray.console import PlainConsole
     from clray.planning import Plan, Planned
 
 
@@ -39,7 +40,7 @@ def _too_small_shares(plan: Plan) -> Iterator[str]:
             )
 
 
-def show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -> None:
+def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bool) -> None:
     from rich.table import Table
 
     from clray.gpu import HEADROOM
@@ -61,29 +62,34 @@ def show_plan(target: Target, plan: Plan, console: Console, rerun_stale: bool) -
     if measured:
         console.print(f"GPU memory: the peak measured; 'fits' leaves {HEADROOM:.0%} on top and 0.5 GiB for CUDA itself")
         for warning in _too_small_shares(plan):
-            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+            console.print(warning, style="yellow", soft_wrap=True)
     left = plan.left(rerun_stale)
     resources = {(t.cell.resources.cpu, t.cell.resources.gpu) for t in left}
     hours = sum(t.seconds * t.cell.resources.cpu for t in left) / 3600
     for cpu, gpu in sorted(resources):
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
     console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
+    if left and not any(gpu for _, gpu in resources):
+        cores = cores_given()
+        console.print(f"on the {cores} cores that are given here: about {hours / cores:.2f} hours")
     for source in {t.data["source"]: t.data for t in plan.trials}.values():
         console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
         if source.get("reason"):
             why = source["reason"].splitlines()[0].rstrip(":")
-            console.print(f"[yellow]embedded digits stand in: {why}; clray data fetch mnist[/yellow]", soft_wrap=True)
+            console.print(f"embedded digits stand in: {why}; clray data fetch mnist", style="yellow", soft_wrap=True)
+    if half_done := plan.in_state("half-done"):
+        console.print(f"half-done: {len(half_done)} trials have a checkpoint, which is checked when they are taken up")
+    if diverged := sum(t.diverged for t in plan.in_state("finished")):
+        console.print(f"{diverged} of the finished trials diverged: their loss or weights were not finite any more")
     stale = plan.in_state("stale")
     if stale and not rerun_stale:
-        console.print(f"[yellow]{len(stale)} records were made by other code: --rerun-stale runs them again[/yellow]")
+        console.print(f"{len(stale)} records were made by other code: --rerun-stale runs them again", style="yellow")
     for planned in plan.trials:
         if planned.failure:
-            seed = planned.cell.trial.seed
-            console.print(
-                f"[red]failed last time: {planned.cell.variant} seed {seed}: {planned.failure['error']}[/red]"
-            )
+            reason = " ".join(str(planned.failure.get("error")).split())
+            console.print(f"failed last time: {planned.name}: {reason}", style="red", soft_wrap=True)
     for problem in plan.problems:
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+        console.print(str(problem), style="red", soft_wrap=True)
 
 
 def plan_command(
@@ -93,8 +99,11 @@ def plan_command(
     """What would run: trials finished, half-done and to do, and what they will cost."""
     from clray.planning import plan
 
-    target = target_of(name, selected(quick, only, seeds, set_))
-    show_plan(target, plan(target.sweeps, store_at(results)), terminal(), rerun_stale)
+    target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
+    planned = plan(target.sweeps, store_at(results))
+    show_plan(target, planned, console, rerun_stale)
+    if planned.left(rerun_stale):
+        console.print(f"run it: {target.run}" + " --rerun-stale" * rerun_stale, soft_wrap=True)
 
 
 def costs_command(results: Results = "results") -> None:
@@ -102,7 +111,7 @@ def costs_command(results: Results = "results") -> None:
     from clray.costs import cost, markdown
     from clray.spec import Selection, load_reproduction, reproduction_names
 
-    records, _ = store_at(results).records()
+    records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration: record for record in records}
     reproductions = [load_reproduction(name) for name in reproduction_names()]
-    print(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")
+    say(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")

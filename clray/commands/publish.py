@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clray.commands.options import Name, Only, Quick, Results, Seeds, Set, Tracking
 from clray.commands.target import Target, selected, store_at, target_of
+from clray.errors import ClrayError
+from clray.output import redacted, say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clray.analysis.tables import Comparison
+    from clray.console import PlainConsole
     from clray.dashboards import Dashboard
     from clray.results import Store
     from clray.tracking import Follower
 
 
 def _publications(
-    target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None
-) -> list[Any]:
-    from clray.analysis.tables import shell_flags
+    target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None,
+    page: bool | None = None,
+) -> list[Any]:  # fmt: skip
     from clray.tracking import Publication
 
     table = target.name if target.reproduction else ""
-    flags = " ".join([*shell_flags(target.selection), "--results", shlex.quote(store.uri), "--wandb", mode])
-    again = f"clray publish {target.name} {flags}"
+    again = f"clray publish {target.arguments} {' '.join(_flags(store, mode, project, entity, page))}"
     return [
         Publication.of(sweep, store, mode, project=project, entity=entity, table=table, again=again)  # type: ignore[arg-type]
         for sweep in target.sweeps.values()
     ]
+
+
+def _flags(store: Store, mode: str, project: str | None, entity: str | None, page: bool | None) -> Iterator[str]:
+    """How to publish the same once more, from any folder and whatever the environment says then."""
+    yield f"--results {shlex.quote(redacted(store.uri))} --wandb {mode}"
+    for flag, name in (("project", project), ("entity", entity)):
+        if name := name or os.environ.get(f"WANDB_{flag.upper()}"):
+            yield f"--{flag} {shlex.quote(name)}"
+    if page is not None:
+        yield "--dashboard" if page else "--no-dashboard"
 
 
 def _ready_tables(comparison: Comparison) -> dict[str, str]:
@@ -44,50 +58,59 @@ def _ready_tables(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def start_publisher(target: Target, store: Store, wandb: Tracking | None, console: Console) -> Follower | None:
+def start_publisher(target: Target, store: Store, wandb: Tracking | None, console: PlainConsole) -> Follower | None:
     from clray.tracking import default_mode, start
 
     mode = wandb.value if wandb else default_mode()
     if mode == "off":
         return None
     console.print(f"W&B: publishing {mode}")
-    return start(_publications(target, store, mode), dashboard=_dashboard(target, store))
+    return start(_publications(target, store, mode), dashboard=_dashboard(target, store, mode))
 
 
 def stop_publisher(
-    publisher: Follower | None, target: Target, comparison: Comparison, store: Store, console: Console
+    publisher: Follower | None, target: Target, comparison: Comparison, store: Store, console: PlainConsole
 ) -> None:
     if publisher is None:
         return
     ready = _ready_tables(comparison)
-    tables = {publication.sweep: ready for publication in publisher._publications}
-    message = publisher.stop(tables, dashboard=_dashboard(target, store, comparison))
-    console.print(message, soft_wrap=True, markup=False)
+    tables = {publication.sweep: ready for publication in publisher.publications}
+    message = publisher.stop(tables, dashboard=_dashboard(target, store, publisher.publications[0].mode, comparison))
+    console.print(message, soft_wrap=True)
 
 
-def _dashboard(target: Target, store: Store, comparison: Comparison | None = None) -> Dashboard:
+def _dashboard(target: Target, store: Store, mode: str, comparison: Comparison | None = None) -> Dashboard:
     """The page of all that the target stands for: a launch of a part of it does not leave a page of that part alone.
 
+    Where the rest cannot be loaded, as a ``--set`` is not for it, the page is that of the part.
+
     Args:
+        mode: how it is published: offline nothing but the reason why there is no page comes of it.
         comparison: the target's, where there is one already.
     """
+    asked = target.selection
+    if mode == "online" and (asked.only or asked.seeds):
+        with contextlib.suppress(ClrayError):
+            whole = target_of(target.file, replace(asked, only=(), seeds=()), target.results)
+            return _page(whole, whole.compare(store))
+    return _page(target, comparison or target.compare(store))
+
+
+def _page(target: Target, comparison: Comparison) -> Dashboard:
     from clray.analysis import tables
     from clray.dashboards import dashboard
-    from clray.spec import Selection
 
-    asked = target.selection
-    if asked.only or asked.seeds:
-        target = target_of(target.file, Selection(quick=asked.quick, set=asked.set))
-        comparison = None
-    comparison = comparison or target.compare(store)
     data = {table.title: table.gathered.data.fingerprint for table in comparison.tables if table.gathered.data}
-    return dashboard(target.name, target.sweeps, target.reproduction, tables.markdown(comparison), data)
+    text, again = tables.markdown(comparison), f"clray publish {target.arguments}"
+    return dashboard(target.name, target.sweeps, target.reproduction, text, data, again)
 
 
 def publish_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results",
-    wandb: Annotated[Tracking, typer.Option("--wandb", help="Where to.")] = Tracking.online,
+    wandb: Annotated[
+        Tracking | None, typer.Option("--wandb", help="Where to. Default: as WANDB_MODE says, else online.")
+    ] = None,
     project: Annotated[str | None, typer.Option("--project", help="Default: WANDB_PROJECT, else clray.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", help="W&B user or team.")] = None,
     page: Annotated[
@@ -96,17 +119,23 @@ def publish_command(
     ] = None,
 ) -> None:  # fmt: skip
     """Send finished trials to W&B, now or again: what was sent before is not sent twice."""
-    from clray.tracking import publish
+    from clray.tracking import asked_mode, publish
 
-    target, store = target_of(name, selected(quick, only, seeds, set_)), store_at(results)
-    tables = _ready_tables(target.compare(store))
-    publications = _publications(target, store, wandb.value, project, entity)
+    mode = wandb.value if wandb else asked_mode() or "online"
+    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
+    if mode == "off":
+        say("W&B: nothing is published: " + ("--wandb off" if wandb else f"WANDB_MODE={os.environ['WANDB_MODE']}"))
+        return
+    comparison = target.compare(store)
+    tables = _ready_tables(comparison)
+    publications = _publications(target, store, mode, project, entity, page)
     failed = False
     for publication in publications:
         # The page shows the runs of all sweeps: it comes with the last.
         last = publication is publications[-1]
-        outcome = publish(publication, tables, _dashboard(target, store) if last and page is not False else None)
-        print(outcome.message(publication.again))
+        wanted = _dashboard(target, store, mode, comparison) if last and page is not False else None
+        outcome = publish(publication, tables, wanted)
+        say(outcome.message(publication.again))
         failed |= bool(outcome.failures) or bool(page and outcome.no_page)
     if failed:
         raise typer.Exit(1)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clray.commands.answers import require_writable
 from clray.commands.options import (
     Address,
+    Cpus,
     DryRun,
     Format,
     Gpu,
+    Gpus,
     Local,
     Name,
     Only,
     Quick,
+    RequireGpu,
     RerunStale,
     Results,
     Seeds,
@@ -26,10 +31,14 @@ from clray.commands.options import (
 from clray.commands.plan import show_plan
 from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
-from clray.commands.target import selected, store_at, target_of, terminal
-from clray.errors import DeclarationError, StoreError
+from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.errors import ClrayError, DeclarationError
+from clray.output import say
 
 if TYPE_CHECKING:
+    from clray.analysis.tables import Comparison
+    from clray.cluster.launch import Options
+    from clray.results import Store
     from clray.spec import Selection
 
 
@@ -37,9 +46,11 @@ def sweep_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
-    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
 
 
 def reproduce_command(
@@ -47,27 +58,51 @@ def reproduce_command(
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
     """Run what a published table needs, and put ours beside it with a verdict for every cell."""
-    _launch(name, selected(quick, only, seeds, set_), results, address, gpu, wandb, local, dry_run, rerun_stale)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
+
+
+def options_of(
+    address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
+    require_gpu: bool,
+) -> Options:  # fmt: skip
+    """How a launch is to run.
+
+    Raises:
+        DeclarationError: ``--cpus`` or ``--gpus`` where no Ray is embedded.
+    """
+    from clray.cluster.launch import Options
+
+    for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
+        if given is not None and local:
+            raise DeclarationError(f"{flag} {given}: says what the embedded Ray has to offer, and --local uses none")
+        if given is not None and address not in (None, "local"):
+            raise DeclarationError(
+                f"{flag} {given}: says what an embedded Ray has to offer; the cluster at {address} (--address or "
+                f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
+            )
+    return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
 
 
 def _launch(
-    name: str, selection: Selection, results: str, address: str | None, gpu: float | None, wandb: Tracking | None,
-    local: bool, dry_run: bool, rerun_stale: bool,
-) -> None:  # fmt: skip
-    from clray.cluster.launch import Options, run_here, run_on_ray
+    name: str, selection: Selection, results: str, options: Options, wandb: Tracking | None, local: bool, dry_run: bool
+) -> None:
+    from clray.cluster.launch import run_here, run_on_ray
     from clray.planning import plan
 
-    target, console, store = target_of(name, selection), terminal(), store_at(results)
+    target, console, store = target_of(name, selection, results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
-    show_plan(target, planned, console, rerun_stale)
+    show_plan(target, planned, console, options.rerun_stale)
     if dry_run:
         return
+    if planned.left(options.rerun_stale):
+        require_writable(store)
     if not target.comparable:
-        console.print("[bold yellow]Not comparable with the paper[/bold yellow]: " + ", ".join(selection.changes))
+        console.print("Not comparable with the paper: " + ", ".join(selection.changes), style="yellow", soft_wrap=True)
     publisher = start_publisher(target, store, wandb, console)
-    options = Options(address=address, gpu=gpu, rerun_stale=rerun_stale)
     try:
         outcome = (run_here if local else run_on_ray)(planned, store, console, options)
     finally:
@@ -75,22 +110,26 @@ def _launch(
         stop_publisher(publisher, target, comparison, store, console)
     print_table(comparison, Format.text, console)
     if selection.suffix == "-quick" and target.reproduction:
-        console.print(f"The whole table: python -m clray.reproduce {target.name}", style="bold")
-    unwritten = None
-    try:
-        console.print(f"Report: {write_report_of(comparison, target, store, None)}", soft_wrap=True)
-    except StoreError as error:
-        unwritten = error  # a full disk, say: what it did to the trials is told first
+        console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
+    console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     if outcome.interrupted:
         console.print("Interrupted: the same command goes on from here.")
         raise typer.Exit(130)
     if outcome.failed:
-        console.print(f"[red]{len(outcome.failed)} trials failed:[/red]")
+        console.print(f"{len(outcome.failed)} trials failed:", style="red")
         for id, reason in outcome.failed.items():
-            console.print(f"  {id}: {reason}   (clray show {id} --results {results})", soft_wrap=True, markup=False)
+            console.print(f"  {id}: {reason}   (clray show {id}{target.in_store})", soft_wrap=True)
         raise typer.Exit(1)
-    if unwritten:
-        raise unwritten
+
+
+def _report(comparison: Comparison, target: Target, store: Store) -> str:
+    """Write the page after a launch. Returns where it is, or why there is none: the trials stand for themselves."""
+    try:
+        return write_report_of(comparison, target, store, None)
+    except Exception as error:
+        # A full disk, a user's drawing library: whatever it is, the table and the exit code of the launch are told.
+        reason = str(error) if isinstance(error, ClrayError) else f"{type(error).__name__}: {error}"
+        return f"not written: {reason}; later: clray report {target.arguments}{target.in_store}"
 
 
 def check_device(device: str) -> None:
@@ -120,11 +159,13 @@ def run_command(
 ) -> None:  # fmt: skip
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
     from clray.cluster.interrupt import Interrupt
+    from clray.cluster.progress import divergence
     from clray.execution import Execution
     from clray.planning import plan
 
     check_device(device)
-    target = target_of(name, selected(quick, [variant], str(seed), set_))
+    selection = replace(selected(quick, None, str(seed), set_), only=(variant,))
+    target = target_of(name, selection, results, whole=True)
     store = store_at(results)
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
@@ -136,6 +177,8 @@ def run_command(
     if not as_json:
         state = "finished before" if execution.done else f"from {100 * execution.resumed:.0f}%"
         console.print(f"{variant} seed {seed}, trial {planned.id}, {planned.data['source']} data: {state}")
+        for line in execution.passed_over:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     with Interrupt() as interrupt:
         while not execution.done and not interrupt.requested:
             execution.step()
@@ -147,8 +190,10 @@ def run_command(
     record = store.path("records", f"{planned.id}.parquet")
     if as_json:
         facts = {"trial": planned.id, "metrics": execution.metrics, "seconds": execution.seconds, "record": record}
-        print(json.dumps(facts))
+        say(json.dumps(facts | ({"diverged": execution.diverged} if execution.diverged else {})))
         return
+    if execution.diverged:
+        console.print(f"  {divergence(execution.diverged)}", markup=False)
     for metric, value in execution.metrics.items():
         console.print(f"  {metric:12}{100 * value:8.2f} %")
     console.print(f"  {execution.seconds:.1f} s, record {record}", soft_wrap=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clray.commands.options import Results
-from clray.commands.target import store_at, terminal
+from clray.commands.target import store_at, terminal, trial_id
 from clray.errors import ClrayError, DeclarationError
+from clray.output import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from clray.console import PlainConsole
     from clray.language.export import Sample, Tally
     from clray.results import Store
 
@@ -39,6 +39,9 @@ def _pseudo_samples(trial: str, store: Store) -> list[Sample]:
         raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are kept when it is")
     content = store.read_artifact(trial, export.SAMPLES)
     if content is None:
+        missing = record.provenance.get("missing_artifacts")
+        if missing:
+            raise ClrayError(f"{trial}: its pseudo-samples could not be kept: {missing}")
         raise ClrayError(f"{trial}: its method, {record.trial.method}, keeps no pseudo-samples")
     return export.read_samples(content, store.path("artifacts", f"{trial}.{export.SAMPLES}"))
 
@@ -66,7 +69,7 @@ def samples_command(
     from clray.documents import one_of
     from clray.language.export import tallies
 
-    samples = _pseudo_samples(trial, store_at(results))
+    samples = _pseudo_samples(trial_id(trial), store_at(results))
     tasks = dict.fromkeys(sample.of for sample in samples)
     if task is not None and task not in tasks:
         raise DeclarationError(f"--task {task}: no pseudo-samples are of it; {one_of(task, tasks)}")
@@ -75,22 +78,22 @@ def samples_command(
     members = {pair: [s for s in samples if (s.before, s.of) == pair] for pair in groups}
     if as_json:
         shown = [sample._asdict() for group in members.values() for sample in group[:count]]
-        print(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
+        say(json.dumps({"trial": trial, "counts": [t._asdict() for t in groups.values()], "samples": shown}))
         return
     console, kept = terminal(), sum(tally.kept for tally in groups.values())
     counts = f"{len(samples)} pseudo-samples, {kept} kept, {len(samples) - kept} dropped"
-    console.print(f"{trial}: {counts if samples else 'no pseudo-samples were written'}", markup=False)
+    console.print(f"{trial}: {counts if samples else 'no pseudo-samples were written'}")
     for pair, tally in groups.items():
         _show_samples(tally, members[pair][: 5 if count is None else count], console)
 
 
-def _show_samples(tally: Tally, samples: list[Sample], console: Console) -> None:
+def _show_samples(tally: Tally, samples: list[Sample], console: PlainConsole) -> None:
     """How many pseudo-samples of a task there were before another one, and some of them."""
     from rich.table import Table
     from rich.text import Text
 
     reasons = "".join(f", {number} dropped ({reason})" for reason, number in tally.dropped.items())
-    console.print(f"\n{tally.of}, before {tally.before}: {tally.kept} kept{reasons}", markup=False)
+    console.print(f"\n{tally.of}, before {tally.before}: {tally.kept} kept{reasons}")
     table = Table(show_lines=True)
     for heading in ("context and question", "answer"):
         table.add_column(heading, overflow="fold")

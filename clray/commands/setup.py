@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clray.commands.options import Results
-from clray.commands.target import store_at
 from clray.errors import DataError, DeclarationError
 from clray.tracks import TRACKS, find, track
 
@@ -20,28 +20,24 @@ if TYPE_CHECKING:
 
 
 def doctor_command(results: Results = "results") -> None:
-    """What this machine offers: cores, GPUs, Ray, data, W&B, disk."""
-    import os
+    """What this machine offers, and what around it would keep trials from running: a line for each check.
 
+    Exit code 1 where no trial can run until something is mended.
+    """
+    from clray.commands.checks import checks
     from clray.provenance import provenance
-    from clray.tracking import default_mode
 
     facts = provenance("vision", "online")
-    print(f"clray {facts['clray']}, Python {facts['python']}, {os.cpu_count()} cores: {facts['machine']['processor']}")
+    print(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
     print("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print("GPUs: " + (", ".join(gpus) or "none"))
-    print("Ray: " + (f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else "embedded"))
+    found = []
+    for finding in checks(results):
+        found.append(finding)
+        print(finding)
     for name in TRACKS:
         print(f"data, {name}: {_data_here(name)}")
-    print(f"W&B: {default_mode()}")
-    store = store_at(results)
-    folder = Path(store.path()) if "://" not in store.uri else Path.cwd()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free, writable = shutil.disk_usage(there).free / 2**30, os.access(there, os.W_OK)
-    print(f"results: {store.uri}, {free:.0f} GiB free, writable: {'yes' if writable else 'no'}")
+    if any(finding.fatal for finding in found):
+        raise typer.Exit(1)
 
 
 def _data_here(name: str) -> str:
@@ -76,7 +72,7 @@ def init_command(
     kinds = {name: track(name).kinds() for name in TRACKS}
     offered = {name: [method for kind in of for method in kind.methods] for name, of in kinds.items()}
     of, method = find(like, offered, "method")
-    if folder.exists():
+    if os.path.lexists(folder):
         raise DeclarationError(f"{folder}: it exists already; name a new folder")
     kind = next(kind for kind in kinds[of] if method in kind.methods)
     sweep, variant = _start(kind, method)
@@ -85,12 +81,32 @@ def init_command(
     mine = _module_name(folder.name, offered[of])
     command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')}"
     text = find_sweep(sweep).read_text(encoding="utf-8").replace(f"# clray sweep {sweep}\n", f"# {command}\n", 1)
-    folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-    shutil.copy(methods / f"{module}.py", folder / "method.py")
+    _write_new(folder, {"sweep.yaml": text, "method.py": (methods / f"{module}.py").read_text(encoding="utf-8")})
     print(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
     print(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
     print(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
+
+
+def _write_new(folder: Path, files: Mapping[str, str]) -> None:
+    """Make a folder and files in it, or leave nothing behind.
+
+    Raises:
+        DeclarationError: it cannot be made there.
+    """
+    highest = next((path for path in reversed((folder, *folder.parents)) if not os.path.lexists(path)), folder)
+    try:
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        if not isinstance(error, FileExistsError):
+            shutil.rmtree(highest, ignore_errors=True)
+        from clray.documents import shorter
+
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DeclarationError(
+            f"{shorter(folder)}: cannot be made: {reason}; name a folder that you may write"
+        ) from None
 
 
 def _module_name(folder: str, taken: Iterable[str]) -> str:

@@ -8,27 +8,24 @@ import typer
 
 from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.output import json_text, say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clray.analysis.tables import Comparison
+    from clray.console import PlainConsole
     from clray.results import Store
 
 
-def print_table(comparison: Comparison, form: Format, console: Console) -> None:
+def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> None:
     from clray.analysis import tables
 
     if form is Format.text:
         console.print(tables.text(comparison))
+    elif form is Format.json:
+        say(json_text(tables.json(comparison)))
     else:
-        forms = {
-            Format.md: tables.markdown,
-            Format.latex: tables.latex,
-            Format.csv: tables.csv,
-            Format.json: tables.json,
-        }
-        print(forms[form](comparison))
+        forms = {Format.md: tables.markdown, Format.latex: tables.latex, Format.csv: tables.csv}
+        say(forms[form](comparison))
 
 
 def table_command(
@@ -37,14 +34,15 @@ def table_command(
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
 ) -> None:  # fmt: skip
     """Ours beside the published numbers, from the store alone."""
-    print_table(target_of(name, selected(quick, only, seeds, set_)).compare(store_at(results)), form, terminal())
+    target = target_of(name, selected(quick, only, seeds, set_), results)
+    print_table(target.compare(store_at(results)), form, terminal())
 
 
 def write_report_of(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
     """Write the page, into the store where no path is given. Returns where it is."""
     from clray.analysis.report import write_into_store, write_report
 
-    if path:
+    if path is not None:
         return str(write_report(comparison, path))
     return write_into_store(comparison, store, target.name.replace("/", "-") + target.selection.suffix)
 
@@ -55,5 +53,5 @@ def report_command(
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
 ) -> None:  # fmt: skip
     """The HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
-    target, store = target_of(name, selected(quick, only, seeds, set_)), store_at(results)
-    print(write_report_of(target.compare(store), target, store, output))
+    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
+    say(write_report_of(target.compare(store), target, store, output))

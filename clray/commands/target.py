@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clray.errors import DeclarationError
+from clray.output import json_text, redacted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clray.analysis.tables import Comparison
+    from clray.console import PlainConsole
     from clray.results import Store
     from clray.spec import Reproduction, Selection, Sweep
+
+RESULTS = "results"
+"""The store where none is named."""
+ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Target:
     selection: Selection
     file: str = ""
     """What was typed: the name, or a sweep file's path."""
+    results: str = RESULTS
+    """The store that was named."""
 
     @property
     def comparable(self) -> bool:
@@ -34,56 +43,141 @@ class Target:
 
     def compare(self, store: Store) -> Comparison:
         from clray.analysis.tables import compare
+        from clray.execution import made_by_this_code
 
-        return compare(self.name, self.sweeps, store, self.reproduction)
+        return replace(
+            compare(self.name, self.sweeps, store, self.reproduction, made_by_this_code),
+            arguments=f"{self.arguments}{self.in_store}",
+        )
+
+    @property
+    def arguments(self) -> str:
+        """What a shell takes to ask for the same once more: the name or file, and the flags that select."""
+        from clray.analysis.tables import shell_flags
+
+        # A file's name may begin with a dash.
+        typed = self.file if not self.file.startswith("-") else f"./{self.file}"
+        return " ".join([shlex.quote(typed), *shell_flags(self.selection)])
+
+    @property
+    def in_store(self) -> str:
+        """The flag that names the store, with a space before it; empty for the default one."""
+        return "" if self.results == RESULTS else f" --results {shlex.quote(redacted(self.results))}"
+
+    @property
+    def run(self) -> str:
+        """The command that runs its trials."""
+        verb = "python -m clray.reproduce" if self.reproduction else "clray sweep"
+        return f"{verb} {self.arguments}{self.in_store}"
 
 
 def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[str] | None) -> Selection:
-    """What ``--quick --only --seeds --set`` ask for.
+    """What ``--quick --only --seeds --set`` ask for; ``target_of`` takes lists with commas in ``--only`` apart.
 
     Raises:
-        DeclarationError: the seeds are no numbers.
+        DeclarationError: the seeds are no numbers, or an item names nothing.
     """
+    from clray.documents import shorter
     from clray.spec import Selection
 
-    variants = tuple(name for item in only or () for name in item.split(",") if name)
+    for item in only or ():
+        if not any(name.strip() for name in item.split(",")):
+            raise DeclarationError(f"--only {shlex.quote(item)}: names no variant; leave it out for all of them")
     try:
-        numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds else ()
+        numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds is not None else ()
     except ValueError:
-        raise DeclarationError(f"--seeds {seeds}: expected whole numbers with commas between, such as 0,1,2") from None
-    return Selection(quick, variants, numbers, tuple(set_ or ()))
+        wanted = "expected whole numbers with commas between, such as 0,1,2"
+        raise DeclarationError(f"--seeds {shlex.quote(shorter(seeds))}: {wanted}") from None
+    return Selection(quick, tuple(only or ()), numbers, tuple(set_ or ()))
 
 
-def target_of(name: str, selection: Selection) -> Target:
+def _names(item: str, known: Collection[str]) -> Iterator[str]:
+    """The variants that an item of ``--only`` names: those with commas in their own names are found first."""
+    parts = item.split(",")
+    while parts:
+        for end in range(len(parts), 0, -1):
+            name = ",".join(parts[:end])
+            if name in known or end == 1:
+                break
+        if name in known or name.strip():
+            yield name if name in known else name.strip()
+        parts = parts[end:]
+
+
+def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bool = False) -> Target:
     """The reproduction, sweep or sweep file of this name.
+
+    Args:
+        selection: what is asked of it; a list with commas in ``only`` is taken apart.
+        results: the store that was named.
+        whole: each item of ``only`` is the name of one variant, whatever commas it holds.
 
     Raises:
         DeclarationError: there is none, or it is wrong.
     """
-    from clray.documents import one_of
-    from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names
+    from clray.documents import is_there, one_of, shorter
+    from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names, variant_names
 
+    def split(known: Collection[str]) -> Selection:
+        return replace(selection, only=tuple(v for item in selection.only for v in _names(item, known)))
+
+    commas = not whole and any("," in item for item in selection.only)
     if name in reproduction_names():
         reproduction = load_reproduction(name)
-        return Target(name, reproduction.sweeps(selection), reproduction, selection, name)
-    if not Path(name).is_file() and name.removeprefix("sweeps/").removesuffix(".yaml") not in sweep_names():
+        if commas:
+            filled = {row.variant for table in reproduction.tables for row in table.rows}
+            selection = split(filled | {row.variant for group in reproduction.searches for row in group.rows})
+        return Target(name, reproduction.sweeps(selection), reproduction, selection, name, results)
+    shipped = name.removeprefix("sweeps/").removesuffix(".yaml") in sweep_names()
+    if not name or not (shipped or is_there(Path(name))):
+        every = [*reproduction_names(), *sweep_names()]
         raise DeclarationError(
-            f"{name}: no such reproduction, sweep or file; {one_of(name, [*reproduction_names(), *sweep_names()])}"
+            f"{shorter(name) or repr(name)}: no such reproduction, sweep or file; {one_of(name, every)}"
         )
+    if commas:
+        selection = split(variant_names(name, selection))
     sweep = load_sweep(name, selection)
-    return Target(sweep.name, {sweep.name: sweep}, None, selection, name)
+    return Target(sweep.name, {sweep.name: sweep}, None, selection, name, results)
 
 
-def terminal() -> Console:
+def trial_id(text: str) -> str:
+    """An id as the user typed it.
+
+    Raises:
+        DeclarationError: no trial has such an id.
+    """
+    if not ID.fullmatch(text):
+        raise DeclarationError(
+            f"{text}: not the id of a trial; allowed: 16 of the letters 0-9 and a-f, as `clray status` prints them"
+        )
+    return text
+
+
+def terminal() -> PlainConsole:
     """What is printed on."""
-    from rich.console import Console
+    from clray.console import PlainConsole
 
-    # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
-    return Console(file=sys.stdout, highlight=False)
+    return PlainConsole()
+
+
+def print_json(value: Any, console: PlainConsole) -> None:
+    """Print a value as indented JSON, coloured where the terminal has colours."""
+    from rich.highlighter import JSONHighlighter
+    from rich.text import Text
+
+    text = Text(json_text(json.dumps(value, indent=2, ensure_ascii=False)))
+    JSONHighlighter().highlight(text)
+    console.print(text, soft_wrap=True)
 
 
 def store_at(uri: str) -> Store:
-    """The results store that ``--results`` names."""
-    from clray.results import Store
+    """The results store that ``--results`` names.
 
-    return Store(uri)
+    Raises:
+        DeclarationError: it names none.
+    """
+    from clray.commands.answers import opened
+
+    if not uri.strip():
+        raise DeclarationError(f"--results {uri!r}: names no store: a folder, s3://…, gs://…")
+    return opened(uri)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clray.commands.options import Results
-from clray.commands.target import selected, store_at, target_of, terminal
+from clray.commands.target import ID, print_json, selected, store_at, target_of, terminal, trial_id
 from clray.errors import ClrayError
+from clray.output import write_file
 
 
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
@@ -19,10 +19,9 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
     from clray.results import Problem, Record
 
     store, console = store_at(results), terminal()
-    looks_like_id = len(name) == 16 and set(name) <= set("0123456789abcdef")
-    if not looks_like_id:
+    if not ID.fullmatch(name):
         target = target_of(name, selected(False, None, None, None))
-        console.print_json(json.dumps({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}))
+        print_json({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}, console)
         return
     record = store.read(name) or store.read(name, "running")
     if isinstance(record, Problem):
@@ -36,14 +35,15 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
             "trial": record.trial.model_dump(mode="json"), "data": record.data, "provenance": record.provenance,
             "metrics": record.metrics, "measurements": len(record.measurements),
         }  # fmt: skip
-        console.print_json(json.dumps(facts))
+        print_json(facts, console)
+    for earlier in store.superseded(name):
+        console.print(f"its record of before it was run again: {earlier}", soft_wrap=True)
     memory = record.provenance.get("gpu_memory") if isinstance(record, Record) else None
     if memory:
         console.print(f"It took {words(memory)} at most: {sharers(memory)} of its kind fit on such a GPU.")
     if failure:
-        console.print(
-            f"its last attempt failed on {failure.get('host')}:", failure.get("traceback"), sep="\n", markup=False
-        )
+        told = failure.get("traceback") or failure.get("error")
+        console.print(f"its last attempt failed on {failure.get('host')}:\n{told}", soft_wrap=True)
 
 
 def export_command(
@@ -56,21 +56,14 @@ def export_command(
     from clray.documents import one_of
 
     store, console = store_at(results), terminal()
-    kept = store.artifacts(trial)
+    kept = store.artifacts(trial_id(trial))
     if not kept:
         raise ClrayError(f"{trial}: nothing is kept of such a trial beside its record in {store.uri}")
     if name is None:
         for one in kept:
-            console.print(one)
+            console.print(one, soft_wrap=True)
         return
     content = store.read_artifact(trial, name) if name in kept else None
     if content is None:
         raise ClrayError(f"{trial}: {name!r} is not kept of it; {one_of(name, kept)}")
-    path = file or Path(name)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise ClrayError(f"{path}: cannot be written: {error}") from None
-    console.print(f"{path}", soft_wrap=True)
+    console.print(str(write_file(file or Path(name), content)), soft_wrap=True)

@@ -14,14 +14,15 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from clray.episodes import scan
 from clray.episodes.scan import ACTIONS, COMMAND_WORDS, PRIMITIVES, TURNS, Pair, Words
+from clray.settings import TrialSettings
 
 Int = NDArray[np.int64]
 
-_ATTEMPTS = 100
+_ATTEMPTS = 10_000
 """Draws of a mapping before it counts as an error that all are kept for validation."""
 
 
@@ -144,10 +145,8 @@ def _identifier(words: Words, actions: Words) -> str:
     return "\n".join(sorted(f"{word} -> {action}" for word, action in zip(words, actions, strict=True)))
 
 
-class Settings(BaseModel):
+class Settings(TrialSettings):
     """What every benchmark declares."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @property
     def file_split(self) -> str | None:
@@ -218,7 +217,7 @@ class ScanEpisodes(Settings):
 
     support: Annotated[int, Field(ge=1, le=1000)] = 20
     queries: Annotated[int, Field(ge=1, le=1000)] = 20
-    validation: Annotated[int, Field(ge=1)] = 5
+    validation: Annotated[int, Field(ge=1, le=1000)] = 5
     """Episodes, all of them under SCAN's own meanings."""
 
     slots: ClassVar[dict[str, str]] = PRIMITIVES
@@ -357,7 +356,7 @@ class ScanSplit(Settings):
     name: Literal["scan_split"]
     split: Literal["simple", *scan.SPLITS]  # type: ignore[valid-type]
     """``simple`` is read from its official files; the grammar makes all others."""
-    queries: Annotated[int, Field(ge=1)] = 40
+    queries: Annotated[int, Field(ge=1, le=100_000)] = 40
     """Pairs in a batch, drawn with replacement, so that what the official files repeat comes as often as there."""
 
     @property

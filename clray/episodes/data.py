@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clray.data_files import given_folder, is_file, line_ends, others, reading
 from clray.episodes import scan
 from clray.episodes.scan import Pair
 from clray.errors import DataError
@@ -73,21 +72,26 @@ def find(name: str) -> Found | None:
     """What is here of a data set.
 
     Raises:
-        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files.
+        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files, or they lie in a folder that may not
+            be entered.
     """
     if DATASETS[name].split is None:
         return Found("grammar")
-    given = os.environ.get("CLRAY_DATA")
-    if not given:
+    given = given_folder()
+    if given is None:
         return None
-    if not Path(given).is_dir():
-        raise DataError(f"CLRAY_DATA={given}: no such folder")
-    folder = Path(given) / "scan"
+    folder = given / "scan"
     here = {str(path.relative_to(folder)): sum for file, sum in SIMPLE.items() if (path := _lying(folder / file))}
     missing = [file for file in SIMPLE if _lying(folder / file) is None]
     if here and missing:
         raise DataError(f"{folder}: incomplete: missing {', '.join(missing)}")
     return Found("CLRAY_DATA", folder, Form(here)) if here else None
+
+
+def beside_it(name: str) -> str:
+    """Which other files lie where a data set's were looked for, in words; empty where none do."""
+    given = given_folder()
+    return others(given / "scan" / "simple_split") if given is not None and DATASETS[name].split else ""
 
 
 def fetch(name: str) -> Path:
@@ -154,28 +158,27 @@ def read_simple() -> tuple[list[Pair], list[Pair]]:
 
 
 def _content(name: str, checksum: str) -> str:
-    given = os.environ.get("CLRAY_DATA")
+    given = given_folder()
     where = "the simple split is defined by its official files (github.com/brendenlake/SCAN)"
-    if not given:
+    if given is None:
         raise DataError(f"{where}: set CLRAY_DATA to a folder that holds scan/{name}")
-    plain = Path(given) / "scan" / name
+    plain = given / "scan" / name
     path = _lying(plain)
     if path is None:
         raise DataError(f"{plain}: no such file, and no {plain.name}.gz; {where}")
-    try:
+    with reading(path):
         content = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != checksum:
-        raise DataError(f"{plain}: not the published file: its SHA-256 is {found}, expected {checksum}")
+        crlf = line_ends(content, checksum)
+        raise DataError(f"{path}: not the published file: {crlf}its SHA-256 is {found}, expected {checksum}")
     return content.decode()
 
 
 def _lying(plain: Path) -> Path | None:
     """The file, or the same compressed with gzip; None where there is neither."""
     packed = plain.with_name(plain.name + ".gz")
-    return plain if plain.is_file() else packed if packed.is_file() else None
+    return plain if is_file(plain) else packed if is_file(packed) else None
 
 
 def read_pairs(text: str) -> list[Pair]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import torch
 
+from clray.divergence import NotFinite, all_finite
 from clray.episodes import data as sources
-from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, draw_allowed
+from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_allowed
 from clray.episodes.learner import EpisodeMethod, Learner, as_episode
 from clray.episodes.methods import find
 from clray.episodes.models import Dropout, Model
-from clray.errors import CheckpointError, DeclarationError
+from clray.errors import CheckpointError, DeclarationError, Diverged
 from clray.metrics import Measurement
 from clray.spec import Trial
 from clray.training import generator
@@ -45,6 +47,8 @@ class EpisodeTraining:
         self.learner = self._learner()
         self.losses, self.since = 0.0, 0
         """Of the episodes since the last report: the sum of their losses, and how many they are."""
+        self.diverged: list[Any] = []
+        """How many episodes had been seen when something was not finite, and what; empty while all is."""
         self.tested: list[float] = []
         """The accuracy on each episode of the test."""
         self._tests: list[Drawn] | None = None
@@ -74,33 +78,58 @@ class EpisodeTraining:
         return {"engine": self.form, "device": self.device, "parameters": count}
 
     def advance(self) -> list[Measurement]:
+        """See ``clray.training.Training``.
+
+        Raises:
+            Diverged: an episode's loss, the weights at a report or a stop, or the answers that are scored are not
+                finite. What was measured before is returned first.
+        """
+        measured: list[Measurement] = []
+        if not self.diverged:
+            try:
+                self._go_on(measured)
+            except Diverged as error:
+                self.diverged = [error.step, error.what]
+        if self.diverged and not measured:
+            step, what = self.diverged
+            raise Diverged(step, 0, what)
+        return measured
+
+    def _go_on(self, measured: list[Measurement]) -> None:
+        """To the next stop; what is measured on the way is added to the list."""
         if self.learner.episodes == self.episodes:
-            return self._test_next()
-        measured, deadline = [], time.monotonic() + _STOP_AFTER
+            measured += self._test_next()
+            return
+        deadline = time.monotonic() + _STOP_AFTER
         while self.learner.episodes < self.episodes and time.monotonic() < deadline:
             self._learn_next()
             if self._report_is_due():
                 measured += self._report()
-        return measured
+        self._refuse_divergence()
 
     def _learn_next(self) -> None:
         drawn = draw_allowed(self.benchmark, self.rng, self.kept)
         asked = self.method.asked(drawn, self.benchmark)
         support = drawn.support if self.method.memory else None
-        self.losses += self.learner.observe(as_episode(support, asked, self.benchmark, self.device))
+        loss = self.learner.observe(as_episode(support, asked, self.benchmark, self.device))
+        if not math.isfinite(loss):
+            raise Diverged(self.learner.episodes, 0, "loss")
+        self.losses += loss
         self.since += 1
+
+    def _refuse_divergence(self) -> None:
+        if not all_finite(self.learner.network.parameters()):
+            raise Diverged(self.learner.episodes, 0, "weights")
 
     def _report_is_due(self) -> bool:
         done, every = self.learner.episodes, self.trial.evaluate
         return done == self.episodes or (every != "after_task" and (done == 1 or done % every == 0))
 
     def _report(self) -> list[Measurement]:
+        self._refuse_divergence()
         found = {"train_loss": self.losses / self.since}
         self.losses, self.since = 0.0, 0
-        scores = [
-            self.learner.scores(drawn, self.method.asked(drawn, self.benchmark), self.benchmark, self.method.memory)
-            for drawn in self.validation
-        ]
+        scores = [self._scores(drawn, self.method.asked(drawn, self.benchmark)) for drawn in self.validation]
         if scores:
             retrieval, generalize = zip(*scores, strict=True)
             found |= {"val_retrieval": _mean(retrieval), "val_generalize": _mean(generalize)}
@@ -110,8 +139,15 @@ class EpisodeTraining:
         """The next episode of the test; with the last one, the test's accuracy."""
         tests = self._test_episodes()
         drawn = tests[len(self.tested)]
-        self.tested.append(self.learner.scores(drawn, drawn.query, self.benchmark, self.method.memory)[1])
+        self.tested.append(self._scores(drawn, drawn.query)[1])
         return [self._measured("test_accuracy", _mean(self.tested))] if len(self.tested) == len(tests) else []
+
+    def _scores(self, drawn: Drawn, asked: Pairs) -> tuple[float, float]:
+        """See ``Learner.scores``."""
+        try:
+            return self.learner.scores(drawn, asked, self.benchmark, self.method.memory)
+        except NotFinite:
+            raise Diverged(self.learner.episodes, 0, "logits") from None
 
     def _test_episodes(self) -> list[Drawn]:
         if self._tests is None:
@@ -133,6 +169,7 @@ class EpisodeTraining:
             "episodes": self.rng.bit_generator.state,
             "report": [self.losses, self.since],
             "tested": self.tested,
+            "diverged": self.diverged,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,6 +178,7 @@ class EpisodeTraining:
             self.rng.bit_generator.state = state["episodes"]
             self.losses, self.since = state["report"]
             self.tested = list(state["tested"])
+            self.diverged = list(state["diverged"])
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clray.divergence import NotFinite, all_finite
 from clray.episodes import models
 from clray.episodes.learner import as_episode
 from clray.episodes.models import Network
@@ -118,28 +120,35 @@ def looks(training: EpisodeTraining) -> bytes:
     """Of the first validation episode's first queries: what is written, and the attention of each step to the memory.
 
     JSON: ``support`` and ``queries`` in words; of a query ``command``, ``target``, ``written`` and, where there is a
-    memory, ``attention`` [steps of the command and EOS][items of the support set].
+    memory, ``attention`` [steps of the command and EOS][items of the support set], null where it is not finite. There
+    are no queries where what the network would write is not finite.
     """
     found: dict[str, Any] = {"support": [], "queries": []}
     if training.validation:
-        drawn, benchmark = training.validation[0], training.benchmark
-        query = drawn.query.take(np.arange(min(_LOOKED_AT, len(drawn.query))))
-        support = drawn.support if training.method.memory else None
-        episode = as_episode(support, query, benchmark, training.device)
-        contexts = models.encode(training.learner.network, episode)
         words = _in_words(training, 0)
         found["support"] = [[" ".join(x), " ".join(y)] for x, y in zip(words["xs"], words["ys"], strict=True)]
-        written = models.greedy(training.learner.network, episode, LONGEST_WRITTEN)
-        for row, length in enumerate(query.command_lengths.tolist()):
-            found["queries"].append(
-                {
-                    "command": " ".join(words["xq"][row]),
-                    "target": " ".join(words["yq"][row]),
-                    "written": " ".join(benchmark.actions.words(written[row].tolist())),
-                }
-            )
-            if contexts.looks is not None:
-                found["queries"][-1]["attention"] = (
-                    contexts.looks[row, :length].cpu().double().round(decimals=4).tolist()
-                )
+        with contextlib.suppress(NotFinite):
+            found["queries"] = _queries(training, words)
     return json.dumps(found, allow_nan=False).encode()
+
+
+def _queries(training: EpisodeTraining, words: dict[str, Any]) -> list[dict[str, Any]]:
+    drawn, benchmark = training.validation[0], training.benchmark
+    query = drawn.query.take(np.arange(min(_LOOKED_AT, len(drawn.query))))
+    support = drawn.support if training.method.memory else None
+    episode = as_episode(support, query, benchmark, training.device)
+    contexts = models.encode(training.learner.network, episode)
+    written = models.greedy(training.learner.network, episode, LONGEST_WRITTEN)
+    found: list[dict[str, Any]] = []
+    for row, length in enumerate(query.command_lengths.tolist()):
+        found.append(
+            {
+                "command": " ".join(words["xq"][row]),
+                "target": " ".join(words["yq"][row]),
+                "written": " ".join(benchmark.actions.words(written[row].tolist())),
+            }
+        )
+        if contexts.looks is not None:
+            seen = contexts.looks[row, :length].cpu().double().round(decimals=4)
+            found[-1]["attention"] = seen.tolist() if all_finite([seen]) else None
+    return found

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clray.divergence import NotFinite, all_finite
 from clray.episodes import models
 from clray.episodes.models import Contexts, Dropout, Encoder, Episode, Int, Masks, Network, Sequences, masks_of
 
@@ -286,6 +287,8 @@ def loss(network: Network, episode: Episode, dropout: Dropout | None = None) -> 
 def right(network: Network, episode: Episode, end: int, limit: int = 50) -> NDArray[np.bool_]:
     """[n] whether what would be written is the target, symbol by symbol; see ``models.right``."""
     found, packing = logits(network, encode(network, episode), episode)
+    if not all_finite([found]):
+        raise NotFinite
     wrong = found.argmax(dim=1) != episode.target.tokens[packing.rows, packing.steps]
     counts = torch.zeros(len(episode.target), device=found.device).index_add_(0, packing.rows, wrong.float())
     return (counts == 0).cpu().numpy() & (episode.target.lengths <= limit)

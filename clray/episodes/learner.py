@@ -6,28 +6,27 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from clray.episodes import fused, models
 from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
 from clray.episodes.models import Dropout, Episode, Model, Network, Sequences
+from clray.settings import TrialSettings
 
 _AT_ONCE = 512
 """Queries that are answered together in a test."""
 
 
-class UpdateSettings(BaseModel):
+class UpdateSettings(TrialSettings):
     """How a network is trained: by Adam, one update an episode."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    episodes: Annotated[int, Field(ge=1)] = 10_000
-    lr: Annotated[float, Field(gt=0)] = 0.001
-    decay_every: Annotated[int, Field(ge=1)] = 5_000
+    episodes: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.001
+    decay_every: Annotated[int, Field(ge=1, le=1_000_000_000)] = 5_000
     """Episodes after which the rate is multiplied by ``decay``, again and again; Adam's moments then begin at zero, as
     in the official code, which makes its optimizers anew."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
-    clip: Annotated[float, Field(gt=0)] = 50.0
+    clip: Annotated[float, Field(gt=0, le=1e30)] = 50.0
     """The largest norm of the encoder's gradient, and of the decoder's."""
 
 

@@ -24,21 +24,22 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from clray.divergence import NotFinite, all_finite
+from clray.settings import TrialSettings
 
 Int = NDArray[np.int64]
 
 
-class Model(BaseModel):
+class Model(TrialSettings):
     """The networks' sizes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    embedding: Annotated[int, Field(ge=1)] = 200
+    embedding: Annotated[int, Field(ge=1, le=16_384)] = 200
     """E: units of every LSTM layer, and numbers in every embedding."""
-    layers: Annotated[int, Field(ge=1)] = 2
+    layers: Annotated[int, Field(ge=1, le=100)] = 2
     """Of each encoder and of the decoder."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """On symbols' embeddings and between layers."""
@@ -316,16 +317,27 @@ def greedy(network: Network, episode: Episode, limit: int) -> Int:
 
 
 def greedy_steps(network: Network, contexts: Contexts, episode: Episode, limit: int) -> Iterator[Int]:
-    """The next symbols [n], ``limit`` times."""
+    """The next symbols [n], ``limit`` times.
+
+    Raises:
+        NotFinite: their logits are not finite.
+    """
     writer = Writer(network.decoder, contexts)
     symbols = torch.full((len(episode.query),), episode.start, device=contexts.message.device)
     for _ in range(limit):
-        symbols = writer.step(symbols, [None] * len(writer.state)).argmax(dim=1)
+        found = writer.step(symbols, [None] * len(writer.state))
+        if not all_finite([found]):
+            raise NotFinite
+        symbols = found.argmax(dim=1)
         yield symbols.cpu().numpy()
 
 
 def right(network: Network, episode: Episode, end: int, limit: int = 50) -> NDArray[np.bool_]:
-    """[n] whether what is written is the target, symbol by symbol up to EOS, and within ``limit`` symbols."""
+    """[n] whether what is written is the target, symbol by symbol up to EOS, and within ``limit`` symbols.
+
+    Raises:
+        NotFinite: the network's logits are not finite.
+    """
     written, tokens = greedy(network, episode, limit), episode.target.tokens.cpu().numpy()
     found = []
     for row, wanted, length in zip(written.tolist(), tokens.tolist(), episode.target.lengths, strict=True):

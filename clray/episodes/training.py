@@ -6,7 +6,7 @@ from typing import Any
 
 from clray.episodes import data as sources
 from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
-from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
 from clray.tracks import Kind
 from clray.training import Training
 
@@ -39,13 +39,18 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), known)}")
     if method not in known:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not for {name}; {one_of(method, known)}")
+    if declared.get("randomness", "clray") != "clray":
+        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
+    if declared.get("task_orders", ["identity"]) != ["identity"]:
+        raise SettingError("task_orders", [], "episodes have no order of tasks; allowed: [identity]")
+    benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
+    model = check_settings("model", Model, declared["model"])
+    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
     return {
-        "benchmark": check_settings("benchmark", BENCHMARKS[name], declared["benchmark"]).model_dump(mode="json"),
-        "model": check_settings("model", Model, declared["model"]).model_dump(mode="json"),
+        "benchmark": declared_settings(benchmark),
+        "model": declared_settings(model),
         "method": method,
-        "hyperparameters": check_settings(
-            "hyperparameters", find(method).Settings, declared["hyperparameters"]
-        ).model_dump(mode="json"),
+        "hyperparameters": declared_settings(settings),
     }
 
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from clray.documents import one_of
 from clray.language.records import Example, TaskData
 from clray.language.tasks import TASKS
+from clray.settings import BenchmarkSeed, TrialSettings
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
-class TextStream(BaseModel):
+class TextStream(TrialSettings):
     """Tasks of ``clray.language.tasks``, in the order in which they are learned."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["text-stream"] = "text-stream"
     tasks: Annotated[list[str], Field(min_length=1)]
-    train_per_task: Annotated[int, Field(ge=1)] | None = None
+    train_per_task: Count | None = None
     """So many of a task's training examples, drawn with ``seed``; all where it has no more."""
-    test_per_task: Annotated[int, Field(ge=1)] | None = None
+    test_per_task: Count | None = None
     """So many of its test examples, drawn alike; of dialogues the first turns, because a dialogue's state adds up."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: BenchmarkSeed = 0
 
     @model_validator(mode="after")
     def _tasks_are_known(self) -> TextStream:

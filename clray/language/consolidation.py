@@ -14,7 +14,7 @@ from clray.language.losses import Batch
 class ConsolidationSettings(TrainingSettings):
     """The common settings, and the springs'."""
 
-    strength: Annotated[float, Field(ge=0)] = 1.0
+    strength: Annotated[float, Field(ge=0, le=1e7)] = 1.0
     """λ of the penalty (official ``--reg_lambda``)."""
     form: Literal["as_coded", "corrected"] = "as_coded"
     """As the official code has it, or as it was meant: see ``clray.language.importance``."""

@@ -12,18 +12,18 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clray import cache
+from clray.data_files import given_folder, is_file, is_file_if_allowed, line_ends, others, reading
 from clray.errors import DataError
 from clray.language import datasets
 from clray.language.datasets import PUBLISHED, embedded
 from clray.language.datasets.files import Files, content, located
-from clray.language.datasets.published import Form, Published
+from clray.language.datasets.published import Form, Published, Splits
 from clray.language.records import SPLITS, Example, TaskData
 from clray.language.tasks import TASKS
 
@@ -60,7 +60,8 @@ def find(name: str) -> Found | None:
     """Where a task's data is here, and in which form: a whole one if there is any.
 
     Raises:
-        DataError: there is no such task, ``CLRAY_DATA`` names no folder, or holds only some of a form's files.
+        DataError: there is no such task, ``CLRAY_DATA`` names no folder, or holds only some of a form's files, or they
+            lie in a folder that may not be entered.
     """
     if name in embedded.TASKS:
         return Found(name, "grammar", None, _GRAMMAR)
@@ -71,7 +72,8 @@ def _found(task: str) -> Iterator[Found]:
     """The forms that are here, whole ones before substitutes, ``CLRAY_DATA`` before the cache."""
     published, substitutes = _published(task), []
     for source, root in _roots():
-        here = [form for form in published.forms if not _missing_files(root / form.folder, form)]
+        lies = is_file if source == "CLRAY_DATA" else is_file_if_allowed
+        here = [form for form in published.forms if not _missing_files(root / form.folder, form, lies)]
         if source == "CLRAY_DATA" and not here:
             _complain_of_part(root, published)
         places = [Found(task, source, root / form.folder, form) for form in here]
@@ -83,16 +85,14 @@ def _found(task: str) -> Iterator[Found]:
 def _roots() -> list[tuple[str, Path]]:
     """The folders that hold all tasks' folders."""
     roots = [("cache", cache.cache_folder() / "lamol")]
-    given = os.environ.get("CLRAY_DATA")
-    if given:
-        if not Path(given).is_dir():
-            raise DataError(f"CLRAY_DATA={given}: no such folder")
-        roots.insert(0, ("CLRAY_DATA", Path(given) / "lamol"))
+    given = given_folder()
+    if given is not None:
+        roots.insert(0, ("CLRAY_DATA", given / "lamol"))
     return roots
 
 
-def _missing_files(folder: Path, form: Form) -> list[str]:
-    return [file for file in form.files if located(folder, file, form.inner) is None]
+def _missing_files(folder: Path, form: Form, lies: Callable[[Path], bool] = is_file) -> list[str]:
+    return [file for file in form.files if located(folder, file, form.inner, lies) is None]
 
 
 def _complain_of_part(root: Path, published: Published) -> None:
@@ -200,7 +200,18 @@ def _missing(task: str) -> str:
     missing = (
         f"{task}: its files are neither below CLRAY_DATA/lamol nor in {cache.cache_folder() / 'lamol'} ({folders})"
     )
+    if beside := beside_it(task):
+        missing += f" ({beside})"
     return f"{missing}: {f'clray data fetch {task}' if published.download else published.advice}"
+
+
+def beside_it(name: str) -> str:
+    """Which other files lie where a task's were looked for, in words; empty where none do."""
+    given = given_folder()
+    if given is None or name in embedded.TASKS:
+        return ""
+    own = [form.folder for form in _published(name).forms if form.folder == name]  # others are shared with other tasks
+    return "; ".join(said for folder in dict.fromkeys(own) if (said := others(given / "lamol" / folder)))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -259,7 +270,7 @@ def _convert(found: Found) -> TaskData:
             return kept
         _check_sums(found)
         archive = next(iter(form.files)) if form.members else ""
-        train, dev, test = form.read(Files(folder, form.inner, archive, form.members))
+        train, dev, test = _read_form(form, Files(folder, form.inner, archive, form.members))
         data = TaskData(found.name, train, dev, test)
         for split in SPLITS:
             if not getattr(data, split):
@@ -273,16 +284,26 @@ def _convert(found: Found) -> TaskData:
         return data
 
 
+def _read_form(form: Form, files: Files) -> Splits:
+    """The examples in the files; what the readers do not foresee names the file that was read last."""
+    try:
+        return form.read(files)
+    except Exception:
+        with reading(files.last):
+            raise
+
+
 def _check_sums(found: Found) -> None:
     assert found.folder is not None
     for name, expected in found.form.files.items():
         path = located(found.folder, name, found.form.inner)
         if expected is None or path is None:
             continue
-        actual = hashlib.sha256(content(path)).hexdigest()
+        held = content(path)
+        actual = hashlib.sha256(held).hexdigest()
         if actual != expected:
             raise DataError(
-                f"{path}: not the published file: sha256 {actual}, expected {expected}; "
+                f"{path}: not the published file: {line_ends(held, expected)}sha256 {actual}, expected {expected}; "
                 f"remove it, or put the file from {_published(found.name).origin} there"
             )
 

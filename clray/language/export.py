@@ -7,6 +7,7 @@ All three are JSON, and read again from it without a model or a vocabulary.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from clray.errors import DataError
 METRICS, SAMPLES, PREDICTIONS = "metrics.json", "samples.json", "predictions.json"
 """What they are called among a trial's artifacts."""
 
-Measured = list[dict[str, dict[str, float]]]
+Measured = list[dict[str, dict[str, float | None]]]
+"""By epoch, task and metric, in per cent; None for what was not finite."""
 
 
 class Sample(NamedTuple):
@@ -88,9 +90,14 @@ def metrics_json(measured: Sequence[dict[str, dict[str, float]]]) -> bytes:
     The official code tests the model of every epoch; a trial that tests the last one alone has a list of one.
 
     Args:
-        measured: the same, in per cent.
+        measured: the same, in per cent. What is not finite is written as null: JSON has no such number.
     """
-    return json.dumps(measured, indent=1, allow_nan=False).encode()
+    written = [{task: _with_nulls(scores) for task, scores in every.items()} for every in measured]
+    return json.dumps(written, indent=1, allow_nan=False).encode()
+
+
+def _with_nulls(scores: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
 def samples_json(samples: Sequence[Sample]) -> bytes:

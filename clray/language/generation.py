@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clray.divergence import NotFinite
 from clray.language.batching import padded
 from clray.language.losses import logits
 
 Uniforms = Callable[[int], "np.ndarray[Any, Any]"]
 """Of a prompt's index its own numbers in [0, 1), as many as tokens may be drawn."""
 
+_NO_TOKEN = -1
+"""What ``draw`` gives for a row whose likeliest token has no finite logit."""
 _DONE = 8
 """A batch is made smaller when so much of it (an eighth) is done: each time, the cache is copied."""
 
@@ -46,6 +49,9 @@ def generate(
         temperature: what the logits are divided by.
         stop: the token that ends a text.
         longest: the most tokens to draw for each prompt, ``stop`` included.
+
+    Raises:
+        NotFinite: the logits of a text that has not ended are not finite: no token can be drawn.
     """
     written: list[list[int]] = [[] for _ in prompts]
     rows = np.array([i for i, most in enumerate(longest) if most > 0], np.int64)
@@ -62,6 +68,9 @@ def generate(
         for step in range(most.max()):
             drawn = draw(reader.logits, numbers[:, step], top_k, temperature)
             tokens = drawn.cpu().numpy()
+            if (tokens[alive] == _NO_TOKEN).any():
+                raise NotFinite
+            drawn = drawn.clamp(min=0)  # texts that have ended are read on until they leave the batch
             alive &= tokens != stop
             for i, token in zip(rows[alive].tolist(), tokens[alive].tolist(), strict=True):
                 written[i].append(token)
@@ -96,6 +105,8 @@ def generate_plainly(
             for u in numbers[: longest[i]]:
                 logits = model(torch.tensor([text], device=device)).logits[:, -1]
                 token = int(draw(logits, np.array([u]), top_k, temperature))
+                if token == _NO_TOKEN:
+                    raise NotFinite
                 if token == stop:
                     break
                 text.append(token)
@@ -133,15 +144,17 @@ def probabilities(logits: Tensor, top_k: int, temperature: float = 1.0) -> tuple
 def draw(logits: Tensor, u: np.ndarray[Any, Any], top_k: int, temperature: float) -> Tensor:
     """[n] one token a row: where the cumulated probability passes ``u`` [n]; the likeliest for a ``top_k`` of 1.
 
-    Among equals the likeliest is the one with the smallest id.
+    Among equals the likeliest is the one with the smallest id. A row that has no finite logit, or one that is NaN or
+    infinite, gives -1.
     """
+    drawable = logits.amax(1).isfinite()
     if top_k == 1:
-        return logits.argmax(1)
+        return torch.where(drawable, logits.argmax(1), _NO_TOKEN)
     ids, chances = probabilities(logits, top_k, temperature)
     cumulated = chances.cumsum(1)
     passed = cumulated > torch.from_numpy(u).to(cumulated.device)[:, None] * cumulated[:, -1:]
     first = passed.int().argmax(1, keepdim=True)
-    return ids.gather(1, first)[:, 0]
+    return torch.where(drawable, ids.gather(1, first)[:, 0], _NO_TOKEN)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -130,8 +130,15 @@ class LanguageTraining:
         return facts | {"updates": self.learner.updates, "tokens": self.learner.tokens}
 
     def advance(self) -> list[Measurement]:
+        """See ``clray.training.Training``.
+
+        Raises:
+            Diverged: the loss of a batch, the weights at a stop or after a task's last batch, the logits of a text to
+                be written, or the importance weights of EWC and MAS are not finite.
+        """
         deadline = time.monotonic() + _STOP_AFTER
         while self.visit < len(self.visits):
+            self.learner.task = self.visits[self.visit][-1]
             measured = getattr(self, f"_{self.phase}")(deadline)
             if measured is not None:
                 return measured
@@ -212,9 +219,11 @@ class LanguageTraining:
                 self.since += 1
                 self.batch += 1
                 if time.monotonic() > deadline:
+                    self.learner.refuse_divergence()
                     return []
             self.epoch, self.batch, self._batches = self.epoch + 1, 0, []
         loss, self.losses, self.since = self.losses / max(self.since, 1), 0.0, 0
+        self.learner.refuse_divergence()
         self.learner.end()
         self._next_phase()
         last = self.visits[self.visit][-1]

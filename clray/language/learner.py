@@ -7,14 +7,17 @@ loss), a class that weighs ``answer_weight``; and where a method says so, to wri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from clray.divergence import NotFinite, all_finite
+from clray.errors import Diverged
 from clray.language import losses
 from clray.language.batching import as_coded, bucketed
 from clray.language.encoding import Encoded, encode
@@ -24,10 +27,15 @@ from clray.language.models import grow, positions
 from clray.language.optimizers import AdamW, Schedule, parameter_groups
 from clray.language.records import Example, TaskData
 from clray.language.tokens import Vocabulary
+from clray.settings import TrialSettings
 from clray.training import generator
 
 GENERATE = "__gen__"
 """The token that every example of a language model's own begins with, where tasks share one."""
+
+
+TokenBudget = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""The most tokens that a batch holds, padding included; every method has a default of its own."""
 
 
 def as_batch(rows: Sequence[Encoded]) -> Batch:
@@ -35,36 +43,34 @@ def as_batch(rows: Sequence[Encoded]) -> Batch:
     return Batch(*([getattr(row, name) for row in rows] for name in Batch._fields))
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(TrialSettings):
     """How every method trains: names and defaults are those of the official ``settings.py``, but for ``epochs``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: Annotated[int, Field(ge=1)] = 9
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 9
     """The paper's; the code's default is 3."""
-    lr: Annotated[float, Field(gt=0)] = 6.25e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    eps: Annotated[float, Field(gt=0)] = 1e-4
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 6.25e-5
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
+    eps: Annotated[float, Field(gt=0, le=1e30)] = 1e-4
+    clip: Annotated[float, Field(gt=0, le=1e30)] = 1.0
     """The largest norm of the gradient."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.005
     """The share of an epoch in which the rate rises from zero."""
-    answer_weight: Annotated[float, Field(gt=0)] = 5.0
+    answer_weight: Annotated[float, Field(gt=0, le=1e30)] = 5.0
     """What the class ``__ans__`` (and ``__sep__``) weighs in the losses; every other class weighs 1."""
     batching: Literal["as_coded", "bucketed"] = "as_coded"
     """Batches in the order of the epoch, closed by size or budget as in the code; or of rows of like length."""
-    token_budget: Annotated[int, Field(ge=1)] = 11368
+    token_budget: TokenBudget = 11368
     """The most that a batch holds, padding included; in the code it depends on the GPU's memory and on the method."""
-    min_batch: Annotated[int, Field(ge=1)] = 4
-    min_steps: Annotated[int, Field(ge=1)] = 1500
+    min_batch: Annotated[int, Field(ge=1, le=10_000_000)] = 4
+    min_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1500
     """A batch has at most ``max(examples // min_steps, min_batch)`` examples."""
     use_sep: bool = False
     """Whether ``__sep__`` stands between context and question."""
-    top_k: Annotated[int, Field(ge=1)] = 20
+    top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
     """Pseudo-samples are drawn from so many of the likeliest tokens."""
-    answer_top_k: Annotated[int, Field(ge=1)] = 20
+    answer_top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
     """Answers in a test are drawn alike, as the code does by default; 1 is greedy."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
 
 class LanguageMethod:
@@ -147,6 +153,8 @@ class Learner:
         self.generation_ids: dict[str, int] = {}
         self.optimizer: AdamW | None = None
         self.schedule: Schedule | None = None
+        self.task = 0
+        """The place of the task that is being learned, for the error of a trial that diverges."""
         self.updates = self.examples = self.tokens = 0
         """Updates made, examples they learned from, and tokens that the losses read."""
 
@@ -169,8 +177,14 @@ class Learner:
     # Training
 
     def begin(self, examples: int, penalty: Any) -> None:
-        """A new optimizer, and a schedule over so many examples an epoch."""
+        """A new optimizer, and a schedule over so many examples an epoch.
+
+        Raises:
+            Diverged: the importance of parameters, as EWC and MAS measured it, has overflowed.
+        """
         settings = self.settings
+        if penalty is not None:
+            self.refuse_divergence("importance weights", (omega for omega, _ in penalty.terms.values()))
         for parameter in self.model.parameters():
             # Gradients are added to from the first batch on, so that a continuation rounds as the uninterrupted run.
             parameter.grad = torch.zeros_like(parameter)
@@ -197,6 +211,9 @@ class Learner:
 
         Returns:
             The loss before it.
+
+        Raises:
+            Diverged: it is not finite.
         """
         assert self.optimizer is not None
         assert self.schedule is not None
@@ -212,14 +229,34 @@ class Learner:
         return loss
 
     def backward(self, batch: Batch, lm_lambda: float | None, purpose: str) -> float:
-        """Add the gradients of the batch's loss to the parameters', and return the loss."""
+        """Add the gradients of the batch's loss to the parameters', and return the loss.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
         form = losses.eager if self.plain else losses.fused
         self.model.train()
         with self.drawing(purpose), self.computing():
             qa, lm = form(self.model, batch, self.weights, lm_lambda)
             loss = qa + lm
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self.diverged("loss")
         loss.backward()
-        return float(loss.detach())
+        return value
+
+    def diverged(self, what: str) -> Diverged:
+        """The error of a trial whose numbers are not finite any more."""
+        return Diverged(self.examples, self.task, what)
+
+    def refuse_divergence(self, what: str = "weights", tensors: Iterable[torch.Tensor] | None = None) -> None:
+        """See that numbers are finite: the model's weights, or others.
+
+        Raises:
+            Diverged: they are not.
+        """
+        if not all_finite(self.model.parameters() if tensors is None else tensors):
+            raise self.diverged(what)
 
     def clip(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -249,22 +286,28 @@ class Learner:
             numbers: of each prompt; with ``purpose`` it determines the random numbers, so that it is the same for a
                 prompt whatever else is written beside it.
             longest: the most tokens for each.
+
+        Raises:
+            Diverged: the model's logits are not finite.
         """
 
         def uniforms(i: int) -> np.ndarray[Any, Any]:
             return generator(self.seed, f"{purpose} {numbers[i]}").random(longest[i])
 
         self.model.eval()
-        with torch.no_grad(), self.computing():
-            return generate(
-                self.model,
-                [list(prompt) for prompt in prompts],
-                uniforms,
-                top_k,
-                self.settings.temperature,
-                self.vocabulary.eos,
-                list(longest),
-            )
+        try:
+            with torch.no_grad(), self.computing():
+                return generate(
+                    self.model,
+                    [list(prompt) for prompt in prompts],
+                    uniforms,
+                    top_k,
+                    self.settings.temperature,
+                    self.vocabulary.eos,
+                    list(longest),
+                )
+        except NotFinite:
+            raise self.diverged("logits") from None
 
     def state_dict(self) -> dict[str, Any]:
         return {

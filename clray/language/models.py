@@ -8,12 +8,13 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from clray import cache
 from clray.errors import DataError
 from clray.language import pretrained
 from clray.language.tokens import GPT2_FILES, Vocabulary, gpt2_files, gpt2_vocabulary, of_model, stream_vocabulary
+from clray.settings import TrialSettings
 
 if TYPE_CHECKING:
     import torch
@@ -24,28 +25,30 @@ _NEW_ROWS = 0.02
 """The standard deviation of a new token's embedding: GPT-2's own."""
 
 
-class Settings(BaseModel):
+_MOST_PARAMETERS = 10_000_000_000
+"""Weights, gradients and the optimizer's two moments of so many fill 160 GB."""
+
+
+class Settings(TrialSettings):
     """A causal language model: a pretrained one, or a small GPT-2 with random weights.
 
     The size, the dropout and the vocabulary are declared of ``scratch`` alone: a pretrained model has its own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Annotated[str, Field(min_length=1)] = "scratch"
     """``scratch``, a model's name on the Hugging Face hub (``gpt2``, ``openai-gpt``), or a folder that holds one."""
     gguf: Annotated[str, Field(pattern=r"^[\w.+-]+\.gguf$")] | None = None
     """The file of a pretrained model's weights, where they are in llama.cpp's format."""
-    layers: Annotated[int, Field(ge=1)] = 4
-    width: Annotated[int, Field(ge=1)] = 256
-    heads: Annotated[int, Field(ge=1)] = 4
-    positions: Annotated[int, Field(ge=8)] = 256
+    layers: Annotated[int, Field(ge=1, le=1_000)] = 4
+    width: Annotated[int, Field(ge=1, le=65_536)] = 256
+    heads: Annotated[int, Field(ge=1, le=65_536)] = 4
+    positions: Annotated[int, Field(ge=8, le=65_536)] = 256
     """The most tokens of a sequence."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """In the embeddings, the attention and every layer."""
     vocabulary: Literal["gpt2", "stream"] = "stream"
     """GPT-2's own, or byte pairs of the stream's texts."""
-    vocabulary_size: Annotated[int, Field(ge=257)] = 4096
+    vocabulary_size: Annotated[int, Field(ge=257, le=1_000_000)] = 4096
     """Of ``stream``: tokens at most, without the special ones."""
 
     @model_validator(mode="after")
@@ -54,12 +57,22 @@ class Settings(BaseModel):
             if self.gguf is not None:
                 raise ValueError("gguf: weights from a file and name: scratch exclude each other")
             if self.width % self.heads:
-                raise ValueError(f"heads: {self.heads} do not divide a width of {self.width}")
+                near = [n for n in range(1, min(self.width, 64) + 1) if self.width % n == 0]
+                allowed = f"allowed: its divisors, such as {', '.join(map(str, near))}"
+                raise ValueError(f"heads: {self.heads} do not divide a width of {self.width}; {allowed}")
+            if self.parameters > _MOST_PARAMETERS:
+                most = f"allowed: up to {_MOST_PARAMETERS:,}"
+                raise ValueError(f"layers, width: a model of about {self.parameters:,} parameters; {most}")
             return self
         for field in ("layers", "width", "heads", "positions", "dropout", "vocabulary", "vocabulary_size"):
             if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(f"{field}: only name: scratch has it; {self.name} has its own")
         return self
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters ``scratch`` has, roughly: those of its matrices."""
+        return self.layers * 12 * self.width**2 + (self.vocabulary_size + self.positions) * self.width
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -162,11 +175,19 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     folder = pretrained.locate(settings.name, settings.gguf).folder
-    options = {"gguf_file": settings.gguf} if settings.gguf else {}
+    options: dict[str, Any] = {"gguf_file": settings.gguf} if settings.gguf else {}
+    if not settings.gguf:
+        options["use_safetensors"] = not pretrained.is_pickled(folder)
     try:
         with _drawing(seed), _quietly():
             model, loaded = AutoModelForCausalLM.from_pretrained(
-                str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,  # pickles of weights may hold tensors alone
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
     except Exception as error:  # whatever transformers raises at a foreign file
         reason = next(iter(str(error).strip().splitlines()), repr(error))

@@ -85,7 +85,9 @@ class AdamW(torch.optim.Optimizer):
         m, v = ([self.state[p][name] for p in parameters] for name in ("m", "v"))
         group["steps"] += 1
         lr, decay, pulled = group["lr"], group["weight_decay"], self._pulled(parameters)
-        update = _plain_update if self.plain or parameters[0].device.type not in ("cpu", "cuda") else _fused_update
+        # torch's kernel divides by 1 - lr · decay.
+        plain = self.plain or lr * decay == 1 or parameters[0].device.type not in ("cpu", "cuda")
+        update = _plain_update if plain else _fused_update
         update(parameters, gradients, m, v, group, 0.0 if pulled else decay)
         if pulled:
             assert self.penalty is not None

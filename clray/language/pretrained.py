@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from clray import cache
+from clray.data_files import given_folder, is_file, is_folder, reading
 from clray.errors import DataError
 
 _TOKENIZER = (
@@ -58,13 +58,14 @@ def locate(name: str, gguf: str | None = None, fetch: bool = False) -> Place:
     lacking = [package for package in ("gguf", "accelerate") if gguf and find_spec(package) is None]
     if lacking:
         raise DataError(f"model {name}: to read {gguf}, transformers needs: pip install {' '.join(lacking)}")
-    if Path(name).expanduser().is_dir():
-        return _holding(Place("folder", Path(name).expanduser()), gguf)
+    folder = _expanded(name)
+    if is_folder(folder):
+        return _holding(Place("folder", folder), gguf)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise DataError(f"model {name}: no such folder")
-    given = os.environ.get("CLRAY_DATA")
-    if given and (Path(given) / "lamol" / "models" / name).is_dir():
-        return _holding(Place("CLRAY_DATA", Path(given) / "lamol" / "models" / name), gguf)
+    given = given_folder()
+    if given is not None and is_folder(given / "lamol" / "models" / name):
+        return _holding(Place("CLRAY_DATA", given / "lamol" / "models" / name), gguf)
     cached = _snapshot(name, gguf, fetch=False)
     if isinstance(cached, Path) and _weights(cached, gguf):
         return _holding(Place("hub cache", cached), gguf)
@@ -80,12 +81,20 @@ def locate(name: str, gguf: str | None = None, fetch: bool = False) -> Place:
     )
 
 
+def _expanded(name: str) -> Path:
+    """The path that a name would be, with the user's home for ``~``."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"model {name}: {error}") from None
+
+
 def _holding(place: Place, gguf: str | None) -> Place:
     """The place, checked for the files that a model is made of."""
     folder = place.folder
     if not _weights(folder, gguf):
         raise DataError(f"{folder}: no weights: expected {gguf or ' or '.join(_WEIGHTS)}")
-    if not gguf and not (folder / "config.json").is_file():
+    if not gguf and not is_file(folder / "config.json"):
         raise DataError(f"{folder}: no config.json: not a model that transformers can load")
     return place
 
@@ -98,6 +107,11 @@ def _weights(folder: Path, gguf: str | None) -> list[Path]:
     return []
 
 
+def is_pickled(folder: Path, gguf: str | None = None) -> bool:
+    """Whether the weights that are read of a model are pickles, which it has where it has no safetensors."""
+    return not gguf and all(path.suffix == ".bin" for path in _weights(folder, gguf))
+
+
 def fingerprint(folder: Path, gguf: str | None = None) -> str:
     """SHA-256 of the content of all files of a model that are read: the same wherever they lie.
 
@@ -108,7 +122,8 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
     noted = cache.noted(folder, files, "model")
     if noted and "fingerprint" in noted:
         return str(noted["fingerprint"])
-    about = "".join(f"{name} {cache.sha256(folder / name)}\n" for name in files)
+    with reading(folder, "see that its files can be read"):
+        about = "".join(f"{name} {cache.sha256(folder / name)}\n" for name in files)
     found = hashlib.sha256(about.encode()).hexdigest()
     cache.take_note(folder, files, {"fingerprint": found}, "model")
     return found

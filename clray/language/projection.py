@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clray.divergence import NotFinite
 from clray.optim import gem_multipliers
 
 RIDGE = 1e-3
@@ -28,8 +29,16 @@ def project(gradient: Tensor, memories: Tensor, margin: float = 0.5) -> Tensor:
 
     Returns:
         ``gradient``.
+
+    Raises:
+        NotFinite: a product of gradients is not finite.
+        ValueError: the quadratic program has no solution that can be computed.
     """
-    if not bool((memories @ gradient < 0).any()):
+    products = memories @ gradient
+    at_odds, unknown = torch.stack([(products < 0).any(), products.isnan().any()]).tolist()
+    if unknown:
+        raise NotFinite
+    if not at_odds:
         return gradient
     count = len(memories)
     both = torch.zeros(count, count + 1, dtype=torch.float64, device=gradient.device)
@@ -38,5 +47,7 @@ def project(gradient: Tensor, memories: Tensor, margin: float = 0.5) -> Tensor:
         both[:, :count].addmm_(part, part.t())
         both[:, count].addmv_(part, gradient[begin : begin + _AT_ONCE].double())
     found = both.cpu().numpy()
+    if not np.isfinite(found).all():
+        raise NotFinite
     multipliers = gem_multipliers(found[:, :count] + RIDGE * np.eye(count), found[:, count], margin)
     return gradient.addmv_(memories.t(), torch.from_numpy(multipliers).to(gradient))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clray import cache
+from clray.data_files import given_folder, is_file, is_file_if_allowed, reading
 from clray.errors import DataError
 
 if TYPE_CHECKING:
@@ -207,12 +207,12 @@ def gpt2_vocabulary(fetch: bool = False) -> Vocabulary:
 
 def gpt2_files(fetch: bool = False) -> tuple[Path, Path]:
     """The two files of GPT-2's vocabulary, checked; see ``gpt2_vocabulary``."""
-    given, cached = os.environ.get("CLRAY_DATA"), cache.cache_folder() / "lamol" / "gpt2_bpe"
-    folders = [Path(given) / "lamol" / "gpt2_bpe", cached] if given else [cached]
+    given, cached = given_folder(), cache.cache_folder() / "lamol" / "gpt2_bpe"
+    folders = [cached] if given is None else [given / "lamol" / "gpt2_bpe", cached]
     found = []
     for name, (published, sha256) in GPT2_FILES.items():
         here = (folder / spelt for folder in folders for spelt in (name, published))
-        path = next((path for path in here if path.is_file()), None)
+        path = next((p for p in here if (is_file_if_allowed(p) if cached in p.parents else is_file(p))), None)
         if path is None and fetch:
             path = cache.download("GPT-2's vocabulary", name, [_GPT2_ORIGIN + published], f"sha256:{sha256}", cached)
         if path is None:
@@ -220,7 +220,8 @@ def gpt2_files(fetch: bool = False) -> tuple[Path, Path]:
                 f"GPT-2's vocabulary is not here: {name} is in none of {', '.join(map(str, folders))}; put {published} "
                 f"from {_GPT2_ORIGIN} there as {name}, fetch it, or take model.vocabulary: stream"
             )
-        digest = cache.sha256(path)
+        with reading(path):
+            digest = cache.sha256(path)
         if digest != sha256:
             raise DataError(f"{path}: not GPT-2's published {published}: SHA-256 {digest}, expected {sha256}")
         found.append(path)
@@ -266,7 +267,9 @@ def of_model(name: str, gguf: str | None = None, fetch: bool = False) -> Vocabul
     folder = locate(name, gguf, fetch).folder
     options = {"gguf_file": gguf} if gguf else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **options
+        )
     except Exception as error:  # whatever transformers raises at a foreign file
         reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise DataError(f"{folder}: no tokenizer that transformers can load: {reason}") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from clray.language import data as sources
 from clray.language.methods import METHODS, find
-from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
 from clray.tracks import Kind
 from clray.training import Training
 
@@ -31,13 +31,18 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
     if method not in METHODS:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), METHODS)}")
+    if (evaluate := declared.get("evaluate", "after_task")) != "after_task":
+        raise SettingError("evaluate", [], f"{evaluate}: {name} allows only after_task")
+    if declared.get("randomness", "clray") != "clray":
+        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
+    benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
+    model = check_settings("model", Settings, declared["model"])
+    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
     return {
-        "benchmark": check_settings("benchmark", BENCHMARKS[name], declared["benchmark"]).model_dump(mode="json"),
-        "model": check_settings("model", Settings, declared["model"]).model_dump(mode="json"),
+        "benchmark": declared_settings(benchmark),
+        "model": declared_settings(model),
         "method": method,
-        "hyperparameters": check_settings(
-            "hyperparameters", find(method).Settings, declared["hyperparameters"]
-        ).model_dump(mode="json"),
+        "hyperparameters": declared_settings(settings),
     }
 
 

@@ -17,7 +17,7 @@ outside this folder imports wandb, and here it is imported when it is used.
 
 from clray.tracking.content import history
 from clray.tracking.following import Follower, start
-from clray.tracking.login import Mode, TrackingError, base_url, default_mode, logged_in
+from clray.tracking.login import Mode, TrackingError, asked_mode, base_url, default_mode, logged_in
 from clray.tracking.publication import Outcome, Publication
 from clray.tracking.publisher import publish
 
@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "Publication",
     "TrackingError",
+    "asked_mode",
     "base_url",
     "default_mode",
     "history",

@@ -11,12 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clray.dashboards import Dashboard
+from clray.output import accept_every_letter, shown
 from clray.tracking.following import Orders, follow, read_json, write_json
 from clray.tracking.publication import Outcome, Publication
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m clray.tracking < JOB``: follow the sweeps of a job until told to stop, or its sender is gone."""
+    accept_every_letter()
     parser = argparse.ArgumentParser(prog="python -m clray.tracking", description=main.__doc__)
     parser.add_argument("job", nargs="?", type=argparse.FileType("r"), default=sys.stdin, help="JSON; default: stdin")
     job = json.load(parser.parse_args(argv).job)
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = {"outcomes": [asdict(outcome) for outcome in outcomes], "error": error, "reached": reached}
         write_json(folder / "status.json", status)
         if error:
-            print(error, flush=True)
+            print(shown(error), flush=True)
 
     outcomes = follow(publications, orders, report, job["poll"], str(folder), dashboard)
     return 0 if all(outcome.published == outcome.declared and not outcome.failures for outcome in outcomes) else 1

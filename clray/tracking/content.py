@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 from clray.metrics import accuracy_matrix
+from clray.output import visible
 from clray.results import Record
 from clray.tracking.publication import TAG, Publication, sweep_tag
 
@@ -43,8 +45,17 @@ def matrix_rows(record: Record) -> list[list[float]]:
 
 
 def config_of(record: Record, sweep: str, variant: str) -> dict[str, Any]:
-    labels = {"sweep": sweep, "variant": variant, "data": record.data, "provenance": record.provenance}
+    labels = {"sweep": sweep, "variant": variant, "data": record.data, "provenance": _published(record.provenance)}
     return {**record.trial.model_dump(mode="json"), **labels}
+
+
+def _published(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record's provenance is anybody's business: no names of machines, no processes."""
+    facts = {key: value for key, value in provenance.items() if key != "executions"}
+    machine = facts.get("machine")
+    if isinstance(machine, Mapping):
+        facts["machine"] = {key: value for key, value in machine.items() if key != "host"}
+    return facts
 
 
 def summary_of(record: Record) -> dict[str, Any]:
@@ -54,13 +65,14 @@ def summary_of(record: Record) -> dict[str, Any]:
 
 def name_of(record: Record, variant: str) -> str:
     order = record.trial.task_order
-    return f"{variant}/{record.trial.seed}" + ("" if order is None else f"/order {'-'.join(map(str, order))}")[:80]
+    placed = "" if order is None else f"/order {'-'.join(map(str, order))}"
+    return f"{visible(variant, keep='')}/{record.trial.seed}{placed[:80]}"
 
 
 def tags_of(publication: Publication, record: Record) -> list[str]:
     source, seed = str(record.data.get("source") or ""), f"seed:{record.trial.seed}"
     tags = [publication.paper, publication.table, seed, source]
-    return list(dict.fromkeys([*(tag[:TAG] for tag in tags if tag), sweep_tag(publication.sweep)]))
+    return list(dict.fromkeys([*(visible(tag, keep="")[:TAG] for tag in tags if tag), sweep_tag(publication.sweep)]))
 
 
 def digest(value: Any) -> str:

@@ -159,7 +159,7 @@ def _send(publication: Publication, dashboard: Dashboard, notes: Notes) -> str:
     note, content = notes.read(), digest(asdict(dashboard))
     if report.id and (note.get("page"), note.get("content")) == (report.id, content):
         return note["where"]
-    report.description = f"clray publish {dashboard.name}"
+    report.description = dashboard.command
     report.blocks = page(dashboard, entity, project)
     report.save()
     notes.write({"page": report.id, "content": content, "where": report.url})

@@ -20,7 +20,7 @@ from clray.dashboards import Dashboard
 from clray.errors import StoreError
 from clray.tracking.login import TrackingError
 from clray.tracking.publication import Outcome, Publication
-from clray.tracking.publisher import RESET_SECONDS, Publisher, scratch_folder
+from clray.tracking.publisher import RESET_SECONDS, Publisher, own_folders, scratch_folder
 from clray.tracking.runs import end_service, first_line
 
 POLL_SECONDS = 5.0
@@ -69,7 +69,7 @@ def follow(
     def tell() -> None:
         report([publisher.result() for publisher in publishers], error)
 
-    with scratch_folder(folder) as scratch:
+    with scratch_folder(folder) as scratch, own_folders(scratch, publications):
         publishers = [Publisher(publication, scratch, tell) for publication in publications]
         while True:
             told = orders()
@@ -118,13 +118,14 @@ class Follower:
     """The process that publishes while a sweep runs. Nothing that befalls it reaches the sweep.
 
     Attributes:
+        publications: what it publishes.
         log: its output; kept where something went wrong.
     """
 
     def __init__(
         self, publications: Sequence[Publication], poll: float = POLL_SECONDS, dashboard: Dashboard | None = None
     ) -> None:
-        self._publications, self._dashboard = list(publications), dashboard
+        self.publications, self._dashboard = list(publications), dashboard
         self._process: subprocess.Popen[bytes] | None = None
         self._problem = ""
         self.log: Path | None = None
@@ -134,12 +135,12 @@ class Follower:
             self._problem = f"the publisher could not be started: {error}"
 
     def _start(self, poll: float) -> None:
-        below = Path(self._publications[0].folder) / "published"
+        below = Path(self.publications[0].folder) / "published"
         below.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="follow-", dir=below))
         self.log = self._folder / "log.txt"
         job = {
-            "publications": [asdict(publication) for publication in self._publications],
+            "publications": [asdict(publication) for publication in self.publications],
             "folder": str(self._folder),
             "dashboard": asdict(self._dashboard) if self._dashboard else None,
             "parent": os.getpid(),
@@ -187,7 +188,7 @@ class Follower:
 
     @property
     def _again(self) -> str:
-        return "; ".join(dict.fromkeys(publication.again for publication in self._publications))
+        return "; ".join(dict.fromkeys(publication.again for publication in self.publications))
 
     def _stop(self, orders: Orders, timeout: float) -> str:
         process = self._process
@@ -222,7 +223,7 @@ class Follower:
         assert self._process
         status = read_json(self._folder / "status.json") or {}
         known = [Outcome(**outcome) for outcome in status.get("outcomes", [])]
-        known = known or [Outcome(declared=len(p.variants)) for p in self._publications]
+        known = known or [Outcome(declared=len(p.variants)) for p in self.publications]
         problems = [status["error"]] if status.get("error") else []
         problems += [message for outcome in known for message in outcome.failures]
         code = self._process.returncode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import io
 import json
 import os
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from clray.tracking.publication import Publication
+
+with contextlib.suppress(ImportError):  # not everywhere: without it one publisher at a time is safe
+    import fcntl
 
 
 class Notes:
@@ -26,7 +29,8 @@ class Notes:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path, "a")  # noqa: SIM115 - held until release
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if "fcntl" in globals():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             return False

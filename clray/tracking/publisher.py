@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from clray.dashboards import Dashboard
 from clray.results import Problem, Record, Store
 from clray.tracking.dashboards import send_page
-from clray.tracking.login import TrackingError, require_key, require_server
+from clray.tracking.login import TrackingError, home, require_key, require_server, settings_file
 from clray.tracking.notes import Notes
 from clray.tracking.publication import Outcome, Publication
 from clray.tracking.runs import FINISH_SECONDS, TrialRun, end_service
@@ -199,6 +201,58 @@ def scratch_folder(below: str | None = None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def own_folders(scratch: str, publications: Sequence[Publication]) -> Iterator[None]:
+    """Give wandb folders of its own where the user's home cannot hold them; what the environment names is kept.
+
+    Args:
+        scratch: a folder that is there as long as wandb is in use.
+        publications: what is published; files that an offline run refers to until it is synced lie beside the run.
+    """
+    lasting = [Path(publication.folder) / "wandb" for publication in publications if publication.mode == "offline"]
+    folders = {
+        "WANDB_DATA_DIR": (lasting or [Path(scratch)])[0] / "data",
+        "WANDB_CACHE_DIR": Path(scratch) / "cache",
+        "WANDB_CONFIG_DIR": Path(scratch) / "config",
+    }
+    own = {name: str(folders[name]) for name, path in _at_home().items() if name not in os.environ and not _holds(path)}
+    if home() is None:
+        own["HOME"] = scratch  # wandb asks for it even where it does not need it
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
+
+
+def _at_home() -> dict[str, Path | None]:
+    """Where wandb writes by default, by the variable that says otherwise; None where there is no such place."""
+    import platformdirs
+
+    if home() is None:
+        return dict.fromkeys(("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"))
+    settings = settings_file()
+    return {
+        "WANDB_DATA_DIR": Path(platformdirs.user_data_dir("wandb")),
+        "WANDB_CACHE_DIR": Path(platformdirs.user_cache_dir("wandb")),
+        "WANDB_CONFIG_DIR": settings and settings.parent,
+    }
+
+
+def _holds(folder: Path | None) -> bool:
+    """Whether a folder is there, or can be made, and can be written to; or holds settings, which are only read."""
+    if folder is None:
+        return False
+    try:
+        if (folder / "settings").is_file():
+            return True
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError:
+        return False
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def publish(
     publication: Publication, table: Mapping[str, str] | None = None, dashboard: Dashboard | None = None
 ) -> Outcome:
@@ -219,7 +273,7 @@ def publish(
         return Outcome(declared=len(publication.variants))
     if publication.mode == "online":
         require_key()
-    with scratch_folder() as scratch, muted():
+    with scratch_folder() as scratch, own_folders(scratch, [publication]), muted():
         publisher = Publisher(publication, scratch)
         try:
             publisher.look(every=True)
@@ -232,12 +286,23 @@ def publish(
             outcome.failures = list(dict.fromkeys([*outcome.failures, str(error)]))
             raise TrackingError(outcome.message(publication.again)) from None
         except OSError as error:
-            raise TrackingError(f"W&B: {publication.folder}: cannot be written: {error}") from None
+            raise TrackingError(f"W&B: {cannot_be_written(error, publication.folder)}") from None
         finally:
             publisher.close()
             if publisher.result().failures:
                 end_service(RESET_SECONDS)
     return publisher.result()
+
+
+def cannot_be_written(error: OSError, folder: str) -> str:
+    """Which file or folder it is that an error is about, and why.
+
+    Args:
+        folder: what is written where the error names nothing.
+    """
+    if error.strerror is None:
+        return str(error)  # of wandb's own making, which names the folder
+    return f"{error.filename or folder}: cannot be written: {error.strerror}"
 
 
 @contextlib.contextmanager

@@ -83,11 +83,22 @@ def open_run(publication: Publication, id: str, scratch: str, **facts: Any) -> A
         raise TrackingError(f"W&B: run {id}: {first_line(error)}") from None
 
 
-def finish(run: Any, exit_code: int) -> None:
+@contextlib.contextmanager
+def sending(run: Any) -> Iterator[None]:
+    """Within, wandb is given something to send.
+
+    Raises:
+        TrackingError: it cannot take it, as a folder of its own cannot be written.
+    """
     try:
-        run.finish(exit_code=exit_code)
-    except Exception as error:  # wandb names no common base for what finish raises
+        yield
+    except Exception as error:  # wandb names no common base for what these raise
         raise TrackingError(f"W&B: run {run.id}: not sent to the end: {first_line(error)}") from None
+
+
+def finish(run: Any, exit_code: int) -> None:
+    with sending(run):
+        run.finish(exit_code=exit_code)
 
 
 def confirm(run: Any, rows: int) -> None:
@@ -253,12 +264,13 @@ class TrialRun:
         if not self._continues(rows, finished=record.status == "finished"):
             self.abandon(1)
             self.open(record)
-        for metric in sorted({m.metric for m in record.measurements} - self._defined):
-            self._run.define_metric(f"{metric}/*", step_metric="examples")
-            self._defined.add(metric)
-        for step in range(self._sent, len(rows)):
-            self._run.log(rows[step], step=step, commit=True)
-            self._sent, self._last = step + 1, rows[step]
+        with sending(self._run):
+            for metric in sorted({m.metric for m in record.measurements} - self._defined):
+                self._run.define_metric(f"{metric}/*", step_metric="examples")
+                self._defined.add(metric)
+            for step in range(self._sent, len(rows)):
+                self._run.log(rows[step], step=step, commit=True)
+                self._sent, self._last = step + 1, rows[step]
 
     def complete(self, record: Record) -> None:
         """Send what is missing of a finished trial and close the run. It counts as published once that is noted."""
@@ -266,11 +278,12 @@ class TrialRun:
 
         rows = history(record)
         self.send(record)
-        if self._sent == len(rows):
-            # The matrix has a row of its own after the last, so that a run that was shown live gets it too.
-            table = wandb.Table(columns=["trained_tasks", "eval_task", "accuracy"], data=matrix_rows(record))
-            self._run.log({MATRIX: table}, step=self._sent, commit=True)
-        self._run.summary.update(summary_of(record))
+        with sending(self._run):
+            if self._sent == len(rows):
+                # The matrix has a row of its own after the last, so that a run that was shown live gets it too.
+                table = wandb.Table(columns=["trained_tasks", "eval_task", "accuracy"], data=matrix_rows(record))
+                self._run.log({MATRIX: table}, step=self._sent, commit=True)
+            self._run.summary.update(summary_of(record))
         run, self._run = self._run, None
         finish(run, 0)
         if self._publication.mode == "online":

@@ -21,6 +21,7 @@ from clray.tracking.runs import (
     folder_name,
     offline_folders,
     open_run,
+    sending,
 )
 
 
@@ -48,14 +49,15 @@ def publish_table(publication: Publication, files: Mapping[str, str], scratch: s
 def _log_table(publication: Publication, id: str, files: Mapping[str, str], scratch: str) -> Any:
     import wandb
 
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", publication.sweep) + "-table", type="table")
-    for name, text in files.items():
-        with artifact.new_file(name, mode="w", encoding="utf-8") as file:
-            file.write(text)
     tags = [*(tag[:TAG] for tag in (publication.paper, publication.table) if tag), sweep_tag(publication.sweep)]
     facts = {"name": f"{publication.sweep} table", "group": publication.sweep, "job_type": "table", "tags": tags}
     run = open_run(publication, id, scratch, **facts)
-    logged = run.log_artifact(artifact)
+    with sending(run):
+        artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", publication.sweep) + "-table", type="table")
+        for name, text in files.items():
+            with artifact.new_file(name, mode="w", encoding="utf-8") as file:
+                file.write(text)
+        logged = run.log_artifact(artifact)
     if publication.mode == "online":
         _wait(logged, run)
     finish(run, 0)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clray.errors import DataError
 from clray.vision.data import ImageSet, Source
+from clray.vision.ranges import Count, Tasks
 
 PIXELS = 784
 SIDE = 28
@@ -28,10 +29,10 @@ class MnistStream(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    tasks: Annotated[int, Field(ge=1)]
-    train_per_task: Annotated[int, Field(ge=1)]
+    tasks: Tasks
+    train_per_task: Count
     """Training examples a task, drawn anew for each task and seed from all that there are."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of the benchmark itself: its angles or permutations."""
     source: Source = "auto"
     """``files``: the published files or an error; ``embedded``: the 5,000 digits that ship with clray."""

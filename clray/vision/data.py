@@ -9,13 +9,13 @@ What is published and how it is read is said in ``clray.vision.datasets``.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from clray.cache import download as download_file
+from clray.data_files import given_folder, is_file, is_file_if_allowed, others, reading
 from clray.errors import DataError
 from clray.vision.datasets import PUBLISHED, cache, embedded
 from clray.vision.datasets.cache import cache_folder
@@ -62,7 +62,8 @@ def present(name: str) -> tuple[str, Path] | None:
     """The source (``CLRAY_DATA`` or ``cache``) and folder that hold a data set's files, or None.
 
     Raises:
-        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files.
+        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files, or they lie in a folder that may not
+            be entered.
     """
     found = find(name)
     return (found.source, found.folder) if found else None
@@ -81,7 +82,8 @@ def _found(name: str) -> Iterator[Found]:
     """The forms of a data set that are here, whole ones before partial ones, ``CLRAY_DATA`` before the cache."""
     published, partial = _published(name), []
     for source, folder in _folders(name):
-        here = [form for form in published.forms if all((folder / file).is_file() for file in form.files)]
+        lies = is_file if source == "CLRAY_DATA" else is_file_if_allowed
+        here = [form for form in published.forms if all(lies(folder / file) for file in form.files)]
         if source == "CLRAY_DATA" and not here:
             _complain_of_part(folder, published)
         partial += [Found(name, source, folder, form) for form in here if form.partial]
@@ -90,20 +92,24 @@ def _found(name: str) -> Iterator[Found]:
 
 
 def _folders(name: str) -> list[tuple[str, Path]]:
-    folders = []
-    given = os.environ.get("CLRAY_DATA")
-    if given:
-        if not Path(given).is_dir():
-            raise DataError(f"CLRAY_DATA={given}: no such folder")
-        folders = [("CLRAY_DATA", Path(given) / spelt) for spelt in dict.fromkeys((name, name.replace("-", "_")))]
-    return [*folders, ("cache", cache_folder() / name)]
+    return [*(("CLRAY_DATA", folder) for folder in _given_folders(name)), ("cache", cache_folder() / name)]
+
+
+def _given_folders(name: str) -> list[Path]:
+    """The folders below ``CLRAY_DATA`` in which a data set's files are looked for."""
+    given = given_folder()
+    if given is None:
+        return []
+    spelt = [given / each for each in dict.fromkeys((name, name.replace("-", "_")))]
+    elsewhere = [Path(each) for each in _published(name).elsewhere]
+    return spelt + [folder / each for folder in spelt for each in elsewhere] + [given / each for each in elsewhere]
 
 
 def _complain_of_part(folder: Path, published: Published) -> None:
     """An error where some files of a form are there and others are not, for the form that lacks least."""
     lacking = []
     for form in published.forms:
-        missing = [file for file in form.files if not (folder / file).is_file()]
+        missing = [file for file in form.files if not is_file(folder / file)]
         if 0 < len(missing) < len(form.files):
             lacking.append((len(missing), missing))
     if lacking:
@@ -156,6 +162,8 @@ def locate(name: str, source: Source = "auto", download: bool = False) -> dict[s
     if source == "files" or name != "mnist":
         raise DataError(failure or _missing(name))
     reason = failure.splitlines()[0].rstrip(":").removeprefix(f"{name}: ") if failure else "its files are not here"
+    if beside := beside_it(name):
+        reason += f" ({beside})"
     return {**_embedded(), "reason": reason}
 
 
@@ -209,9 +217,16 @@ def _embedded() -> dict[str, Any]:
 def _missing(name: str) -> str:
     published = _published(name)
     missing = f"{name}: its files are neither below CLRAY_DATA nor in {cache_folder() / name}"
+    if beside := beside_it(name):
+        missing += f" ({beside})"
     if published.download:
         return f"{missing}: clray data fetch {name}"
     return f"{missing}: {published.advice}"
+
+
+def beside_it(name: str) -> str:
+    """Which other files lie where a data set's were looked for, in words; empty where none do."""
+    return "; ".join(said for folder in _given_folders(name) if (said := others(folder)))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -252,6 +267,19 @@ def _check_sums(found: Found) -> None:
             )
 
 
+def _read(found: Found) -> ImageSet:
+    """The images in the files.
+
+    Raises:
+        DataError: the files are torn or foreign, or hold what no image set is.
+    """
+    where = f"{found.folder}: {', '.join(found.form.files)}"
+    with reading(where):
+        images = found.form.read(found.folder)
+        images.check()
+    return images
+
+
 def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str]:
     """The images, decoded and kept in the cache, and the fingerprint of the content, which may be known already."""
     name, folder, form = found.name, found.folder, found.form
@@ -260,7 +288,7 @@ def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str
         kept = cache.decoded(name, known) if known else None
         if known and kept:  # another process was faster
             return kept, known
-        images = form.read(folder)
+        images = _read(found)
         fingerprint = (known or form.identify(folder)) if form.identify else images.fingerprint
         expected = form.fingerprint or known
         if expected not in (None, fingerprint):
@@ -301,7 +329,7 @@ def load(data: dict[str, Any]) -> ImageSet:
         raise DataError(_missing(name))
     if found is None:
         raise DataError(f"{name}: {here.folder} holds other content than {fingerprint}, which this trial is of")
-    return _decode(found, fingerprint)[0] if found.form.decode_once else found.form.read(found.folder)
+    return _decode(found, fingerprint)[0] if found.form.decode_once else _read(found)
 
 
 def _holding(name: str, fingerprint: str) -> Found | None:

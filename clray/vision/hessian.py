@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from clray.vision.ranges import Count
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -40,12 +42,12 @@ class Curvature(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    eigenvalues: Annotated[int, Field(ge=1)] = 3
+    eigenvalues: Annotated[int, Field(ge=1, le=1000)] = 3
     solver: Literal["power_iteration", "lanczos"] = "power_iteration"
     """``power_iteration``: 18 steps each, as the official code; ``lanczos``: converged."""
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: Count | None = None
     """The task's first so many test images; None for all."""
-    batch: Annotated[int, Field(ge=1)] = 256
+    batch: Count = 256
     """Images a batch. It sets how much an image weighs where ``weighting`` is ``batches``, nothing else."""
     weighting: Weighting = "batches"
     """``batches`` counts every batch alike, as the official code; ``examples`` counts every image alike."""

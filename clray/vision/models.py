@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Hidden
 
 Weights = list[NDArray[np.float32]]
 """A perceptron's weights [out, in] and biases [out] by turns, input layer first."""
@@ -20,7 +21,7 @@ class Mlp(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["mlp"]
-    hidden: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [100, 100]
+    hidden: Hidden = [100, 100]
 
     def sizes(self, inputs: int, outputs: int, hidden: list[int] | None = None) -> list[int]:
         """Layer widths from input to output; ``hidden`` in place of the declared widths."""

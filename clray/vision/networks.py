@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from clray.errors import DataError
+from clray.vision.ranges import Hidden
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -25,6 +26,9 @@ class Network(BaseModel):
     """The base of every network's settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: ClassVar[tuple[float, float]] = (0.02, 0.002)
+    """What a step takes on one core, roughly: for itself, and for each 32-pixel image in the batch. Plans tell it."""
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator.
@@ -40,8 +44,9 @@ class MlpNetwork(Network):
     """A perceptron with dropout after each hidden ReLU (TAG: 784-256-256-10 T; Stable SGD: 784-100-100-10)."""
 
     name: Literal["mlp"]
-    hidden: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [256, 256]
+    hidden: Hidden = [256, 256]
     dropout: Dropout = 0.0
+    seconds = (0.0006, 0.000003)
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
@@ -56,11 +61,12 @@ class ReducedResNet18(Network):
     """ResNet-18 with 20, 40, 80 and 160 filters, as Chaudhry et al. (2019, "tiny episodic memories") have it."""
 
     name: Literal["reduced-resnet18"]
-    filters: Annotated[int, Field(ge=1)] = 20
+    filters: Annotated[int, Field(ge=1, le=4096)] = 20
     dropout: Dropout = 0.0
     """After both batch normalisations of every block."""
     unused_convolutions: bool = False
     """Stable SGD's form: a second convolution a block that is never used."""
+    seconds = (0.006, 0.0022)
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
         return _ReducedResNet(self, shape, outputs)
@@ -74,6 +80,7 @@ class AlexNet(Network):
     """
 
     name: Literal["alexnet"]
+    seconds = (0.02, 0.0015)
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
         channels, size, _ = shape
@@ -95,6 +102,7 @@ class ResNet18(Network):
 
     name: Literal["resnet18"]
     pretrained: bool = True
+    seconds = (0.05, 0.12)
 
     def build(self, shape: Sequence[int], outputs: int) -> nn.Module:
         net = _ResNet18(shape[0], 1000 if self.pretrained else outputs)

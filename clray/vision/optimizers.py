@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from clray.vision import methods
+from clray.vision.ranges import Count, Rate, Weight
 
 if TYPE_CHECKING:
     import torch
@@ -19,11 +20,11 @@ class OptimizerSettings(methods.Settings):
     """Which optimizer, and its settings. It is made once a trial, and keeps its state from task to task."""
 
     optimizer: Name = "sgd"
-    lr: Annotated[float, Field(gt=0)]
+    lr: Rate
     """Learning rate, constant."""
-    b: Annotated[float, Field(ge=0)] | None = None
+    b: Weight | None = None
     """TAG's b: how strongly the agreement of two tasks tells (the paper takes 5 and 7)."""
-    batch: Annotated[int, Field(ge=1)] = 10
+    batch: Count = 10
     """Images in a minibatch."""
 
     @model_validator(mode="after")

@@ -26,7 +26,12 @@ class Randomness(Protocol):
         ...
 
     def weights(self, sizes: Sequence[int], initialisation: str) -> list[NDArray[np.float32]]:
-        """The weights and biases of a perceptron, [out, in] and [out] by turns; see ``models.bounds``."""
+        """The weights and biases of a perceptron, [out, in] and [out] by turns.
+
+        Args:
+            sizes: layer widths from input to output.
+            initialisation: ``xavier`` (Glorot uniform) or ``linear`` (the bounds of ``torch.nn.Linear``).
+        """
         ...
 
     def replay(self, filled: int, count: int) -> NDArray[np.int64]:
@@ -41,7 +46,9 @@ class Randomness(Protocol):
         """The items in random order."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all generators, whatever they were used for so far."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -81,10 +88,15 @@ class ClrayRandomness:
         return self._memory.permutation(np.asarray(items, np.int64))
 
     def state_dict(self) -> dict[str, Any]:
-        # Choosing examples and drawing weights is over before a trial can be interrupted.
-        return {"memory": self._memory.bit_generator.state}
+        return {
+            "order": self._order.bit_generator.state,
+            "weights": self._weights.bit_generator.state,
+            "memory": self._memory.bit_generator.state,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._order.bit_generator.state = state["order"]
+        self._weights.bit_generator.state = state["weights"]
         self._memory.bit_generator.state = state["memory"]
 
 
@@ -140,8 +152,9 @@ class OfficialRandomness:
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = self._python.getstate()
-        return {"python": [version, list(words), gauss]}
+        return {"python": [version, list(words), gauss], "torch": self._torch.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         version, words, gauss = state["python"]
         self._python.setstate((version, tuple(words), gauss))
+        self._torch.set_state(state["torch"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from clray.vision.benchmarks import PIXELS, rotation_map
 from clray.vision.data import ImageSet, Source
 from clray.vision.datasets.resize import bilinear
 from clray.vision.hessian import Curvature
+from clray.vision.ranges import Count, Passes, Rate, Tasks
 
 Images = dict[str, ImageSet]
 """The image sets that a benchmark reads, by name."""
@@ -34,19 +35,30 @@ class TaskBenchmark(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    tasks: Annotated[int, Field(ge=1)]
-    epochs: Annotated[int, Field(ge=1)] = 1
+    tasks: Tasks
+    epochs: Passes = 1
     """Passes over a task's training images."""
-    train_per_task: Annotated[int, Field(ge=1)] | None = None
+    train_per_task: Count | None = None
     """Only so many of a task's training images, evenly spread over their published order; None for all."""
-    test_per_task: Annotated[int, Field(ge=1)] | None = None
+    test_per_task: Count | None = None
     """The same of its test images."""
     validation: bool = False
-    """Hold out a tenth of each task's training images and evaluate on those: how hyper-parameters are searched."""
+    """Hold out a tenth of each task's training images and evaluate on those: how hyper-parameters are searched.
+
+    No test image is looked at then, so that ``test_per_task`` has no effect beside it.
+    """
     source: Source = "auto"
     """``files``: the published files or an error; ``embedded``: what ships with clray (MNIST's 5,000 digits)."""
     curvature: Curvature | None = None
     """Measure the Hessian's top eigenvalues and the way that parameters went, after every task."""
+
+    pixels: ClassVar[float] = 1.0
+    """How many 32-pixel images a training image costs as much as, roughly. Plans tell of it, as of ``images``."""
+
+    @property
+    def images(self) -> int:
+        """Training images of all tasks together in the whole data set, roughly."""
+        return 60_000 * self.tasks
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -214,7 +226,7 @@ class _MnistTasks(TaskBenchmark):
 
     heads: Literal["single", "multi"] = "single"
     """``single``: ten logits for all tasks, and no task is told (Stable SGD). ``multi``: ten a task (TAG)."""
-    seed: Annotated[int, Field(ge=0)] | None = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = 0
     """Of the angles or permutations; None draws them anew for every trial."""
 
     @property
@@ -257,7 +269,7 @@ class RotatedMnist(_MnistTasks):
     """Task t (from 0) is turned by ``degrees`` t less an offset drawn from [0, ``degrees``), counter-clockwise."""
 
     name: Literal["rotated-mnist"]
-    degrees: Annotated[float, Field(gt=0)] = 10.0
+    degrees: Rate = 10.0
     angles: list[float] | None = None
     """Degrees, one a task, in place of drawn ones."""
 
@@ -290,7 +302,7 @@ class PermutedMnist(_MnistTasks):
 class _SplitClasses(TaskBenchmark):
     """Each task has the next few classes of one image set, in the order of their labels."""
 
-    classes_per_task: Annotated[int, Field(ge=1)] | None = None
+    classes_per_task: Count | None = None
     """None divides all classes among the tasks. A number takes so many for each, and leaves the other classes out."""
 
     @property
@@ -339,7 +351,11 @@ class SplitCifar100(_SplitClasses):
     """CIFAR-100 in label order: 20 tasks of 5 classes, or 10 of 10."""
 
     name: Literal["split-cifar100"]
-    tasks: Annotated[int, Field(ge=1)] = 20
+    tasks: Tasks = 20
+
+    @property
+    def images(self) -> int:
+        return 50_000
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -358,7 +374,12 @@ class SplitMiniImageNet(_SplitClasses):
     """mini-ImageNet at 84 pixels, 20 tasks of 5 classes; of every class 480 images for training, 120 for testing."""
 
     name: Literal["split-mini-imagenet"]
-    tasks: Annotated[int, Field(ge=1)] = 20
+    tasks: Tasks = 20
+    pixels = 7.0
+
+    @property
+    def images(self) -> int:
+        return 48_000
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -384,7 +405,11 @@ class SplitCub(_SplitClasses):
     """
 
     name: Literal["split-cub"]
-    tasks: Annotated[int, Field(ge=1)] = 20
+    tasks: Tasks = 20
+
+    @property
+    def images(self) -> int:
+        return 6_000
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -411,6 +436,10 @@ class FiveDatasets(TaskBenchmark):
 
     name: Literal["5-dataset"]
     tasks: Annotated[int, Field(ge=1, le=5)] = 5
+
+    @property
+    def images(self) -> int:
+        return 260_000
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -476,6 +505,8 @@ def hold_out(stream: TaskStream, rng: Any) -> TaskStream:
     for members in stream.train.members:
         order = torch.from_numpy(rng.permutation(len(members)))
         share = len(members) // 10
+        if not share:
+            raise DataError(f"validation holds out a tenth of a task's images, and a task has only {len(members)} here")
         held.append(members[order[:share]])
         kept.append(members[order[share:]])
     return replace(stream, train=replace(stream.train, members=kept), test=replace(stream.train, members=held))

@@ -52,7 +52,9 @@ class TaskRandomness(Protocol):
         """[count] whole numbers in [0, highest). Within ``training()``."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all generators, whatever they were used for so far."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -63,6 +65,7 @@ class _GlobalGenerator:
     def __init__(self, seed: int, device: str) -> None:
         self._device = device
         self._states = self._swap(None, seed)
+        self._drawing = False
 
     def _swap(self, states: list[Tensor] | None, seed: int | None = None) -> list[Tensor]:
         """Put ``states`` (or those that follow from ``seed``) in place and out again; what they were inside."""
@@ -84,11 +87,16 @@ class _GlobalGenerator:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
+        if self._drawing:  # weights that are drawn while a trial trains, from the same generator
+            yield
+            return
         before = self._read()
         self._write(self._states)
+        self._drawing = True
         try:
             yield
         finally:
+            self._drawing = False
             self._states = self._read()
             self._write(before)
 
@@ -99,6 +107,16 @@ class _GlobalGenerator:
         if len(states) != len(self._states):
             raise ValueError("the checkpoint was made on another kind of device")
         self._states = [state.cpu() for state in states]
+
+
+def _numpy_state(rng: np.random.RandomState) -> list[Any]:
+    name, keys, position, has_gauss, gauss = rng.get_state(legacy=True)
+    return [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(gauss)]
+
+
+def _set_numpy_state(rng: np.random.RandomState, state: list[Any]) -> None:
+    name, keys, *rest = state
+    rng.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
 
 def _seed(seed: int, purpose: str) -> int:
@@ -136,9 +154,16 @@ class ClrayTaskRandomness:
         return torch.from_numpy(self._memory.integers(highest, size=count))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"dropout": self._dropout.state_dict(), "memory": self._memory.bit_generator.state}
+        return {
+            "benchmark": _numpy_state(self.benchmark),
+            "weights": self._weights.state_dict(),
+            "dropout": self._dropout.state_dict(),
+            "memory": self._memory.bit_generator.state,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        _set_numpy_state(self.benchmark, state["benchmark"])
+        self._weights.load_state_dict(state["weights"])
         self._dropout.load_state_dict(state["dropout"])
         self._memory.bit_generator.state = state["memory"]
 
@@ -174,11 +199,8 @@ class OfficialTaskRandomness:
         return torch.empty(count).uniform_(0, highest).long()
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, position, has_gauss, gauss = self.benchmark.get_state(legacy=True)
-        numpy = [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(gauss)]
-        return {"torch": self._torch.state_dict(), "numpy": numpy}
+        return {"torch": self._torch.state_dict(), "numpy": _numpy_state(self.benchmark)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._torch.load_state_dict(state["torch"])
-        name, keys, *rest = state["numpy"]
-        self.benchmark.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        _set_numpy_state(self.benchmark, state["numpy"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import torch
 
-from clray.errors import CheckpointError, DeclarationError
+from clray.errors import CheckpointError, DeclarationError, Diverged
 from clray.metrics import Measurement
 from clray.spec import Trial
 from clray.training import generator
@@ -21,7 +22,7 @@ from clray.vision.task_benchmarks import TASK_BENCHMARKS, TaskStream, hold_out
 from clray.vision.task_randomness import ClrayTaskRandomness, OfficialTaskRandomness, TaskRandomness
 
 _STOP_AFTER = 10.0
-"""Seconds of training after which ``advance`` returns even in the middle of a task."""
+"""Seconds after which ``advance`` returns, in the middle of a task, or of an evaluation between two tasks."""
 
 
 def build_stream(trial: Trial, data: dict[str, Any], device: str, randomness: TaskRandomness) -> TaskStream:
@@ -41,15 +42,12 @@ class TaskTraining:
     """One trial: every visit of a task, epoch by epoch, with an evaluation on the tasks seen after each visit."""
 
     def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
-        if trial.evaluate != "after_task":
-            raise DeclarationError(f"evaluate: {trial.evaluate}: {trial.benchmark['name']} allows only after_task")
-        if trial.engine == "fused" and not trial.hyperparameters.get("optimizer", "").startswith("tag-"):
-            raise DeclarationError("engine: fused: only the TAG optimizers have a fused form; allowed: auto, eager")
         self.trial, self.device = trial, device
         kind = OfficialTaskRandomness if trial.randomness == "official" else ClrayTaskRandomness
         self.randomness: TaskRandomness = kind(trial.seed, device)
         self.settings = TASK_BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
         self.stream = build_stream(trial, data, device, self.randomness)
+        self._see_that_every_task_fills_a_batch()
         network = NETWORKS[trial.model["name"]](**trial.model)
         self.learner = Learner(network, self.stream, self.randomness, plain=trial.engine == "eager")
         method = find(trial.method)
@@ -58,13 +56,26 @@ class TaskTraining:
         self.visit = self.epoch = self.batch = self.step = 0
         self.order = torch.empty(0, dtype=torch.int64)
         """The images of this epoch in their order; empty where it has not begun."""
+        self.unscored: list[int] = []
+        """Tasks whose accuracy is still to be measured after the last visit."""
+        self.curvature_due = False
+        """Whether the curvature is to be measured after that, at the task just learned."""
         self.origin: list[torch.Tensor] | None = None
         """All parameters at the end of the first task, where displacements are measured."""
+
+    def _see_that_every_task_fills_a_batch(self) -> None:
+        batch, fewest = self.trial.hyperparameters["batch"], min(len(m) for m in self.stream.train.members)
+        if self.stream.drops_last and fewest < batch:
+            name = self.trial.benchmark["name"]
+            raise DeclarationError(
+                f"{name} leaves out a last batch that is not full, and a task has only {fewest} images here: "
+                f"batch must be at most {fewest} (it is {batch})"
+            )
 
     @property
     def progress(self) -> float:
         if self.visit == len(self.schedule):
-            return 1.0
+            return 1.0 - 1e-9 if self._measuring else 1.0
         images = max(self._images(), 1)
         done = self.epoch + min(self.batch * self.trial.hyperparameters["batch"], images) / images
         return min((self.visit + done / self.settings.epochs) / len(self.schedule), 1 - 1e-9)
@@ -78,14 +89,21 @@ class TaskTraining:
     def _images(self) -> int:
         return len(self.stream.train.members[self.schedule[self.visit]])
 
+    @property
+    def _measuring(self) -> bool:
+        return bool(self.unscored) or self.curvature_due
+
     def advance(self) -> list[Measurement]:
         deadline = time.monotonic() + _STOP_AFTER
         with self.randomness.training():
-            while self._batches_left():
-                self._train_on_next()
-                if time.monotonic() > deadline:
-                    return []
-            return self._end_visit()
+            if not self._measuring:
+                while self._batches_left():
+                    self._train_on_next()
+                    if time.monotonic() > deadline:
+                        self._check_weights(self.schedule[self.visit])
+                        return []
+                self._end_visit()
+            return self._measure(deadline)
 
     def _batches_left(self) -> bool:
         """Whether this visit has another minibatch: begins its epochs one after the other."""
@@ -108,26 +126,60 @@ class TaskTraining:
         size, task = self.trial.hyperparameters["batch"], self.schedule[self.visit]
         indices = self.order[self.batch * size : (self.batch + 1) * size].to(self.stream.device)
         x, y = self.stream.batch(task, indices)
-        self.method.observe(Batch(task, indices, x, y))
+        try:
+            self.method.observe(Batch(task, indices, x, y))
+        except FloatingPointError as error:
+            raise Diverged(self.step, task, str(error)) from None
         self.batch += 1
         self.step += len(indices)
 
-    def _end_visit(self) -> list[Measurement]:
+    def _end_visit(self) -> None:
         task = self.schedule[self.visit]
-        self.method.end_task(task)
+        self._check_weights(task)
+        try:
+            self.method.end_task(task)
+        except FloatingPointError as error:
+            raise Diverged(self.step, task, str(error)) from None
         self.visit, self.epoch, self.batch, self.order = self.visit + 1, 0, 0, self.order[:0]
         once = len(self.schedule) == self.stream.task_count
-        if not once and self.visit < len(self.schedule):
-            return []  # tasks visited again and again have no accuracy matrix: only the end counts
-        seen = list(dict.fromkeys(self.schedule[: self.visit]))
-        measured = [Measurement(self.step, len(seen), t, "accuracy", self.learner.accuracy(t)) for t in seen]
-        return measured + self._landscape(task, len(seen))
+        if once or self.visit == len(self.schedule):
+            # Tasks visited again and again have no accuracy matrix: of them only the end counts.
+            self.unscored = self._seen()
+            self.curvature_due = self.settings.curvature is not None
+
+    def _seen(self) -> list[int]:
+        """The tasks that were visited, each once, in the order of their first visits."""
+        return list(dict.fromkeys(self.schedule[: self.visit]))
+
+    def _check_weights(self, task: int) -> None:
+        """See that the network's weights, and what else its module keeps, are finite.
+
+        Raises:
+            Diverged: some are not; ``task`` is the one that was being learned.
+        """
+        kept = [*self.learner.module.parameters(), *self.learner.module.buffers()]
+        if not torch.stack([part.isfinite().all() for part in kept]).all():
+            raise Diverged(self.step, task, "weights")
+
+    def _measure(self, deadline: float) -> list[Measurement]:
+        """What is left to be measured after a visit: tasks as far as the time allows, the curvature by itself."""
+        if not self._measuring:
+            return []
+        task, trained = self.schedule[self.visit - 1], len(self._seen())
+        self._check_weights(task)
+        if not self.unscored:
+            self.curvature_due = False
+            return self._landscape(task, trained)
+        measured: list[Measurement] = []
+        while not measured or (self.unscored and time.monotonic() <= deadline):
+            scored = self.unscored.pop(0)
+            measured.append(Measurement(self.step, trained, scored, "accuracy", self.learner.accuracy(scored)))
+        return measured
 
     def _landscape(self, task: int, trained: int) -> list[Measurement]:
         """Eigenvalues at the task just learned, and how far the parameters went since the first one was."""
         curvature = self.settings.curvature
-        if curvature is None:
-            return []
+        assert curvature is not None
         here = [p.detach().clone() for p in self.learner.parameters]
         if self.origin is None:
             self.origin = here
@@ -141,12 +193,15 @@ class TaskTraining:
             "displacement": hessian.displacement(here, self.origin),
             "relative_displacement": hessian.relative_displacement(here, self.origin),
         }
+        if odd := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise Diverged(self.step, task, ", ".join(odd))
         return [Measurement(self.step, trained, task, name, value) for name, value in found.items()]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "at": [self.visit, self.epoch, self.batch, self.step],
             "order": self.order,
+            "unmeasured": [list(self.unscored), self.curvature_due],
             "origin": self.origin,
             "randomness": self.randomness.state_dict(),
             "learner": self.learner.state_dict(),
@@ -157,6 +212,7 @@ class TaskTraining:
         try:
             self.visit, self.epoch, self.batch, self.step = state["at"]
             self.order = state["order"]
+            self.unscored, self.curvature_due = list(state["unmeasured"][0]), state["unmeasured"][1]
             origin = state["origin"]
             self.origin = None if origin is None else [part.to(self.device) for part in origin]
             if len(self.order):

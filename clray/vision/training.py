@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from clray.spec import SettingError, Trial, check_settings, one_of
+from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
 from clray.tracks import Kind
 from clray.training import Training
 from clray.vision import data as sources
@@ -52,6 +52,10 @@ def _resolve_stream(declared: dict[str, Any]) -> dict[str, Any]:
     method = _method(declared["method"], STREAM_METHODS, benchmark["name"])
     stream = check_settings("benchmark", BENCHMARKS[benchmark["name"]], benchmark)
     settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
+    hidden = len(check_settings("model", schema, model).hidden)  # type: ignore[attr-defined]
+    if declared.get("engine") == "fused" and hidden != 2:
+        message = f"fused: the kernels are for two hidden layers, and the model has {hidden}; allowed here: auto, eager"
+        raise SettingError("engine", [], message)
     kept = getattr(settings, "memories_per_task", 0)
     if kept > stream.train_per_task:  # type: ignore[attr-defined]
         raise SettingError(
@@ -71,12 +75,39 @@ def _resolve_tasks(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("model", ["name"], f"this setting is missing; {one_of('', NETWORKS)}")
     schema = _named("model", model["name"], NETWORKS, "a network")
     method = _method(declared["method"], TASK_METHODS, benchmark["name"])
-    return _resolved(
-        check_settings("benchmark", TASK_BENCHMARKS[benchmark["name"]], benchmark),
-        check_settings("model", schema, model),
-        method,
-        check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"]),
-    )
+    tasks = check_settings("benchmark", TASK_BENCHMARKS[benchmark["name"]], benchmark)
+    network = check_settings("model", schema, model)
+    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
+    _check_running(declared, benchmark["name"], getattr(settings, "optimizer", ""))
+    _check_counts(tasks, settings)
+    return _resolved(tasks, network, method, settings)
+
+
+def _check_running(declared: Mapping[str, Any], benchmark: str, optimizer: str) -> None:
+    """Refuse what the sweep says of all its variants where training task by task has it not."""
+    evaluate = declared.get("evaluate", "after_task")
+    if evaluate != "after_task":
+        raise SettingError("evaluate", [], f"{evaluate}: {benchmark} allows only after_task")
+    if declared.get("engine") == "fused" and not optimizer.startswith("tag-"):
+        raise SettingError("engine", [], "fused: only the TAG optimizers have a fused form; allowed: auto, eager")
+    for i, seed in enumerate(declared.get("seeds", ())):
+        if declared.get("randomness") == "official" and seed >= 2**32:
+            message = f"{seed}: the official code's generators take seeds below 2**32, as randomness: official does"
+            raise SettingError("seeds", [i], message)
+
+
+def _check_counts(tasks: Any, settings: Any) -> None:
+    """Refuse numbers of images that do not go together, as far as they are declared rather than the data set's."""
+    declared = tasks.train_per_task
+    if declared is None:
+        return
+    if tasks.validation and declared < 10:
+        message = f"validation holds out a tenth of a task's images, which takes at least 10 (it is {declared})"
+        raise SettingError("benchmark", ["train_per_task"], message)
+    kept = declared - declared // 10 if tasks.validation else declared
+    if tasks.drops_last and kept < getattr(settings, "batch", 1):
+        message = f"{tasks.name} leaves out a last batch that is not full, and a task trains on only {kept} images: "
+        raise SettingError("hyperparameters", ["batch"], message + f"at most {kept} (it is {settings.batch})")
 
 
 def _named(section: str, name: Any, known: Mapping[str, Any], what: str) -> Any:
@@ -95,10 +126,10 @@ def _method(name: Any, known: Mapping[str, str], benchmark: str) -> str:
 
 def _resolved(benchmark: BaseModel, model: BaseModel, method: str, settings: BaseModel) -> dict[str, Any]:
     return {
-        "benchmark": benchmark.model_dump(mode="json"),
-        "model": model.model_dump(mode="json"),
+        "benchmark": declared_settings(benchmark),
+        "model": declared_settings(model),
         "method": method,
-        "hyperparameters": settings.model_dump(mode="json"),
+        "hyperparameters": declared_settings(settings),
     }
 
 
@@ -152,28 +183,19 @@ def _estimate_stream(trial: Trial) -> float:
     return seconds
 
 
-_IMAGES = {"split-cifar100": 50_000, "split-mini-imagenet": 48_000, "split-cub": 6_000, "5-dataset": 260_000}
-"""Training images of all tasks together; each task of MNIST has 60,000."""
-_SECONDS_PER_STEP = {
-    "mlp": (0.0006, 0.000003),
-    "reduced-resnet18": (0.006, 0.0022),
-    "alexnet": (0.02, 0.0015),
-    "resnet18": (0.05, 0.12),
-}
-"""Of a network's step: for itself, and for each 32-pixel image in the batch."""
-
-
 def _estimate_tasks(trial: Trial) -> float:
-    benchmark, settings = trial.benchmark, trial.hyperparameters
-    every = _IMAGES.get(benchmark["name"], 60_000 * benchmark["tasks"])
-    images = benchmark["train_per_task"] or every / benchmark["tasks"]
-    visits = benchmark["tasks"] * settings.get("cycles", 1) * benchmark["epochs"]
-    fixed, each = _SECONDS_PER_STEP[trial.model["name"]]
-    each *= 7 if benchmark["name"] == "split-mini-imagenet" else 1
+    from clray.vision.networks import NETWORKS
+    from clray.vision.task_benchmarks import TASK_BENCHMARKS
+
+    benchmark, settings = TASK_BENCHMARKS[trial.benchmark["name"]](**trial.benchmark), trial.hyperparameters
+    images, batch = benchmark.train_per_task or benchmark.images / benchmark.tasks, settings.get("batch", 10)
+    visits = benchmark.tasks * settings.get("cycles", 1) * benchmark.epochs
+    fixed, each = NETWORKS[trial.model["name"]].seconds
+    each *= benchmark.pixels
     passes = {"er_reservoir": 2.0, "agem": 2.4}.get(trial.method, 1.0)
-    step = (fixed + each * settings["batch"]) * passes
+    step = (fixed + each * batch) * passes
     if settings.get("optimizer", "").startswith("tag-"):
         step += 0.003
-    tests = benchmark["test_per_task"] or min(images / 5, 10_000)
-    evaluations = benchmark["tasks"] * (benchmark["tasks"] + 1) / 2 * tests * each / 3
-    return 5 + visits * images / settings["batch"] * step + evaluations
+    tests = benchmark.test_per_task or min(images / 5, 10_000)
+    evaluations = benchmark.tasks * (benchmark.tasks + 1) / 2 * tests * each / 3
+    return 5 + visits * images / batch * step + evaluations

@@ -29,7 +29,6 @@ def test_metrics_are_per_cent_by_seed(rotations, store, fill):
     assert (sample.mean, sample.sd, sample.n) == (pytest.approx(81.0), pytest.approx(math.sqrt(2.5)), 5)
     assert runs.counted == "5 of 5 runs"
     assert runs.runs[0].seconds == 61.5
-    assert runs.runs[0].host == "node-1"
 
 
 def test_missing_and_half_done_runs_are_told(rotations, store, fill, make):
@@ -133,7 +132,7 @@ def test_records_that_lie_about_themselves_are_problems(rotations, store, make):
     store.write(nameless)
     store.write(make(cells[3], 80, 70))
     results = read(store)
-    assert sorted(p.reason for p in results.problems) == [
+    assert sorted(p.reason.removeprefix("not a readable record: ") for p in results.problems) == [
         "finished, but not measured on all 20 tasks after the last",
         "it does not say which data it read",
         "its id is not that of its declaration and data",
@@ -205,4 +204,4 @@ def test_a_record_without_provenance_still_counts(rotations, store, make):
     record.measurements.append(Measurement(5, 1, 0, "loss", 2.0))
     store.write(record)
     (run,) = gather(rotations, ["online"], read(store)).runs
-    assert (run.seconds, run.host, run.code) == (None, "", "")
+    assert (run.seconds, run.code) == (None, "")

@@ -146,7 +146,7 @@ class TestColumns:
         )
         assert plain["(ii)"].judgement.difference == pytest.approx(2.0)
         # Replay's mean, and three of the claims by order: they are corrected for together
-        assert comparison.tables[0].claims == 4
+        assert comparison.tables[0].families == {"ACC": 4}
         assert row_of(comparison, "Never").orders["(ii)"].judgement.reason == "no published number"
 
     def test_one_run_of_an_order_has_no_spread(self, compared):

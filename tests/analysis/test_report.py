@@ -13,7 +13,7 @@ from clray.analysis import plots
 from clray.analysis.comparison import compare
 from clray.analysis.report import _send, render, write_into_store, write_report
 from clray.dashboards import panels
-from clray.errors import StoreError
+from clray.errors import ClrayError, StoreError
 from clray.results import Store
 from clray.spec import Selection
 
@@ -65,7 +65,7 @@ class Page(HTMLParser):
 def comparison(store, sweeps, reproduction, fill):
     sweep = sweeps["mer/rotations"]
     fill(sweep, "mer-5120", MER)
-    fill(sweep, "online", [(58.0, 53.0), (59.0, 52.0), (60.0, 54.0), (57.0, 53.5), (58.5, 55.0)], host="<gpu & co>")
+    fill(sweep, "online", [(58.0, 53.0), (59.0, 52.0), (60.0, 54.0), (57.0, 53.5), (58.5, 55.0)], code="<code & co>")
     fill(sweep, "er-5120", MER)
     with open(store.path("records", "eeeeeeeeeeeeeeee.parquet"), "wb") as file:
         file.write(b"torn")
@@ -99,8 +99,8 @@ def test_ids_are_unique_and_every_reference_has_its_target(comparison, page):
 def test_the_page_is_accessible(page):
     assert page.tags[0] == ("html", {"lang": "en"})
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    # two tables with spreads and two kinds of curves, one with differences, a matrix for each variant that ran
-    assert len(drawn) == 2 * 3 + 1 + 3
+    # two tables with spreads and two kinds of curves and differences, a matrix for each variant that ran
+    assert len(drawn) == 2 * 4 + 3
     assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in drawn)
     assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
     assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
@@ -120,7 +120,7 @@ def test_the_page_says_what_a_reader_needs(comparison, page):
         "RA ±1: half the 1.98 points",
         "What the verdicts mean",
         "eeeeeeeeeeeeeeee.parquet",
-        "<gpu & co>",
+        "<code & co>",
         "c0ffee0000000000",
         "cache",
     ):
@@ -133,8 +133,12 @@ def test_the_page_says_what_a_reader_needs(comparison, page):
 
 
 def test_what_comes_from_outside_is_escaped(comparison):
-    assert "<gpu" not in render(comparison)
-    assert "&lt;gpu &amp; co&gt;" in render(comparison)
+    assert "<code & co" not in render(comparison)
+    assert "&lt;code &amp; co&gt;" in render(comparison)
+
+
+def test_no_page_names_a_machine(comparison):
+    assert "node-1" not in render(comparison)
 
 
 def test_the_page_has_the_same_bytes_again(comparison):
@@ -145,7 +149,7 @@ def test_the_quick_form_carries_its_label(store, reproduction, fill):
     sweeps = reproduction.sweeps(Selection(quick=True))
     fill(sweeps["mer/rotations"], "mer-5120", MER[:3])
     page = Page(render(compare("mer_rotations", sweeps, store, reproduction)))
-    assert " ".join(page.words).count("NOT COMPARABLE WITH THE PAPER (--quick)") == 2
+    assert " ".join(page.words).count("NOT COMPARABLE WITH THE PAPER (--quick)") == 4
 
 
 def test_a_page_without_any_run(store, sweeps, reproduction, rotations):
@@ -156,7 +160,10 @@ def test_a_page_without_any_run(store, sweeps, reproduction, rotations):
 
 
 def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypatch):
+    with pytest.raises(ClrayError, match=f"cannot be written: there is no folder {tmp_path / 'new'}"):
+        write_report(comparison, tmp_path / "new" / "report.html")
     target = tmp_path / "new" / "report.html"
+    target.parent.mkdir()
     assert write_report(comparison, target) == target
     before = target.read_bytes()
     assert before.decode() == render(comparison)
@@ -165,11 +172,27 @@ def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypat
         self.touch()
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(StoreError, match="no space left"):
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(ClrayError, match="no space left"):
         write_report(comparison, target)
     assert target.read_bytes() == before
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_the_page_is_written_through_what_is_no_regular_file(comparison, tmp_path):
+    """A device stays what it is, full or not, and a link goes on leading to the file."""
+    link, file = tmp_path / "link.html", tmp_path / "file.html"
+    link.symlink_to(file)
+    write_report(comparison, link)
+    assert link.is_symlink()
+    assert file.read_text(encoding="utf-8") == render(comparison)
+    full = tmp_path / "full.html"
+    full.symlink_to("/dev/full")
+    with pytest.raises(ClrayError, match=r"full\.html: cannot be written: No space left on device"):
+        write_report(comparison, full)
+    assert full.is_char_device()
+    with pytest.raises(ClrayError, match="cannot be written: it is a folder: name a file"):
+        write_report(comparison, tmp_path)
 
 
 def test_the_page_goes_into_the_store_wherever_that_is(comparison, store, tmp_path):

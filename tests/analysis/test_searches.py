@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import json as json_format
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from made_records import of
 from rich.console import Console
 
 from clray.analysis import tables, words
-from clray.analysis.aggregate import Runs, run, select
+from clray.analysis.aggregate import DivergedRun, Runs, run, select
 from clray.analysis.comparison import compare
 from clray.errors import DeclarationError
 from clray.spec import Selection, load_reproduction
@@ -125,7 +126,27 @@ class TestSelection:
         assert select(runs, "RA") == names[0]
         assert select(dict(reversed(runs.items())), "RA") == names[-1]
         assert select({}, "RA") is None
-        assert select(runs, "no such metric") is None
+        assert select(runs, "ValAccRetrieval") is None, "nobody measured it"
+
+    def test_less_is_better_where_the_metric_says_so(self, declared, make):
+        (sweep,) = declared().sweeps().values()
+        names = list(PLAIN)[:2]
+        forgets = {names[0]: (90.0, 60.0), names[1]: (90.0, 80.0)}
+        runs = {
+            name: Runs(name, [run(make(cell, *forgets[name])) for cell in of(sweep, name)], expected=2)
+            for name in names
+        }
+        assert select(runs, "RA") == names[1]
+        assert select(runs, "F") == names[1]
+        assert select(runs, "forgetting") == names[1]
+
+    def test_a_point_of_which_a_run_diverged_takes_no_part(self, declared, make):
+        (sweep,) = declared().sweeps().values()
+        names = list(PLAIN)[:2]
+        runs = {n: Runs(n, [run(make(cell, 90.0, 60.0)) for cell in of(sweep, n)], expected=2) for n in names}
+        lost = DivergedRun("0" * 16, 1, None, 0, 10, "weights")
+        runs[names[0]] = replace(runs[names[0]], runs=runs[names[0]].runs[:1], diverged=[lost])
+        assert select(runs, "RA") == names[1]
 
 
 class TestThePublishedChoice:

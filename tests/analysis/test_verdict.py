@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 
 import numpy as np
 import pytest
@@ -10,27 +11,29 @@ from scipy import stats
 
 from clray.analysis.verdict import (
     ALPHA,
-    MOST_RUNS,
     POWER,
     Question,
     Sample,
+    Variance,
     holm,
     interval,
     judge,
     p_difference,
     p_equivalence,
     power,
+    prediction_half_width,
     published,
-    published_limit,
+    rounding,
     runs_to_decide,
     sample,
     welch,
 )
-from clray.spec import Claim
+from clray.spec import Claim, SpreadKind
 
 
-def claim(mean=80.0, spread=0.5, kind="sd", runs=5, known="paper", **more) -> Claim:
-    return Claim(mean=mean, spread=spread, kind=kind, runs=runs, known=known, **more)
+def claim(mean=80.0, spread=0.5, kind="sd", runs=5, known="paper", decimals=9, **more) -> Claim:
+    """A published number; by default printed with so many digits that their rounding plays no part."""
+    return Claim(mean=mean, spread=spread, kind=kind, runs=runs, known=known, decimals=decimals, **more)
 
 
 def verdict(ours: Sample | None, claimed: Claim | None, margin: float | None = 1.0, barred: str = ""):
@@ -124,11 +127,20 @@ def test_holm_counts_the_tests_that_were_not_made():
         ("sem", 0.5, 0.5 * math.sqrt(5)),
         # half-width of an interval of five runs: t(4) = 2.776 standard errors
         ("95% interval", 2.776445, math.sqrt(5)),
-        ("unknown", 0.5, 0.5 * math.sqrt(5)),
+        ("population sem", 0.4, 0.4 * math.sqrt(5) * math.sqrt(5 / 4)),
+        ("1.96 sem", 1.96, math.sqrt(5)),
+        ("unknown", 0.5, 0.5 * math.sqrt(5) * math.sqrt(5 / 4)),
     ],
 )
 def test_kinds_of_spread(kind, spread, sd):
     assert published(claim(spread=spread, kind=kind)).sd == pytest.approx(sd, rel=1e-6)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 25])
+def test_a_spread_of_unknown_kind_is_read_as_the_widest(runs):
+    kinds = [kind for kind in typing.get_args(SpreadKind) if kind != "unknown"]
+    widest = max(published(claim(kind=kind, runs=runs)).sd for kind in kinds)
+    assert published(claim(kind="unknown", runs=runs)).sd == widest
 
 
 @pytest.mark.parametrize("broken", [{"spread": None}, {"runs": 1}, {"runs": None}])
@@ -158,7 +170,7 @@ def test_differs():
 
 
 def test_a_significant_difference_is_no_reproduction_where_the_margin_is_missing():
-    assert verdict(Sample(80.01, 0.3, 5), claim(spread=0.3), margin=None).outcome == "inconclusive"
+    assert verdict(Sample(80.01, 0.3, 5), claim(spread=0.3), margin=None).outcome == "consistent"
 
 
 def test_a_spread_of_unknown_kind_may_differ_but_never_agrees():
@@ -200,6 +212,68 @@ def test_two_spreads_of_zero_do_not_divide_by_zero():
     assert verdict(Sample(3.0, 0.0, 5), zero).outcome == "differs"
     assert verdict(Sample(0.0, 0.0, 5), None).outcome == "not judged"
     assert verdict(Sample(0.0, 0.0, 5), claim(mean=0.2, spread=0.1)).outcome == "reproduced"
+
+
+# -- the rounding of a printed number ------------------------------------------------------------------------------
+
+
+def test_a_printed_number_has_the_variance_of_its_rounding():
+    assert rounding(claim(decimals=2)).value == pytest.approx(0.01**2 / 12)
+    assert rounding(claim(decimals=0)).value == pytest.approx(1 / 12)
+    assert rounding(Claim(mean=1e-30)).value == 0, "printed in a way that has no last digit"
+    rng = np.random.default_rng(0)
+    values = rng.uniform(50, 60, 100_000)
+    assert np.var(np.round(values, 1) - values) == pytest.approx(rounding(claim(decimals=1)).value, rel=0.02)
+
+
+def test_ours_with_more_digits_than_theirs_do_not_differ_by_their_rounding():
+    ours = sample([95.33333333] * 5)
+    assert verdict(ours, claim(mean=95.33, spread=0.0, kind="unknown", decimals=2)).outcome != "differs"
+    assert verdict(ours, claim(mean=95.33, spread=0.0, decimals=2), margin=0.5).outcome == "reproduced"
+    assert verdict(ours, claim(mean=95.3, spread=0.0, kind="unknown", decimals=2)).outcome == "differs"
+
+
+# -- the draw of the stream ----------------------------------------------------------------------------------------
+
+
+def test_the_variance_of_the_stream_widens_the_difference():
+    ours, theirs = Sample(81.0, 0.4, 5), Sample(80.0, 0.3, 5)
+    without, known, measured = (welch(ours, theirs, o) for o in ([], [Variance(0.5, math.inf)], [Variance(0.5, 4)]))
+    assert known.error**2 == pytest.approx(without.error**2 + 0.5)
+    a, b = 0.4**2 / 5, 0.3**2 / 5
+    assert measured.df == pytest.approx((a + b + 0.5) ** 2 / (a**2 / 4 + b**2 / 4 + 0.5**2 / 4))
+    assert measured.df < known.df
+
+
+def test_two_draws_of_the_stream_are_told_apart_only_where_their_variance_is_left_out():
+    """Nothing differs but the draw: the error stays at the level where the stream's variance is included."""
+    rng = np.random.default_rng(3)
+    wrong = {"included": 0, "left out": 0}
+    for _ in range(2000):
+        ours, theirs = (sample(rng.normal(rng.normal(0, 1.0), 0.5, 5)) for _ in range(2))
+        spread = rng.normal(0, 1.0, 10).std(ddof=1)  # as a measurement on ten draws finds it
+        wrong["left out"] += p_difference(welch(ours, theirs)) < ALPHA
+        wrong["included"] += p_difference(welch(ours, theirs, [Variance(2 * spread**2, 9)])) < ALPHA
+    assert wrong["left out"] / 2000 > 0.5
+    assert wrong["included"] / 2000 < 0.06
+
+
+def test_a_cell_whose_stream_varies_is_judged_with_it():
+    ours, theirs = Sample(81.0, 0.3, 5), claim(spread=0.3)
+    assert judge([Question(ours, theirs, 0.5)])[0].outcome == "differs"
+    with_stream = judge([Question(ours, theirs, 0.5, stream=Variance(2.0, 4))])[0]
+    assert with_stream.outcome == "consistent"
+    assert with_stream.prediction > 2
+
+
+# -- families ------------------------------------------------------------------------------------------------------
+
+
+def test_families_are_corrected_apart():
+    cell = Question(Sample(81.0, 0.5, 5), claim(spread=0.5), None, family="RA")
+    others = [Question(None, claim(), None, family="LA")] * 19
+    assert judge([*others, cell])[-1].p_difference == pytest.approx(judge([cell])[0].p_difference)
+    assert judge([*others, cell])[0].outcome == "not judged"
 
 
 def test_more_claims_in_the_table_make_a_cell_harder_to_decide():
@@ -249,15 +323,89 @@ def test_the_number_of_runs_reaches_the_power_and_one_less_hardly(ours, theirs, 
         assert said == pytest.approx(simulated(ours, theirs, runs, aim, margin, alpha), abs=0.015)
 
 
-def test_no_number_of_runs_decides_where_the_paper_is_the_limit():
+def test_where_no_number_of_runs_decides_ours_is_consistent_or_not():
     independent = claim(mean=60.74, spread=4.55)
-    judged = verdict(Sample(60.5, 0.5, 5), independent)
-    assert judged.outcome == "inconclusive"
-    assert judged.runs is None
-    # t(4, one-sided 5%) = 2.132 standard errors of the published mean, which is more than the margin of 1
-    assert judged.limit == pytest.approx(2.131847 * 4.55 / math.sqrt(5), rel=1e-5)
-    assert "undecidable" in judged.reason
+    inside = verdict(Sample(60.5, 0.5, 5), independent)
+    assert (inside.outcome, inside.runs) == ("consistent", None)
+    # t(4) = 2.776 times the sd of the difference of two means of five runs
+    assert inside.prediction == pytest.approx(2.776445 * 4.55 * math.sqrt(2 / 5), rel=1e-5)
+    assert f"±{inside.prediction:.2f}" in inside.reason
+    assert "no number of our runs" in inside.reason
     assert simulated(Sample(60.5, 0.5, 5), Sample(60.74, 4.55, 5), 2000, "equivalence", 1.0, 0.05) == 0
+
+
+def test_outside_the_prediction_interval_a_cell_is_not_consistent():
+    # Twenty claims in the family: not different after correction, and outside what their own runs would give.
+    ours, theirs = Sample(83.5, 0.05, 5), claim(spread=1.9)
+    among = judge([Question(ours, theirs, 1.0)] + [Question(None, claim(), 1.0)] * 19)[0]
+    assert abs(among.difference) > prediction_half_width(published(theirs), 5)
+    assert among.outcome == "inconclusive"
+    assert "outside" in among.reason
+
+
+def test_a_spread_of_unknown_kind_is_never_consistent():
+    judged = verdict(Sample(60.5, 0.5, 5), claim(mean=60.74, spread=4.55, kind="unknown"))
+    assert judged.outcome == "inconclusive"
+    assert "unknown kind" in judged.reason
+
+
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_the_prediction_interval_covers_95_percent_of_means_made_alike(n):
+    rng = np.random.default_rng(4)
+    inside = 0
+    for _ in range(4000):
+        theirs, again = sample(rng.normal(80, 1.5, 5)), rng.normal(80, 1.5, n).mean()
+        inside += abs(again - theirs.mean) <= prediction_half_width(theirs, n)
+    assert inside / 4000 == pytest.approx(0.95, abs=0.012)
+
+
+def test_power_need_not_grow_with_the_number_of_runs():
+    """Three published runs: 5 of ours are enough, 1,000 are not."""
+    ours, theirs = Sample(82.4, 0.8, 2), Sample(80.0, 1.0, 3)
+    assert power(ours, theirs, 5, "difference") > POWER
+    assert power(ours, theirs, 1000, "difference") < 0.01
+    assert runs_to_decide(ours, theirs, "difference") == 5
+    assert verdict(ours, claim(spread=1.0, runs=3), margin=None).runs == 5
+
+
+def test_the_fewest_number_is_found_by_trying_all():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        ours = Sample(80 + rng.normal(), rng.uniform(0.2, 2), 3)
+        theirs = Sample(80.0, rng.uniform(0.2, 2), int(rng.integers(2, 6)))
+        aim = "equivalence" if rng.random() < 0.5 else "difference"
+        slow = next((n for n in range(2, 121) if power(ours, theirs, n, aim, 2.0, 0.02) >= POWER), None)
+        found = runs_to_decide(ours, theirs, aim, 2.0, 0.02)
+        assert slow == (found if found is None or found <= 120 else None)
+
+
+def test_only_more_runs_than_there_are_are_advised():
+    ours, theirs = Sample(82.4, 0.8, 9), Sample(80.0, 1.0, 3)
+    assert runs_to_decide(ours, theirs, "difference", more_than=9) != 5
+
+
+def looks(rng: np.random.Generator, gap: float, margin: float | None, most: int = 3) -> list[str]:
+    """The outcomes of judging, adding the advised runs, and judging again, until decided or after ``most`` looks."""
+    theirs, values = sample(rng.normal(80, 1, 5)), rng.normal(80 + gap, 1, 5)
+    claimed, outcomes = claim(mean=theirs.mean, spread=theirs.sd), []
+    for _ in range(most):
+        judged = verdict(sample(values), claimed, margin)
+        outcomes.append(judged.outcome)
+        if judged.runs is None or judged.runs > 200:
+            break
+        values = np.append(values, rng.normal(80 + gap, 1, judged.runs - len(values)))
+    return outcomes
+
+
+@pytest.mark.parametrize(("gap", "margin", "wrong"), [(0.0, None, "differs"), (1.5, 1.5, "reproduced")])
+def test_looking_again_after_the_advised_runs_may_double_the_error(gap, margin, wrong):
+    """What the notes of a table say beside the number of runs that they advise (``words.MORE_RUNS``)."""
+    rng = np.random.default_rng(6)
+    found = [looks(rng, gap, margin) for _ in range(250)]
+    first = np.mean([outcomes[0] == wrong for outcomes in found])
+    last = np.mean([outcomes[-1] == wrong for outcomes in found])
+    assert first < 0.07
+    assert 1.2 * first < last < 0.15
 
 
 def test_an_inconclusive_cell_says_how_many_runs_would_decide():
@@ -286,9 +434,9 @@ def test_more_runs_than_anyone_makes():
     # 0.4 apart, of which the published number alone leaves 0.399 open: only a huge number of runs is enough
     theirs = Sample(80.0, 0.399 * math.sqrt(5) / 2.776445, 5)
     assert runs_to_decide(Sample(80.4, 5.0, 5), theirs, "difference") is None
-    assert published_limit(theirs, "difference") < 0.4
     judged = verdict(Sample(80.4, 5.0, 5), claim(spread=theirs.sd), margin=0.3)
-    assert str(MOST_RUNS) in judged.reason
+    assert judged.runs is None
+    assert judged.outcome == "consistent"
 
 
 def test_what_five_runs_can_promise():

@@ -114,10 +114,16 @@ def test_a_full_disk(own_mounts: None, free: int, sweep: Path, ray_tmpdir: Path,
     )  # fmt: skip
     assert full["rc"] == 1
     assert "Traceback" not in full["out"] + full["err"]
-    assert "2 trials failed" in full["out"], full
-    for seed in (0, 1):
-        [line] = [x for x in full["out"].splitlines() if x.startswith(f"failed: er seed {seed} ")]
-        assert "StoreError" in line
+    if free:
+        assert "2 trials failed" in full["out"], full
+        told = [x for x in full["out"].splitlines() if x.startswith(("failed: er seed 0 ", "failed: er seed 1 "))]
+        assert len(told) == 2
+        assert all("StoreError" in line for line in told)
+    else:
+        assert "trials to run" not in full["out"], "it is found out before any trial"
+        told = full["err"].splitlines()
+        assert len(told) == 1
+    for line in told:
         assert "cannot be written" in line
         assert "No space left on device" in line
     assert {Path(name).parent.name for name in full["files"]} <= {"failures"}, "nothing half-written"
@@ -138,7 +144,8 @@ def test_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_
     assert first["rc"] == 0, first
     assert refused["rc"] == 1
     assert "Traceback" not in refused["out"] + refused["err"]
-    [line] = [x for x in refused["out"].splitlines() if x.startswith("failed: er seed 1 ")]
+    assert "trials to run" not in refused["out"], "it is found out before any trial"
+    [line] = refused["err"].splitlines()
     assert "cannot be written" in line
     assert "Read-only file system" in line
     assert refused["files"] == first["files"], "what was there is there"

@@ -61,6 +61,8 @@ def test_what_is_mounted_exists_and_is_code(cluster: dict[str, Any]) -> None:
     for folder in ("clray", "analysis", "sweeps", "reproduce"):
         assert f'"{folder}"' in build
         assert f"./{folder}" in mounts.values(), "what the wheel is built from"
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        assert f"./{file}" in mounts.values(), "the wheel cannot be built without it"
 
 
 def test_it_holds_no_secret(cluster: dict[str, Any]) -> None:

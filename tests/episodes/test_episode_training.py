@@ -16,7 +16,7 @@ from clray.episodes.benchmarks import BENCHMARKS
 from clray.episodes.learner import Learner, UpdateSettings, in_support
 from clray.episodes.models import Dropout, Model, Network
 from clray.episodes.training import data, estimate, loop_of, module_of, resolve
-from clray.errors import CheckpointError, DataError, DeclarationError
+from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
 from clray.execution import Keeping
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest
@@ -40,6 +40,62 @@ TRIALS = {
 
 def values(measured: list[Measurement], metric: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in measured if m.metric == metric]
+
+
+class TestDivergence:
+    """Numbers that are not finite end a trial, and are never measured."""
+
+    @pytest.mark.parametrize("engine", ["eager", "fused"])
+    def test_a_rate_that_is_too_large(self, engine):
+        training = begin(make_trial(episodes=3, lr=1e30, model={"embedding": 200}, engine=engine))
+        with pytest.raises(Diverged) as caught:
+            run(training)
+        assert caught.value.task == 0
+        assert 0 < caught.value.step <= 3
+        json.loads(export.looks(training))
+
+    @pytest.mark.parametrize("name", TRIALS)
+    @pytest.mark.parametrize("engine", ["eager", "fused"])
+    def test_a_loss_that_is_not_finite(self, name, engine):
+        training = begin(make_trial(**TRIALS[name], episodes=4, engine=engine))
+        training._learn_next()
+        with torch.no_grad():
+            training.learner.network.decoder.out.bias.fill_(float("inf"))
+        with pytest.raises(Diverged, match="loss not finite after 2 examples, in task 1"):
+            training.advance()
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_what_was_measured_before_is_returned_first(self, value):
+        training = begin(make_trial(episodes=5, evaluate=1))
+        observe, done = training.learner.observe, []
+
+        def spoiling(episode):
+            loss = observe(episode)
+            done.append(loss)
+            if len(done) == 3:
+                with torch.no_grad():
+                    next(training.learner.network.parameters())[0, 0] = value
+            return loss
+
+        training.learner.observe = spoiling
+        measured = training.advance()
+        assert [step for step, _ in values(measured, "train_loss")] == [1, 2]
+        other = begin(make_trial(episodes=5, evaluate=1))
+        other.load_state_dict(training.state_dict())
+        for each in (training, other):
+            with pytest.raises(Diverged, match="weights not finite after 3 examples, in task 1"):
+                each.advance()
+
+    @pytest.mark.parametrize("engine", ["eager", "fused"])
+    def test_answers_that_cannot_be_read(self, engine):
+        training = begin(make_trial(episodes=1, engine=engine))
+        with torch.no_grad():
+            for parameter in training.learner.network.decoder.out.parameters():
+                parameter.fill_(3e38)
+        training.since = 1
+        with pytest.raises(Diverged, match="logits not finite"):
+            training._report()
+        assert json.loads(export.looks(training))["queries"] == []
 
 
 class TestReports:
@@ -242,6 +298,30 @@ class TestSettings:
     def test_what_is_wrong_is_named(self, changes, message):
         with pytest.raises(SettingError) as caught:
             resolve(self.declared(**changes))
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("section", "key", "value", "message"),
+        [
+            ("hyperparameters", "lr", float("inf"), "finite number"),
+            ("hyperparameters", "lr", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "episodes", 10**12, "less than or equal to 1000000000"),
+            ("hyperparameters", "episodes", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "decay", float("nan"), "finite number"),
+            ("hyperparameters", "clip", float("inf"), "finite number"),
+            ("benchmark", "validation", 10**12, "less than or equal to 1000"),
+            ("benchmark", "queries", True, "expected a number, neither true nor false"),
+            ("model", "embedding", 10**12, "less than or equal to 16384"),
+            ("model", "layers", 10**12, "less than or equal to 100"),
+            ("model", "dropout", float("nan"), "finite number"),
+        ],
+    )
+    def test_numbers_without_sense_are_refused_when_planned(self, section, key, value, message):
+        declared = self.declared()
+        declared[section] = {**declared[section], key: value}
+        with pytest.raises(SettingError) as caught:
+            resolve(declared)
+        assert list(caught.value.keys) == [key]
         assert message in str(caught.value)
 
     def test_what_a_trial_cannot_be_is_refused(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -127,7 +128,20 @@ class TestWithoutTheSimpleSplit:
         file = tmp_path / "scan" / "simple_split" / "tasks_train_simple.txt.gz"
         file.parent.mkdir(parents=True)
         file.write_bytes(gzip.compress(b"IN: jump OUT: I_JUMP\n")[:-6])
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="torn or foreign: "):
+            data.locate("scan_split", "simple")
+
+    @pytest.mark.parametrize("ending", ["", ".gz"])
+    def test_crlf_line_ends_are_named(self, monkeypatch, tmp_path, ending):
+        content = b"IN: jump OUT: I_JUMP\n"
+        monkeypatch.setattr(data, "SIMPLE", dict.fromkeys(data.SIMPLE, hashlib.sha256(content).hexdigest()))
+        monkeypatch.setenv("CLRAY_DATA", str(tmp_path))
+        for name in data.SIMPLE:
+            file = tmp_path / "scan" / (name + ending)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held = content.replace(b"\n", b"\r\n")
+            file.write_bytes(gzip.compress(held) if ending else held)
+        with pytest.raises(DataError, match=r"not the published file: the file has CRLF line ends"):
             data.locate("scan_split", "simple")
 
     def test_nothing_else_needs_a_file(self, monkeypatch):

@@ -224,3 +224,14 @@ def test_bfloat16_writes_texts_too() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = generate(model, prompts, _uniforms, 5, 1.0, -5, [6] * 4)
     assert [len(text) for text in found] == [6] * 4
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_where_logits_are_not_finite_no_token_is_drawn(top_k: int, spoilt: float) -> None:
+    logits = torch.arange(12.0).view(3, 4)
+    wanted = draw(logits, np.full(3, 0.5), top_k, 1.0).tolist()
+    logits[1, 2] = spoilt
+    assert draw(logits, np.full(3, 0.5), top_k, 1.0).tolist() == [wanted[0], -1, wanted[2]]
+    logits[1] = -torch.inf
+    assert draw(logits, np.full(3, 0.5), top_k, 1.0).tolist() == [wanted[0], -1, wanted[2]]

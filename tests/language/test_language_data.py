@@ -426,3 +426,68 @@ class TestReal:
         path.write_text(path.read_text().replace("\n0,", "\n1,", 1))
         with pytest.raises(DataError, match=rf"test_binary_sent\.csv: not the published file.*{sst.SST.origin}"):
             data.locate(["sst"])
+
+
+class TestForeignContent:
+    """What the readers of the formats do not foresee is an error that names the file, and never a traceback."""
+
+    WOZ_TURNS = {
+        "slots that are no list": {"belief_state": [{"slots": 5}], "system_acts": [], "transcript": ""},
+        "a slot of numbers": {
+            "belief_state": [{"act": "inform", "slots": [[1, 2]]}, {"act": "request", "slots": [["slot", 3]]}],
+            "system_acts": [],
+            "transcript": "",
+        },
+        "acts of numbers": {"belief_state": [], "system_acts": [5], "transcript": ""},
+    }
+
+    @pytest.mark.parametrize("turn", WOZ_TURNS)
+    def test_of_dialogues(self, home, monkeypatch, turn):
+        files = WOZ | {"woz_validate_en.json": json.dumps([{"dialogue": [self.WOZ_TURNS[turn]]}])}
+        publish(monkeypatch, "woz.en", files)
+        put(home / "woz.en", files)
+        with pytest.raises(DataError, match=r"woz\.en/woz_validate_en\.json: "):
+            data.locate(["woz.en"])
+
+    def test_of_tables(self, home):
+        table = json.dumps({"id": "t", "header": [1, 2]}) + "\n"
+        asked = json.dumps({"table_id": "t", "question": "?", "sql": {"agg": 0, "sel": 0, "conds": []}}) + "\n"
+        files = {name: table if "tables" in name else asked for name in WIKISQL}
+        put(home / "wikisql", files)
+        with pytest.raises(DataError, match=r"wikisql/train\.jsonl: torn or foreign: TypeError"):
+            data.locate(["wikisql"])
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, "[" + "1" * 5_000 + "]", "[NaN]", ""])
+    def test_of_json(self, home, monkeypatch, text):
+        files = WOZ | {"woz_train_en.json": text}
+        publish(monkeypatch, "woz.en", files)
+        put(home / "woz.en", files)
+        with pytest.raises(DataError, match=r"woz\.en/woz_train_en\.json"):
+            data.locate(["woz.en"])
+
+    def test_of_a_locked_archive(self, home, monkeypatch):
+        """A zip file whose entries say that they are encrypted."""
+        import io
+        import zipfile
+
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("multinli_1.0_train.jsonl", "{}")
+        raw = bytearray(made.getvalue())
+        for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            raw[raw.index(mark) + place] |= 1
+        publish(monkeypatch, "multinli.in.out", {"multinli_1.0.zip": bytes(raw)})
+        put(home / "multinli.in.out", {"multinli_1.0.zip": bytes(raw)})
+        with pytest.raises(DataError, match=r"multinli_1\.0\.zip: torn or foreign: .*encrypted"):
+            data.locate(["multinli.in.out"])
+
+
+def test_crlf_line_ends_are_named(sst_here):
+    path = sst_here / "dev_binary_sent.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(DataError, match=r"dev_binary_sent\.csv: not the published file: the file has CRLF line ends"):
+        data.locate(["sst"])
+    path.write_bytes(b"another\r\nfile\r\n")
+    with pytest.raises(DataError) as caught:
+        data.locate(["sst"])
+    assert "CRLF" not in str(caught.value)

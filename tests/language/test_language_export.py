@@ -13,6 +13,7 @@ from clray.cli import app
 from clray.errors import ClrayError, DataError, DeclarationError
 from clray.language import export
 from clray.language.export import Prediction, Sample, Tally
+from clray.metrics import Measurement
 from clray.results import Record, Store
 from clray.spec import Trial
 
@@ -81,7 +82,14 @@ class TestFiles:
             export.read_metrics(content)
 
 
-ID = "0123456789abcdef"
+def declared(track: str) -> Trial:
+    return Trial(
+        version=1, track=track, benchmark={}, model={}, method="lamol", hyperparameters={}, evaluate="after_task",
+        randomness="clray", engine="auto", precision="float32", seed=0, task_order=None,
+    )  # fmt: skip
+
+
+ID = declared("language").id("0")
 
 
 @pytest.fixture
@@ -91,14 +99,14 @@ def store(tmp_path, monkeypatch) -> Store:
     return Store("results")
 
 
-def write(store: Store, track: str = "language", samples: bytes | None = None, **changed: Any) -> None:
-    trial = Trial(
-        version=1, track=track, benchmark={}, model={}, method="lamol", hyperparameters={}, evaluate="after_task",
-        randomness="clray", engine="auto", precision="float32", seed=0, task_order=None,
-    )  # fmt: skip
-    store.write(Record(ID, trial, {"name": "sst", "source": "CLRAY_DATA", "fingerprint": "0"}, [], **changed))
+def write(store: Store, track: str = "language", samples: bytes | None = None, **changed: Any) -> str:
+    """Put a trial into the store. Returns its id, ``ID`` for one of the track language."""
+    trial, data = declared(track), {"name": "sst", "source": "CLRAY_DATA", "fingerprint": "0"}
+    record = Record(trial.id("0"), trial, data, [Measurement(1, 1, 0, "accuracy", 0.5)], **changed)
+    store.write(record)
     if samples is not None:
-        store.write_artifact(ID, export.SAMPLES, samples)
+        store.write_artifact(record.id, export.SAMPLES, samples)
+    return record.id
 
 
 def samples(*arguments: object) -> str:
@@ -196,9 +204,9 @@ class TestCommand:
 
     @pytest.mark.parametrize("status", ["finished", "running"])
     def test_a_trial_of_another_track(self, store, status):
-        write(store, track="vision", status=status)
-        with pytest.raises(ClrayError, match=f"{ID}: a trial of track vision; only track language"):
-            samples(ID)
+        id = write(store, track="vision", status=status)
+        with pytest.raises(ClrayError, match=f"{id}: a trial of track vision; only track language"):
+            samples(id)
 
     def test_a_method_that_keeps_none(self, store):
         write(store)
@@ -212,3 +220,9 @@ class TestCommand:
         Path(store.path("records", f"{ID}.parquet")).write_bytes(b"PAR1")
         with pytest.raises(ClrayError, match=rf"records/{ID}\.parquet: skipped: not a readable record"):
             samples(ID)
+
+
+def test_what_is_not_finite_is_null_in_the_official_layout():
+    content = export.metrics_json([{"sst": {"em": 50.0, "f1": float("nan"), "bleu": float("inf")}}])
+    assert json.loads(content) == [{"sst": {"em": 50.0, "f1": None, "bleu": None}}]
+    assert export.read_metrics(content) == [{"sst": {"em": 50.0, "f1": None, "bleu": None}}]

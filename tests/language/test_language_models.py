@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from pydantic import ValidationError
 from clray.errors import DataError
 from clray.language import pretrained
 from clray.language.models import Settings, build, describe, grow, positions, vocabulary
-from clray.language.tokens import Vocabulary, stream_vocabulary
+from clray.language.tokens import Vocabulary, of_model, stream_vocabulary
 
 TEXTS = ["is it raining?", "it is raining again", "walk twice and look left"] * 3
 SMALL: dict[str, Any] = {"layers": 2, "width": 16, "heads": 2, "positions": 32, "vocabulary_size": 280}
@@ -379,3 +381,68 @@ def test_a_model_that_sees_what_comes_later_is_refused(tmp_path: Path) -> None:
     BertLMHeadModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path / "bert")
     with pytest.raises(DataError, match="not a causal language model: its bert sees what comes later"):
         build(Settings(name=str(tmp_path / "bert")), stream_vocabulary(TEXTS, 280), 0)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Nothing that a model's folder holds is run
+
+
+class _Told:
+    """Pickled, it would have a file made by whoever loads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def _pickled(folder: Path, llama: Path, weights: dict[str, Any]) -> Path:
+    """The model with its weights as an older one has them."""
+    shutil.copytree(llama, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_pickled_weights_are_read_as_tensors_alone(llama: Path, tmp_path: Path, small: Vocabulary) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(llama / "model.safetensors")
+    folder = _pickled(tmp_path / "plain", llama, weights)
+    assert _same(build(Settings(name=str(folder)), small, 0), build(Settings(name=str(llama)), small, 0))
+    evil = _pickled(tmp_path / "evil", llama, {**weights, "more": _Told(tmp_path / "was_here")})
+    with pytest.raises(DataError, match=r"evil: no causal language model that transformers can load"):
+        build(Settings(name=str(evil)), small, 0)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_safetensors_are_read_where_pickles_lie_beside_them(llama: Path, tmp_path: Path, small: Vocabulary) -> None:
+    shutil.copytree(llama, tmp_path / "both")
+    torch.save({"more": _Told(tmp_path / "was_here")}, tmp_path / "both" / "pytorch_model.bin")
+    build(Settings(name=str(tmp_path / "both")), small, 0)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_code_in_a_models_folder_is_not_run(llama: Path, tmp_path: Path, small: Vocabulary) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(llama, folder)
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'was_here')!r}).touch()\nclass C: pass\n"
+    (folder / "own.py").write_text(code)
+    own = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.C"}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": own}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer |= {"tokenizer_class": "C", "auto_map": {"AutoTokenizer": ["own.C", "own.C"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(DataError, match="coded: no causal language model"):
+        build(Settings(name=str(folder)), small, 0)
+    with contextlib.suppress(DataError):
+        of_model(str(folder))
+    assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "x" * 5_000, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_one_sentence(name: str) -> None:
+    with pytest.raises(DataError):
+        pretrained.locate(name)

@@ -10,12 +10,15 @@ import pytest
 import torch
 from language_trials import TASKS, begin, make_trial
 
-from clray.errors import CheckpointError, DataError, DeclarationError
+from clray.errors import CheckpointError, ClrayError, DataError, DeclarationError, Diverged
 from clray.execution import Keeping
 from clray.language import export
+from clray.language.methods import METHODS
 from clray.language.training import data, estimate, loop_of, module_of, resolve, train
 from clray.metrics import Measurement, accuracy_matrix, summarize
+from clray.planning import plan
 from clray.provenance import code_digest
+from clray.results import Store
 from clray.spec import SettingError, load_sweep
 from clray.training import run
 
@@ -83,6 +86,92 @@ def test_both_engines_learn_the_same(name):
         found[engine] = training.learner.model.state_dict()
     for parameter, plain in found["eager"].items():
         torch.testing.assert_close(found["fused"][parameter], plain, rtol=1e-3, atol=2e-5)
+
+
+class TestDivergence:
+    """Numbers that are not finite end a trial, and are never measured."""
+
+    @staticmethod
+    def ending(training) -> tuple[list[Measurement], Diverged]:
+        measured: list[Measurement] = []
+        try:
+            while training.progress < 1:
+                measured += training.advance()
+        except Diverged as error:
+            return measured, error
+        raise AssertionError("it has not diverged")
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    @pytest.mark.parametrize("engine", ["eager", "fused"])
+    def test_a_rate_that_is_too_large(self, name, engine):
+        training = begin(make_trial(engine=engine, **{**VARIANTS[name], "lr": 1e30, "clip": 1e30}))
+        measured, error = self.ending(training)
+        assert measured == []
+        assert (error.what, error.task) in (("loss", training.visits[0][-1]), ("weights", training.visits[0][-1]))
+        assert 0 < error.step <= sum(len(task.train) for task in training.tasks)
+
+    def test_a_weight_that_no_loss_has_seen(self):
+        training = begin(make_trial())
+        with torch.no_grad():
+            training.learner.model.transformer.wpe.weight[-1] = float("nan")
+        measured, error = self.ending(training)
+        assert (measured, error.what, error.task, error.step) == ([], "weights", 0, 12)
+
+    def test_the_measurements_of_the_tasks_before_it_are_kept(self):
+        training = begin(make_trial())
+        measured: list[Measurement] = []
+        while training.visit == 0:
+            measured += training.advance()
+        with torch.no_grad():
+            training.learner.model.transformer.wpe.weight[-1] = float("inf")
+        more, error = self.ending(training)
+        assert (more, error.what, error.task, error.step) == ([], "weights", 1, 24)
+        assert {m.eval_task for m in measured} == {0, 1}
+
+    @pytest.mark.parametrize("answer_top_k", [1, 20])
+    def test_answers_that_cannot_be_drawn(self, answer_top_k):
+        training = begin(make_trial(answer_top_k=answer_top_k))
+        while training.phase != "test":
+            getattr(training, f"_{training.phase}")(float("inf"))
+        self.spoil(training)
+        _, error = self.ending(training)
+        assert (error.what, error.task) == ("logits", 0)
+
+    def test_pseudo_samples_that_cannot_be_drawn(self):
+        training = begin(make_trial("lamol", gamma=1.0))
+        while training.visit == 0:
+            training.advance()
+        self.spoil(training)
+        measured, error = self.ending(training)
+        assert (measured, error.what, error.task) == ([], "logits", 1)
+
+    @staticmethod
+    def spoil(training) -> None:
+        """Weights that are finite, and whose products are not."""
+        with torch.no_grad():
+            for parameter in training.learner.model.parameters():
+                parameter.fill_(1e30)
+
+    @pytest.mark.parametrize("method", ["ewc", "mas"])
+    def test_importance_weights_that_overflow(self, method):
+        training = begin(make_trial(method))
+        while training.visit == 0:
+            training.advance()
+        next(iter(training.method.importance.omega.values())).fill_(float("inf"))
+        measured, error = self.ending(training)
+        assert (measured, error.what, error.task, error.step) == ([], "importance weights", 1, 12)
+
+    def test_a_program_of_gem_that_cannot_be_solved_says_what_helps(self):
+        training = begin(make_trial("gem"))
+        training.learner.task = 1
+        memories = torch.tensor([[-1e15, 0.0], [-1e15, 0.0]])
+        with pytest.raises(ClrayError, match=r"task 2 \(scan.count\).*not positive definite.*lower lr.*larger memory"):
+            training.method._projected(torch.tensor([1e15, 1.0]), memories)
+        with pytest.raises(Diverged, match="gradients not finite after 0 examples, in task 2"):
+            training.method._projected(torch.tensor([1e15, 1.0]), memories * float("inf"))
+
+    def test_a_decay_that_takes_all_of_the_weights_is_no_division_by_zero(self):
+        run(begin(make_trial(lr=0.5, weight_decay=2.0)))
 
 
 class TestOneAfterTheOther:
@@ -328,6 +417,47 @@ class TestSettings:
             resolve(self.declared(**changes))
         assert message in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("section", "key", "value", "message"),
+        [
+            ("hyperparameters", "lr", float("inf"), "finite number"),
+            ("hyperparameters", "lr", float("nan"), "finite number"),
+            ("hyperparameters", "lr", 10**400, "valid number"),
+            ("hyperparameters", "lr", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "epochs", True, "expected a number, neither true nor false"),
+            ("hyperparameters", "epochs", 10**12, "less than or equal to 1000000"),
+            ("hyperparameters", "clip", float("inf"), "finite number"),
+            ("hyperparameters", "gamma", float("inf"), "finite number"),
+            ("hyperparameters", "gamma", 10**12, "less than or equal to 100"),
+            ("hyperparameters", "token_budget", 0, "greater than or equal to 1"),
+            ("hyperparameters", "temperature", 0, "greater than or equal to 0.000001"),
+            ("hyperparameters", "top_k", 10**12, "less than or equal to 10000000"),
+            ("benchmark", "train_per_task", 10**12, "less than or equal to 1000000000"),
+            ("benchmark", "test_per_task", True, "expected a number, neither true nor false"),
+            ("benchmark", "seed", 2**63, "less than or equal to 9223372036854775807"),
+            ("model", "layers", 10**12, "less than or equal to 1000"),
+            ("model", "width", 10**12, "less than or equal to 65536"),
+            ("model", "width", 65_536, "parameters; allowed: up to 10,000,000,000"),
+            ("model", "heads", 3, "heads: 3 do not divide a width of 256; allowed: its divisors, such as 1, 2, 4"),
+            ("model", "vocabulary_size", 10**12, "less than or equal to 1000000"),
+            ("model", "positions", 10**12, "less than or equal to 65536"),
+            ("model", "dropout", float("nan"), "finite number"),
+        ],
+    )
+    def test_numbers_without_sense_are_refused_when_planned(self, section, key, value, message):
+        declared = self.declared(model={"name": "scratch"})
+        declared[section] = {**declared[section], key: value}
+        with pytest.raises(SettingError) as caught:
+            resolve(declared)
+        assert key in (*caught.value.keys, *str(caught.value).replace(":", ",").split(", "))
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_has_a_budget_that_is_a_number_of_tokens(self, method):
+        for budget in (0, -1, True, 10**12):
+            with pytest.raises(SettingError):
+                resolve(self.declared(method=method, hyperparameters={"token_budget": budget}))
+
     def test_what_a_trial_cannot_be_is_refused(self):
         for changes, message in (
             ({"evaluate": 100}, "evaluate: 100: text-stream allows only after_task"),
@@ -424,3 +554,16 @@ def test_measured_are_rates(tmp_path):
     for m in run(begin(make_trial())):
         assert isinstance(m, Measurement)
         assert m.metric == "train_loss" or 0 <= m.value <= 1
+
+
+def test_variants_with_models_of_their_own_are_planned_with_their_own_data(tmp_path):
+    """A model's vocabulary and weights are data of this track: two variants may differ in them."""
+    sweep = tmp_path / "two.yaml"
+    sweep.write_text(
+        "version: 1\npaper: lamol\ntrack: language\nseeds: [0]\nmetrics: [ACC]\n"
+        "benchmark: {name: text-stream, tasks: [scan.first]}\nmodel: {layers: 1, width: 16, heads: 2}\n"
+        "variants:\n  a: {method: finetune}\n  b: {method: finetune, model: {width: 32}}\n"
+    )
+    planned = plan({"two": load_sweep(sweep)}, Store(str(tmp_path / "results"))).trials
+    assert [trial.data for trial in planned] == [data(trial.cell.trial, fetch=False) for trial in planned]
+    assert planned[0].data["fingerprint"] != planned[1].data["fingerprint"]

@@ -10,16 +10,19 @@ import sys
 import numpy as np
 import pytest
 from conftest import SETTINGS
+from official import make_trial
 
 from clray.errors import DeclarationError
 from clray.training import run
 from clray.vision.engines import EagerNet, FusedNet, SparseImages, Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import ClrayRandomness
+from clray.vision.stream_training import StreamTraining
 
 pytestmark = pytest.mark.usefixtures("kernels")
 WIDTHS = [(100, 100), (5, 5), (1, 1), (130, 100), (16, 33)]
 LR = 0.05
+ROTATIONS = {"name": "mnist-rotations", "tasks": 2, "train_per_task": 10, "source": "embedded"}
 
 
 def initial(hidden=(100, 100), seed=3) -> Weights:
@@ -236,9 +239,10 @@ class TestWhichEngine:
         assert training.facts["engine"] == "eager"
         assert run(training)[-1].value > 0.1
 
-    def test_what_has_no_kernel_is_an_error_that_names_the_others(self, train):
-        with pytest.raises(DeclarationError, match=r"two hidden layers.*allowed here: auto, eager"):
-            train("online", "fused", hidden=(20,))
+    def test_another_device_has_no_kernel(self, embedded):
+        trial = make_trial("online", {"lr": 0.1}, benchmark=ROTATIONS, engine="fused")
+        with pytest.raises(DeclarationError, match=r"kernels are for the CPU.*allowed here: auto, eager"):
+            StreamTraining(trial, embedded, "cuda")
 
 
 SAME_BITS = """

@@ -30,7 +30,7 @@ def count(module: nn.Module) -> int:
 
 REDUCED = ReducedResNet18(name="reduced-resnet18")
 UNUSED = ReducedResNet18(name="reduced-resnet18", unused_convolutions=True)
-SMALL = ReducedResNet18(name="reduced-resnet18", filters=2)
+SMALL = ReducedResNet18(name="reduced-resnet18", filters=8)
 ALEXNET = AlexNet(name="alexnet")
 
 
@@ -229,7 +229,7 @@ class TestWhatTheyCompute:
         ("network", "places"),
         [
             (MlpNetwork(name="mlp", hidden=[20, 20], dropout=0.5), 2),
-            (ReducedResNet18(name="reduced-resnet18", filters=2, dropout=0.5), 16),
+            (ReducedResNet18(name="reduced-resnet18", filters=8, dropout=0.5), 16),
         ],
     )
     def test_dropout_is_where_it_is_said_and_off_in_evaluation(self, network, places):

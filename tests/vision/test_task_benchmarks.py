@@ -315,6 +315,12 @@ class TestStreams:
         assert any(held.test.members[t].tolist() != other.test.members[t].tolist() for t in range(20))
         assert held.heads == stream.heads
 
+    def test_a_tenth_of_too_few_is_none(self):
+        """It ended in a division by zero when the first task was over."""
+        stream = built("split-cifar100", made(100, 1), tasks=20)
+        with pytest.raises(DataError, match="holds out a tenth of a task's images, and a task has only 5 here"):
+            hold_out(stream, np.random.RandomState(3))
+
 
 def declared(name: str, method: str = "naive", **changes: Any) -> dict[str, Any]:
     return {

@@ -168,6 +168,30 @@ class TestLosses:
         each = [learner.loss(logits[i : i + 1], y[i : i + 1], t) for i, t in enumerate(tasks.tolist())]
         assert learner.mixed_loss(logits, y, tasks).item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
 
+    def test_tasks_of_different_numbers_of_classes(self):
+        """Every example under its own task's logits alone: no more and no fewer."""
+        learner = method_on(small_stream(), "naive", lr=0.1).learner
+        learner.stream.heads = [(0, 2), (2, 7), (7, 9)]
+        tasks, y = torch.tensor([2, 0, 1, 1, 0, 2]), torch.tensor([8, 1, 6, 2, 0, 7])
+        logits = torch.randn(6, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        each = [learner.loss(logits[i : i + 1], y[i : i + 1], t) for i, t in enumerate(tasks.tolist())]
+        expected, found = torch.stack(each).mean(), learner.mixed_loss(logits, y, tasks)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+        gradients = [torch.autograd.grad(loss, logits)[0] for loss in (expected, found)]
+        torch.testing.assert_close(*gradients)
+        for row, task in zip(gradients[1], tasks.tolist(), strict=True):
+            begin, end = learner.stream.heads[task]
+            assert not row[:begin].any()
+            assert not row[end:].any()
+            assert row[begin:end].all()
+
+    def test_agem_has_a_ring_for_every_class_of_the_widest_task(self):
+        stream = small_stream()
+        stream.heads = [(0, 2), (2, 7), (7, 9)]
+        method = method_on(stream, "agem", lr=0.1, memories_per_class=2)
+        method.memory.add(1, [4, 0], [10, 11])
+        assert method.memory.of([1])[1].tolist() == [11, 10]
+
     def test_gradients_go_out_and_in(self):
         learner = method_on(small_stream(), "naive", lr=0.1).learner
         x, y = learner.stream.batch(1, torch.arange(10))
@@ -521,7 +545,7 @@ class TestTheFirstTask:
             assert not any(torch.equal(one, other) for other in ends[i + 1 :])
 
     def test_agem_moves_batch_normalisations_means_twice(self, train_tasks):
-        network = {"name": "reduced-resnet18", "filters": 1}
+        network = {"name": "reduced-resnet18", "filters": 8}
         naive, er, agem = (train_tasks(n, per_task=30, model=network) for n in ("naive", "er_reservoir", "agem"))
         ends = [first_task(training)[1] for training in (naive, er, agem)]
         assert torch.equal(ends[0], ends[1])

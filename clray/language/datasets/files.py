@@ -10,17 +10,14 @@ import functools
 import gzip
 import io
 import json
-import lzma
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clray.data_files import is_file, reading
 from clray.errors import DataError
-
-_TORN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 
 
 class Text(NamedTuple):
@@ -63,6 +60,8 @@ class Text(NamedTuple):
             return json.loads(self.content)
         except json.JSONDecodeError as error:
             raise self.bad(error.lineno, f"not JSON: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.where}: not JSON that can be read: {error}") from None
 
     def json_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The objects of a file that has one a line, with the lines' numbers."""
@@ -71,6 +70,8 @@ class Text(NamedTuple):
                 value = json.loads(line)
             except json.JSONDecodeError as error:
                 raise self.bad(number, f"not JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:
+                raise self.bad(number, f"not JSON that can be read: {error}") from None
             if not isinstance(value, dict):
                 raise self.bad(number, f"expected an object, found {line:.40}")
             yield number, value
@@ -105,6 +106,8 @@ class Files:
 
     def __init__(self, folder: Path, inner: str = "", archive: str = "", members: Collection[str] = ()):
         self.folder, self.inner, self.archive, self.members = folder, inner, archive, members
+        self.last = str(folder)
+        """What was read last."""
 
     def text(self, name: str) -> Text:
         """The text of a file.
@@ -119,6 +122,7 @@ class Files:
             if path is None:
                 raise DataError(f"{self.folder / name}: no such file")
             where, raw = str(path), content(path)
+        self.last = where
         return Text(where, decoded(where, raw))
 
     def _member(self, name: str) -> bytes:
@@ -137,7 +141,7 @@ def each(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     Raises:
         DataError: the archive is torn or none.
     """
-    try:
+    with reading(archive):
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as zipped:
                 for entry in zipped.infolist():
@@ -150,15 +154,20 @@ def each(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
                 opened = packed.extractfile(member) if name in wanted and member.isfile() else None
                 if opened is not None:
                     yield name, opened.read()
-    except _TORN as error:
-        raise DataError(f"{archive}: cannot be read: {error}") from None
 
 
-def located(folder: Path, name: str, inner: str = "") -> Path | None:
-    """Where a file is: in the folder or in the inner one, as it is or compressed."""
+def located(folder: Path, name: str, inner: str = "", lies: Callable[[Path], bool] = is_file) -> Path | None:
+    """Where a file is: in the folder or in the inner one, as it is or compressed.
+
+    Args:
+        lies: whether there is a file.
+
+    Raises:
+        DataError: a folder may not be entered.
+    """
     places = [folder, folder / inner] if inner else [folder]
     candidates = (place / spelt for place in places for spelt in (name, f"{name}.gz"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if lies(path)), None)
 
 
 def content(path: Path) -> bytes:
@@ -167,11 +176,9 @@ def content(path: Path) -> bytes:
     Raises:
         DataError: it cannot be read.
     """
-    try:
+    with reading(path):
         raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except _TORN as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
 
 
 def decoded(where: str, raw: bytes) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from clray.language.consolidation import Consolidating, ConsolidationSettings
 from clray.language.importance import ewc, ewc_by_example
+from clray.language.learner import TokenBudget
 
 
 class Ewc(Consolidating):
     """A parameter matters as the QA loss's squared gradient says."""
 
     class Settings(ConsolidationSettings):
-        token_budget: int = 9744
+        token_budget: TokenBudget = 9744
 
     measures = {"as_coded": ewc, "corrected": ewc_by_example}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from clray.language.learner import LanguageMethod, TrainingSettings
+from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Finetune(LanguageMethod):
     """The QA loss alone."""
 
     class Settings(TrainingSettings):
-        token_budget: int = 18838
+        token_budget: TokenBudget = 18838

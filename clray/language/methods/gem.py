@@ -14,8 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from clray.divergence import NotFinite
+from clray.errors import ClrayError
 from clray.language.encoding import Encoded
-from clray.language.learner import LanguageMethod, TrainingSettings, as_batch
+from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings, as_batch
 from clray.language.projection import project
 from clray.training import generator
 
@@ -24,10 +26,10 @@ class Gem(LanguageMethod):
     """Projects gradients."""
 
     class Settings(TrainingSettings):
-        token_budget: int = 16240
-        margin: Annotated[float, Field(ge=0)] = 0.5
+        token_budget: TokenBudget = 16240
+        margin: Annotated[float, Field(ge=0, le=1e30)] = 0.5
         """The least a multiplier of the quadratic program is (official ``--qp_margin``)."""
-        memory: Annotated[float, Field(gt=0)] = 0.05
+        memory: Annotated[float, Field(gt=0, le=100)] = 0.05
         """A task's memory, as a share of the size of the task after it (``--gen_lm_sample_percentage``)."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:
@@ -53,7 +55,20 @@ class Gem(LanguageMethod):
         held = [parameter for parameter in self.learner.model.parameters() if parameter.grad is not None]
         current = _flat(held)
         found = torch.stack([self._gradient(number, memory, held) for number, memory in memories])
-        _put(held, project(current, found, self.settings.margin))
+        _put(held, self._projected(current, found))
+
+    def _projected(self, current: Tensor, memories: Tensor) -> Tensor:
+        learner = self.learner
+        try:
+            return project(current, memories, self.settings.margin)
+        except NotFinite:
+            raise learner.diverged("gradients") from None
+        except ValueError as error:
+            raise ClrayError(
+                f"gem: the quadratic program of task {learner.task + 1} ({learner.tasks[learner.task].name}) could not "
+                f"be solved after {learner.examples} examples ({error}): a lower lr, a smaller margin or a larger "
+                "memory helps"
+            ) from None
 
     def _gradient(self, number: int, memory: list[Encoded], held: list[torch.nn.Parameter]) -> Tensor:
         """[P] on a whole memory, by the weights as they are."""

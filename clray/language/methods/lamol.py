@@ -20,7 +20,7 @@ class Lamol(LanguageMethod):
     """Replays what the model itself writes."""
 
     class Settings(TrainingSettings):
-        gamma: Annotated[float, Field(ge=0)] = 0.2
+        gamma: Annotated[float, Field(ge=0, le=100)] = 0.2
         """γ: pseudo-samples before a task, as a share of its training examples. With 0 there are none, but the LM loss
         stays."""
         tokens: Literal["shared", "task"] = "shared"
@@ -28,7 +28,7 @@ class Lamol(LanguageMethod):
         ``--add_task_tokens``)."""
         samples: Literal["generated", "real"] = "generated"
         """``real`` (official ``--real_sample``): real examples of the old tasks instead, drawn with replacement."""
-        lm_lambda: Annotated[float, Field(gt=0)] = 0.25
+        lm_lambda: Annotated[float, Field(gt=0, le=1e30)] = 0.25
         """λ: the weight of the LM loss."""
 
     def __init__(self, settings: Settings, learner: object) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from clray.language.consolidation import Consolidating, ConsolidationSettings
 from clray.language.importance import mas, mas_by_example
+from clray.language.learner import TokenBudget
 
 
 class Mas(Consolidating):
     """A parameter matters as the gradient of the output's size says."""
 
     class Settings(ConsolidationSettings):
-        token_budget: int = 5846
+        token_budget: TokenBudget = 5846
 
     measures = {"as_coded": mas, "corrected": mas_by_example}

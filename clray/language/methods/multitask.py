@@ -5,7 +5,7 @@ LAMOL's official ``multitask``: the training sets put one behind the other, the 
 
 from __future__ import annotations
 
-from clray.language.learner import LanguageMethod, TrainingSettings
+from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Multitask(LanguageMethod):
@@ -14,4 +14,4 @@ class Multitask(LanguageMethod):
     merged = True
 
     class Settings(TrainingSettings):
-        token_budget: int = 18838
+        token_budget: TokenBudget = 18838

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.data_files import reading
 from clray.errors import DataError
-from clray.vision.datasets.pickles import UNREADABLE, read_pickle
+from clray.vision.datasets.pickles import read_pickle
 from clray.vision.datasets.published import Form, ImageSet, Published
 
 HOME = "https://www.cs.toronto.edu/~kriz/"
@@ -60,13 +59,15 @@ def _parquet(path: Path, label: str) -> Part:
     for i, value in enumerate(table[column].to_pylist()):
         encoded = value["bytes"] if isinstance(value, dict) else value
         with Image.open(io.BytesIO(encoded), formats=("WEBP", "PNG")) as image:
+            if image.size != (32, 32):
+                raise ValueError(f"image {i} has {image.width} x {image.height} pixels, expected 32 x 32")
             images[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     return _part(images, table[label].to_numpy())
 
 
 def _part(images: NDArray[Any], labels: NDArray[Any]) -> Part:
-    if images.dtype != np.uint8 or labels.shape != (len(images),):
-        raise ValueError(f"{images.dtype} images {images.shape} with labels {labels.shape}")
+    if images.dtype != np.uint8 or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(f"{images.dtype} images {images.shape} with {labels.dtype} labels {labels.shape}")
     return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
 
 
@@ -77,7 +78,7 @@ def _part(images: NDArray[Any], labels: NDArray[Any]) -> Part:
 def _whole(where: Path, train: list[Part], test: list[Part], classes: int) -> ImageSet:
     (train_images, train_labels), (test_images, test_labels) = map(_joined, (train, test))
     for labels, count in zip((train_labels, test_labels), COUNTS, strict=True):
-        if len(labels) != count or np.bincount(labels, minlength=classes).tolist() != [count // classes] * classes:
+        if len(labels) != count or not np.array_equal(np.sort(labels), np.repeat(range(classes), count // classes)):
             raise DataError(f"{where}: not CIFAR-{classes}: {len(labels)} images, expected {count} in equal classes")
     return ImageSet(train_images, train_labels, test_images, test_labels)
 
@@ -87,20 +88,11 @@ def _joined(parts: list[Part]) -> Part:
     return np.concatenate(images), np.concatenate(labels)
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Whatever a torn or foreign file raises is one error that names it."""
-    try:
-        yield
-    except (*UNREADABLE, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: torn or foreign: {error}; remove it, or put the published file there") from None
-
-
 def _from_files(
     folder: str, train: list[str], test: list[str], classes: int, part: Callable[[IO[bytes]], Part]
 ) -> Callable[[Path], ImageSet]:
     def one(path: Path) -> Part:
-        with _naming(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return part(file)
 
     def read(root: Path) -> ImageSet:
@@ -115,7 +107,7 @@ def _from_archive(
 ) -> Callable[[Path], ImageSet]:
     def read(root: Path) -> ImageSet:
         path, parts = root / archive, {}
-        with _naming(path), tarfile.open(path) as tar:
+        with reading(path), tarfile.open(path) as tar:
             for member in tar:  # in one pass: going back in a compressed archive starts it anew
                 name = member.name.removeprefix("./").removeprefix(f"{folder}/")
                 file = tar.extractfile(member) if name in (*train, *test) else None
@@ -131,7 +123,7 @@ def _from_archive(
 
 def _from_parquet(train: str, test: str, label: str, classes: int) -> Callable[[Path], ImageSet]:
     def one(path: Path) -> Part:
-        with _naming(path):
+        with reading(path):
             return _parquet(path, label)
 
     def read(root: Path) -> ImageSet:

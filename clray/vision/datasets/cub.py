@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.data_files import reading
 from clray.errors import DataError
 from clray.vision.datasets.published import Form, ImageSet, Published
 from clray.vision.datasets.resize import bilinear
@@ -60,15 +60,12 @@ class _Files:
                 except OSError as error:
                     raise DataError(f"{path}: cannot be read: {error}") from None
             return
-        try:
-            with tarfile.open(self.path) as tar:
-                for member in tar:
-                    name = member.name.removeprefix("./").removeprefix(f"{FOLDER}/")
-                    file = tar.extractfile(member) if name in wanted else None
-                    if file:
-                        yield name, file.read()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.path}: torn or foreign: {error}; put the file from {HOME} there") from None
+        with reading(self.path, f"put the file from {HOME} there"), tarfile.open(self.path) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./").removeprefix(f"{FOLDER}/")
+                file = tar.extractfile(member) if name in wanted else None
+                if file:
+                    yield name, file.read()
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -83,7 +80,7 @@ def _examples(files: _Files, lists: tuple[str, ...]) -> list[_Example]:
     missing = [name for name in lists if name not in texts]
     if missing:
         raise DataError(f"{files.path}: incomplete: missing {', '.join(missing)}")
-    try:
+    with reading(f"{files.path}: {', '.join(lists)}"):
         tables = [[line.split() for line in texts[name].decode().splitlines() if line.strip()] for name in lists]
         examples = _official(*tables) if lists == OFFICIAL_LISTS else _agem(*tables)
         found = tuple(sum(e.trained == trained for e in examples) for trained in (True, False))
@@ -93,8 +90,6 @@ def _examples(files: _Files, lists: tuple[str, ...]) -> list[_Example]:
             raise ValueError(f"the classes are not {CLASSES}")
         if any(".." in Path(e.path).parts or Path(e.path).is_absolute() for e in examples):
             raise ValueError("a path leads out of the folder")
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{files.path}: {', '.join(lists)}: torn or foreign: {error}") from None
     return examples
 
 
@@ -149,11 +144,11 @@ def _photograph(content: bytes, path: Path) -> NDArray[np.uint8]:
     """A JPEG file as [3, 224, 224]."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable JPEG file: {error}") from None
+    with (
+        reading(path, "put the published JPEG file there"),
+        Image.open(io.BytesIO(content), formats=("JPEG",)) as image,
+    ):
+        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     return np.rint(bilinear(pixels, SIDE, SIDE)).astype(np.uint8)
 
 

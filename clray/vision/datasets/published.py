@@ -31,6 +31,21 @@ class ImageSet:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    def check(self) -> None:
+        """See that these are images of bytes, each with a label.
+
+        Raises:
+            ValueError: they are not.
+        """
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            if images.dtype != np.uint8 or labels.dtype != np.int64:
+                raise ValueError(f"{part}: {images.dtype} images with {labels.dtype} labels, expected uint8 and int64")
+            if labels.shape != (len(images),) or not len(images):
+                raise ValueError(f"{part}: {len(images)} images with {labels.size} labels")
+            if labels.min() < 0:
+                raise ValueError(f"{part}: a label is {labels.min()}, expected 0 or more")
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
@@ -88,11 +103,13 @@ class Published:
         origin: where it comes from, for people: an address.
         forms: the forms clray reads, the preferred one first.
         advice: what to know where it is missing: what to do if clray cannot fetch it, what stands in if it can.
+        elsewhere: where other tools leave the files, below ``CLRAY_DATA`` or below the data set's own folder.
     """
 
     origin: str
     forms: tuple[Form, ...] = field(default=())
     advice: str = ""
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str | None:

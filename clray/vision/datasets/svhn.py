@@ -5,13 +5,12 @@ The files count the digit 0 as class 10; here it is 0, as in torchvision.
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clray.errors import DataError
+from clray.data_files import reading
 from clray.vision.datasets.published import Form, ImageSet, Published, sums_fingerprint
 
 HOME = "http://ufldl.stanford.edu/housenumbers/"
@@ -28,17 +27,14 @@ def _read(folder: Path) -> ImageSet:
 def _part(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """``X`` [32, 32, 3, N] and ``y`` [N, 1], from 1 to 10, in a MATLAB 5 file."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with reading(path, f"put the file from {HOME} there"):
         content = loadmat(path, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].reshape(-1).astype(np.int64)
         if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)):
             raise ValueError(f"{images.dtype} images {images.shape} with {len(labels)} labels")
         if not set(np.unique(labels)) <= set(range(1, 11)):
             raise ValueError("labels other than 1 to 10")
-    except (MatReadError, OSError, EOFError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
-        raise DataError(f"{path}: torn or foreign: {error}; put the file from {HOME} there") from None
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels % 10
 
 

@@ -26,11 +26,13 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from clray.vision.kernels import keep_kernels
+
 PAD = 16
 _LANES = 8
 # No fast-math: it lets LLVM choose the order of a sum, and it chose another one in the process that compiled a kernel
 # than in those that loaded it from the cache. Sums over many numbers are spelled out instead (_block_sum, _dot).
-_njit = numba.njit(error_model="numpy", cache=True, nogil=True)
+_njit = numba.njit(error_model="numpy", cache=keep_kernels(), nogil=True)
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:

@@ -57,7 +57,12 @@ class Method(Protocol):
     def __init__(self, settings: Any, model: Mlp, workshop: Workshop, randomness: Randomness) -> None: ...
 
     def observe(self, position: int) -> None:
-        """Learn from the stream's example at ``position``, the next one to arrive."""
+        """Learn from the stream's example at ``position``, the next one to arrive.
+
+        Raises:
+            FloatingPointError: a number that a step needs is not finite, and its text says which. The trial then ends
+                as diverged.
+        """
         ...
 
     def weights(self, task: int) -> Weights:

@@ -9,16 +9,16 @@ first task already.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from clray.vision.learner import Batch, TaskMethod
 from clray.vision.optimizers import OptimizerSettings
+from clray.vision.ranges import PerClass
 
 
 class ClassRings:
@@ -45,14 +45,14 @@ class AGem(TaskMethod):
     """Each step avoids, to first order, adding to the mean loss of a batch of memories."""
 
     class Settings(OptimizerSettings):
-        memories_per_class: Annotated[int, Field(ge=1)]
+        memories_per_class: PerClass
         """Images of each class of each task."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:
         super().__init__(settings, learner)
         stream = learner.stream
-        begin, end = stream.heads[0]
-        self.memory = ClassRings(stream.task_count, end - begin, settings.memories_per_class)
+        classes = max(end - begin for begin, end in stream.heads)
+        self.memory = ClassRings(stream.task_count, classes, settings.memories_per_class)
         self.tasks: list[int] = []
         """Tasks seen, in order; the last one is being learned."""
 

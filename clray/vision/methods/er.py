@@ -7,16 +7,16 @@ number. As coded, replays are drawn with replacement, and never include the arri
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from clray.vision import methods
 from clray.vision.buffers import Reservoir
 from clray.vision.engines import Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Count, Rate
 
 
 class Er:
@@ -25,11 +25,11 @@ class Er:
     class Settings(methods.Settings):
         algorithm: Literal[4, 5] = 4
         """4: one mean over the batch. 5: the sum over tasks of the task's mean."""
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate, constant."""
-        memories: Annotated[int, Field(ge=1)]
+        memories: Count
         """Examples in memory, in total."""
-        replay_batch: Annotated[int, Field(ge=1)]
+        replay_batch: Count
         """k - 1: replays a step."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:

@@ -10,14 +10,14 @@ grows with every image.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from clray.vision.learner import Batch, TaskMethod
 from clray.vision.optimizers import OptimizerSettings
+from clray.vision.ranges import PerClass
 from clray.vision.task_randomness import TaskRandomness
 
 
@@ -60,7 +60,7 @@ class ErReservoir(TaskMethod):
     """Each step also learns from a batch of memories, with the same weight."""
 
     class Settings(OptimizerSettings):
-        memories_per_class: Annotated[int, Field(ge=1)]
+        memories_per_class: PerClass
         """Places in memory for each class of the data set: 1 makes 100 for CIFAR-100."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:

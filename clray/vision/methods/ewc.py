@@ -11,16 +11,16 @@ task. The fused one keeps Σ F and Σ F θ*, to which the gradient of all terms 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from clray.vision import methods
 from clray.vision.engines import EagerNet, FusedNet, Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Count, Rate, Weight
 
 
 class SeparatePenalties:
@@ -100,11 +100,11 @@ class Ewc:
     """One SGD step an example on its loss and the penalty for leaving the past tasks' parameters."""
 
     class Settings(methods.Settings):
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate, constant."""
-        memories_per_task: Annotated[int, Field(ge=1)] = 10
+        memories_per_task: Count = 10
         """Examples from a task's beginning that its Fisher information is estimated from."""
-        strength: Annotated[float, Field(ge=0)]
+        strength: Weight
         """λ, the weight of the penalty."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:

@@ -13,15 +13,15 @@ F <- ((t - 1) F + f) / t.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from clray.vision.learner import MASKED, Batch, TaskMethod
 from clray.vision.optimizers import OptimizerSettings
+from clray.vision.ranges import Count, Weight
 
 _CLIP = 100.0
 
@@ -30,10 +30,10 @@ class EwcOnline(TaskMethod):
     """Each step also pulls the parameters to where the last task left them, the more the Fisher information says."""
 
     class Settings(OptimizerSettings):
-        strength: Annotated[float, Field(ge=0)]
+        strength: Weight
         """Lambda, the weight of the penalty."""
         fisher: Literal["as_coded", "intended"] = "as_coded"
-        fisher_images: Annotated[int, Field(ge=1)] = 200
+        fisher_images: Count = 200
         """Training images of a task that its Fisher information is estimated from."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:

@@ -11,17 +11,19 @@ the products of gradients without forming the gradients, and forms them only whe
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from clray.errors import DeclarationError
 from clray.optim import gem_multipliers
+from clray.spec import later
 from clray.vision import methods
 from clray.vision.engines import EagerNet, FusedNet, Groups, Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Count, Rate, Weight
 
 
 class RingMemories:
@@ -48,19 +50,21 @@ class Gem:
     """One SGD step an example, along the nearest direction that no past task's memory objects to."""
 
     class Settings(methods.Settings):
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate, constant."""
-        memories_per_task: Annotated[int, Field(ge=1)]
+        memories_per_task: Count
         """Examples kept of each task."""
-        margin: Annotated[float, Field(ge=0)]
+        margin: Weight
         """``memory_strength`` in the code: the lower bound on the multipliers v."""
+        ridge: Weight = later(0.0)
+        """Added to the diagonal of the quadratic program's matrix: GEM's authors take 1e-3, MER's copy has none."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
         self.stream = workshop.stream
         weights = model.initial(model.sizes(self.stream.inputs, self.stream.classes), randomness)
         self.net = workshop.net(weights, settings.lr)
         self.memories = RingMemories(self.stream.task_count, settings.memories_per_task)
-        self.margin = settings.margin
+        self.settings = settings
         self._past: Groups | None = None
         """The past tasks' memories: they change with the task only."""
 
@@ -85,7 +89,7 @@ class Gem:
         own = gradient([position])
         if bool((past @ own < 0).any()):
             gram, products = (past.double() @ other.double() for other in (past.T, own))
-            v = gem_multipliers(gram.cpu().numpy(), products.cpu().numpy(), self.margin)
+            v = self._multipliers(gram.cpu().numpy(), products.cpu().numpy(), position)
             own = own + past.T @ torch.from_numpy(v).to(past)
         sizes = [p.numel() for p in net.parameters]
         net.update([g.view_as(p) for g, p in zip(own.split(sizes), net.parameters, strict=True)])
@@ -100,8 +104,18 @@ class Gem:
             return
         gradients, own = self._past.gradients(), net.gradient([position])
         gram = (gradients @ gradients.T).astype(np.float64)
-        v = gem_multipliers(gram, products, self.margin)
+        v = self._multipliers(gram, products, position)
         net.theta -= np.float32(net.lr) * (own + v.astype(np.float32) @ gradients)
+
+    def _multipliers(
+        self, gram: NDArray[np.float64], products: NDArray[np.float64], position: int
+    ) -> NDArray[np.float64]:
+        """The multipliers v, one a past task, for the step on the example at ``position``."""
+        try:
+            return gem_multipliers(gram, products, self.settings.margin, self.settings.ridge)
+        except ValueError as error:
+            task = int(self.stream.tasks[position])
+            raise DeclarationError(f"gem: at example {position + 1}, in task {task + 1}: {error}") from None
 
     def weights(self, task: int) -> Weights:
         return self.net.weights()

@@ -7,21 +7,20 @@ networks are less independent than their name; ``finetune: false`` starts each f
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from clray.vision import methods
 from clray.vision.engines import Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Rate
 
 
 class Independent:
     """One SGD step on each arriving example, by the network of its task alone."""
 
     class Settings(methods.Settings):
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate, constant."""
         finetune: bool = True
         """Start a task's network from the weights of the previous task's."""

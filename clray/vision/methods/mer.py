@@ -13,18 +13,17 @@ before the batch (Reptile). Where the paper and the official code (@4b7b9c9) dif
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from clray.vision import methods
 from clray.vision.buffers import Reservoir
 from clray.vision.engines import Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
-
-Rate = Annotated[float, Field(gt=0)]
+from clray.vision.ranges import Count, Passes, Rate
 
 
 class Mer:
@@ -35,15 +34,15 @@ class Mer:
         """1: Reptile within and across batches. 6: one big batch. 7: current example learning rate."""
         lr: Rate
         """α: learning rate of the steps within a batch, constant."""
-        memories: Annotated[int, Field(ge=1)]
+        memories: Count
         """Examples in memory, in total."""
-        replay_batch: Annotated[int, Field(ge=1)]
+        replay_batch: Count
         """k - 1: replays a batch."""
         beta: Rate = 1.0
         """β: the within-batch meta-learning rate of Algorithm 1."""
         gamma: Rate = 1.0
         """γ: the across-batch rate of Algorithm 1 (1 does nothing), the only meta-learning rate of 6 and 7."""
-        batches_per_example: Annotated[int, Field(ge=1)] = 1
+        batches_per_example: Passes = 1
         """s in the paper's Algorithm 1: batches for each arriving example."""
         s: Rate = 1.0
         """s in Algorithm 7: what the arriving example's loss is multiplied by."""

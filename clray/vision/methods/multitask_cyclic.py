@@ -5,19 +5,16 @@ Plain training otherwise. It has an average accuracy after the last visit, and n
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from clray.vision.learner import TaskMethod
 from clray.vision.optimizers import OptimizerSettings
+from clray.vision.ranges import Passes
 
 
 class MultitaskCyclic(TaskMethod):
     """All tasks in turn, again and again."""
 
     class Settings(OptimizerSettings):
-        cycles: Annotated[int, Field(ge=1)] = 6
+        cycles: Passes = 6
         """Times that every task is visited."""
 
     def schedule(self) -> list[int]:

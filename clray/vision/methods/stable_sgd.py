@@ -14,6 +14,7 @@ from pydantic import Field
 
 from clray.vision import methods
 from clray.vision.learner import TaskMethod
+from clray.vision.ranges import Count, Rate
 
 _LOWEST_LR = 5e-5
 
@@ -22,12 +23,12 @@ class StableSgd(TaskMethod):
     """SGD at a rate that falls from task to task, its momentum forgotten before every epoch."""
 
     class Settings(methods.Settings):
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate before any decay."""
         gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
         """What the rate is multiplied by before each task, the first included."""
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
-        batch: Annotated[int, Field(ge=1)] = 10
+        batch: Count = 10
         """Images in a minibatch."""
 
     def make_optimizer(self, task: int = 0) -> torch.optim.Optimizer:

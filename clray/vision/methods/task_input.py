@@ -6,21 +6,20 @@ start from Xavier's. A task that has not been learned is answered through its un
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from clray.vision import methods
 from clray.vision.engines import Workshop
 from clray.vision.models import Mlp, Weights
 from clray.vision.randomness import Randomness
+from clray.vision.ranges import Rate
 
 
 class TaskInput:
     """One SGD step on each arriving example, by its task's input layer and the shared layers."""
 
     class Settings(methods.Settings):
-        lr: Annotated[float, Field(gt=0)]
+        lr: Rate
         """Learning rate, constant."""
 
     def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:

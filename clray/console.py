@@ -1,0 +1,38 @@
+"""The console that every command prints on: text is text, whatever brackets, colons or escape sequences it holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from clray.output import arriving, shown, visible
+
+
+class PlainConsole(Console):
+    """Standard output as ``rich`` lays it out, without markup, emoji codes or highlighting; styles are arguments."""
+
+    def __init__(self) -> None:
+        # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
+        super().__init__(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Raises OutputLost where standard output cannot be written."""
+        with arriving():
+            super().print(*objects, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Before the layout, so that columns are as wide as what is shown in them."""
+        return super().render_str(shown(text), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """After the layout, for texts that were no strings any more."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)

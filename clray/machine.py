@@ -1,0 +1,70 @@
+"""The cores of this machine, and those that this process was given of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def cores_of_machine() -> int:
+    """The number of logical cores that the machine has."""
+    return os.cpu_count() or 1
+
+
+def cores_given() -> int:
+    """The number of cores that this process may use: by its affinity (``taskset``, cpusets) and its cgroup's quota.
+
+    A quota of a part of a core counts as the whole cores in it, but at least as one.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # macOS has no affinity
+        cores = cores_of_machine()
+    quota = cgroup_quota()
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """The CPU quota of this process's cgroup, in cores; None where there is none. Versions 1 and 2 are read.
+
+    A quota of any cgroup above counts too. Within a container the path of the membership may be the one outside, which
+    is not mounted: then the mounted root is the container's own cgroup.
+
+    Args:
+        membership: the file that names the process's cgroups.
+        root: where the cgroup file system is mounted.
+    """
+    quotas = []
+    for folder in _cgroups(membership, root):
+        with contextlib.suppress(OSError, ValueError):
+            quotas.append(_quota(folder))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cgroups(membership: Path, root: Path) -> list[Path]:
+    """Every mounted folder that may hold a quota for this process: its own cgroups, and all above them."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = membership.read_text().splitlines()
+        found = []
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                mounts = [root, root / "unified"]
+            elif "cpu" in controllers.split(","):
+                mounts = [root / controllers, root / "cpu"]
+            else:
+                continue
+            inside = Path(path.lstrip("/"))
+            found += [mount / part for mount in mounts for part in (inside, *inside.parents)]
+        return list(dict.fromkeys(found))
+    return []
+
+
+def _quota(folder: Path) -> float | None:
+    """The quota that one cgroup sets, in cores; None where it sets none. Raises OSError, ValueError without files."""
+    if (second := folder / "cpu.max").exists():
+        quota, _, period = second.read_text().strip().partition(" ")
+        return None if quota == "max" else int(quota) / int(period or 100_000)
+    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    return int(quota) / int(period) if int(quota) > 0 and int(period) > 0 else None

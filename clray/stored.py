@@ -1,0 +1,214 @@
+"""The forms of what lies in a results store: a file there may be anybody's, so each is checked once, when it is read.
+
+A form says what clray itself would have written. ``problem`` holds a value against it and says where they differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from clray.metrics import FINAL, METRICS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LONGEST_REASON = 200
+_MOST_TASKS = 10_000
+"""A matrix of accuracies has the square of so many entries."""
+
+_Count = Annotated[int, Field(ge=0, le=2**62)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Seconds since 1970."""
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _whole(memory: dict[str, int]) -> dict[str, int]:
+    if memory and not (memory.keys() >= {"reserved", "allocated", "total"} and memory["total"] > 0):
+        raise ValueError("expected 'reserved', 'allocated' and 'total', in bytes")
+    return memory
+
+
+_GpuMemory = Annotated[dict[str, _Count], AfterValidator(_whole)]
+_Execution = TypedDict(
+    "_Execution", {"launch": str, "host": str, "pid": _Count, "began": _Moment, "from": _Share}, total=False
+)
+
+
+class _Data(TypedDict, total=False):
+    name: str
+    source: str
+    fingerprint: Annotated[str, Field(min_length=1)]
+
+
+class _Git(TypedDict, total=False):
+    commit: str
+    uncommitted_changes: bool
+
+
+class _Machine(TypedDict, total=False):
+    host: str
+
+
+class _Diverged(TypedDict):
+    step: _Count
+    task: _Count
+    what: str
+
+
+class _Provenance(TypedDict, total=False):
+    code: str
+    git: _Git
+    machine: _Machine
+    seconds: _Seconds
+    progress: _Share
+    saved: _Moment
+    executions: list[_Execution]
+    gpu_memory: _GpuMemory
+    diverged: _Diverged
+
+
+class _Metadata(TypedDict):
+    status: Literal["finished", "diverged", "running"]
+    sweep: str
+    variant: str
+    trial: dict[str, Any]
+    data: _Data
+    provenance: _Provenance
+
+
+class _Failure(TypedDict, total=False):
+    error: str
+    kind: str
+    traceback: str
+    host: str
+    time: _Moment
+
+
+class _Claim(TypedDict, total=False):
+    trial: str
+    launch: str
+    host: str
+    pid: Annotated[int, Field(ge=0, lt=2**31)]
+    processes: str
+    born: int | None
+    taken: _Moment
+    token: str
+
+
+class _Notes(TypedDict, total=False):
+    variant: str
+    sweep: str
+    seed: _Count
+    device: str
+    progress: _Share
+    executions: list[_Execution]
+    gpu_memory: _GpuMemory
+
+
+_Measured = Annotated[
+    tuple[_Count, _Count, _Count, str, float],  # step, trained_tasks, eval_task, metric, value
+    BeforeValidator(lambda row: tuple(row) if isinstance(row, list) else row),
+]
+
+
+class _Checkpoint(TypedDict):
+    training: dict[str, Any]
+    measurements: list[_Measured]
+    seconds: _Seconds
+    code: str
+
+
+class _CheckpointLater(_Checkpoint, total=False):
+    gpu_memory: _GpuMemory
+    executions: list[_Execution]
+
+
+METADATA: TypeAdapter[Any] = TypeAdapter(_Metadata)
+FAILURE: TypeAdapter[Any] = TypeAdapter(_Failure)
+CLAIM: TypeAdapter[Any] = TypeAdapter(_Claim)
+NOTES: TypeAdapter[Any] = TypeAdapter(_Notes)
+CHECKPOINT: TypeAdapter[Any] = TypeAdapter(_CheckpointLater)
+
+
+def problem(form: TypeAdapter[Any], value: Any) -> str:
+    """Say where a value first differs from a form, as ``seconds: Input should be a valid number``; empty: nowhere."""
+    places = problems(form, value)
+    return next(iter(places.values()), "")
+
+
+def problems(form: TypeAdapter[Any], value: Any) -> dict[str, str]:
+    """Say where a value differs from a form: by its outermost key what is wrong there."""
+    try:
+        form.validate_python(value, strict=True)
+    except ValidationError as error:
+        found: dict[str, str] = {}
+        for one in error.errors(include_input=False, include_url=False):
+            place = ".".join(str(part)[:50] for part in one["loc"])
+            reason = ": ".join(filter(None, [place, one["msg"].removeprefix("Value error, ")]))
+            found.setdefault(str(one["loc"][0]) if one["loc"] else "", reason[:_LONGEST_REASON])
+        return found
+    return {}
+
+
+_FRACTIONS = sorted({metric.measured for metric in METRICS.values()})
+"""Measurements that are shares of right answers."""
+_ROUNDING = 1e-6
+
+
+def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -> str:
+    """Say what no trial of clray's can have measured so; empty where nothing is wrong.
+
+    Args:
+        table: the columns ``step``, ``trained_tasks``, ``eval_task``, ``metric`` and ``value``.
+        declared: how many tasks the trial has; None where its declaration does not say.
+        finished: whether it claims to be measured on all of its tasks after the last.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds = {"step": pa.types.is_integer, "trained_tasks": pa.types.is_integer, "eval_task": pa.types.is_integer}
+    for name, fits in {**kinds, "value": pa.types.is_floating}.items():
+        if not fits(table[name].type):
+            return f"its column {name} is of type {table[name].type}"
+        if table[name].null_count:
+            return f"its column {name} has gaps"
+    step, trained, task, value = (table[name].to_numpy() for name in ("step", "trained_tasks", "eval_task", "value"))
+    metric = table["metric"]
+    if not pa.types.is_string(getattr(metric.type, "value_type", metric.type)) or metric.null_count:
+        return "its column metric has gaps, or is no text"
+    metric = metric.cast(pa.string())
+    if len(step) and min(step.min(), trained.min(), task.min()) < 0:
+        return "it counts below zero"
+    tasks = _MOST_TASKS if declared is None else declared
+    if tasks > _MOST_TASKS or (len(step) and (trained.max() > tasks or task.max() >= tasks)):
+        return f"it names tasks beyond its {tasks}"
+    rates = value[pc.is_in(metric, value_set=pa.array(_FRACTIONS)).to_numpy()]
+    if not np.all((rates >= -_ROUNDING) & (rates <= 1 + _ROUNDING)):
+        return "an accuracy of it is no number from 0 to 1"
+    if not finished:
+        return ""
+    present = set(pc.unique(metric).to_pylist())
+    last = pc.equal(metric, next((name for name in FINAL if name in present), FINAL[0])).to_numpy()
+    if declared is None:
+        declared = int(max(trained[last].max(), task[last].max() + 1)) if last.any() else 1
+    measured = np.unique(task[last & (trained == declared)])
+    if len(measured) < declared:
+        return f"finished, but not measured on all {declared} tasks after the last"
+    return ""
+
+
+def task_count(benchmark: dict[str, Any]) -> int | None:
+    """How many tasks a declared benchmark has, None where it does not say."""
+    match benchmark.get("tasks"):
+        case bool():
+            return None
+        case int() as count:
+            return count
+        case list() as names:
+            return len(names)
+    return None

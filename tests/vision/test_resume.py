@@ -1,0 +1,183 @@
+"""What a checkpoint holds: every generator, and how far an evaluation has come."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SETTINGS
+
+from clray.errors import CheckpointError
+from clray.training import run
+from clray.vision import stream_training, task_training
+from clray.vision.methods.naive import Naive
+from clray.vision.methods.online import Online
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def in_pieces(make) -> tuple[list[Any], Any]:
+    """A trial to its end, every stop's checkpoint taken up by a new object."""
+    training, measured = make(), []
+    while training.progress < 1:
+        measured += training.advance()
+        resumed = make()
+        resumed.load_state_dict(through_a_file(training.state_dict()))
+        assert resumed.progress == training.progress
+        training = resumed
+    return measured, training
+
+
+@pytest.fixture
+def stop_everywhere(monkeypatch) -> None:
+    """``advance`` returns after every example or minibatch, and after every task of an evaluation."""
+    for module in (stream_training, task_training):
+        monkeypatch.setattr(module, "_STOP_AFTER", -1.0)
+    monkeypatch.setattr(stream_training, "_LOOK_AT_CLOCK", 1)
+
+
+class FreshAtTasks(Online):
+    """Draws the last layer's weights anew where a task begins, as a head that grows does."""
+
+    def __init__(self, settings: Any, model: Any, workshop: Any, randomness: Any) -> None:
+        super().__init__(settings, model, workshop, randomness)
+        self.stream, self.draws, self.width = workshop.stream, randomness, model.hidden[-1]
+
+    def observe(self, position: int) -> None:
+        if position and self.stream.tasks[position] != self.stream.tasks[position - 1]:
+            self.net.load(self.net.weights()[:-2] + self.draws.weights([self.width, 10], "xavier"))
+        super().observe(position)
+
+
+class FreshAtEpochs(Naive):
+    """Draws the last layer's weights anew where a task ends."""
+
+    def end_task(self, task: int) -> None:
+        super().end_task(task)
+        with self.learner.randomness.weights():
+            self.learner.module[-1].reset_parameters()
+
+
+@pytest.mark.parametrize("randomness", ["clray", "official"])
+class TestWeightsThatAreDrawnLate:
+    def test_in_a_stream(self, train, monkeypatch, randomness):
+        monkeypatch.setattr(stream_training, "find", lambda name: FreshAtTasks)
+
+        def make() -> Any:
+            return train("online", hidden=(20, 20), randomness=randomness)
+
+        monkeypatch.setattr(stream_training, "_STOP_AFTER", 1e9)
+        whole = make()
+        expected = run(whole)
+        monkeypatch.setattr(stream_training, "_STOP_AFTER", -1.0)
+        measured, pieced = in_pieces(make)
+        assert measured == expected
+        assert all((a == b).all() for a, b in zip(whole.method.weights(0), pieced.method.weights(0), strict=True))
+
+    def test_task_by_task(self, train_tasks, monkeypatch, randomness):
+        monkeypatch.setattr(task_training, "find", lambda name: FreshAtEpochs)
+
+        def make() -> Any:
+            model = {"name": "mlp", "hidden": [12, 12], "dropout": 0.3}
+            return train_tasks("naive", tasks=3, model=model, randomness=randomness)
+
+        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        whole = make()
+        expected = run(whole)
+        monkeypatch.setattr(task_training, "_STOP_AFTER", -1.0)
+        measured, pieced = in_pieces(make)
+        assert measured == expected
+        assert torch.equal(whole.learner.flat_parameters(), pieced.learner.flat_parameters())
+
+    def test_no_draw_is_given_twice(self, train_tasks, randomness):
+        training = train_tasks("naive", randomness=randomness)
+        draws = training.learner.randomness
+        with draws.weights():
+            found = [torch.rand(8)]
+        with draws.training():
+            for _ in range(2):
+                with draws.weights():
+                    found.append(torch.rand(8))
+            found.append(torch.rand(8))
+        assert len({tuple(numbers.tolist()) for numbers in found}) == 4
+
+
+class TestEvaluationInPieces:
+    @pytest.mark.parametrize("engine", ["eager", "fused"])
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_a_stream(self, train, stop_everywhere, monkeypatch, name, engine):
+        def make() -> Any:
+            return train(name, engine, per_task=20, evaluate=8, hidden=(20, 20))
+
+        measured, pieced = in_pieces(make)
+        monkeypatch.setattr(stream_training, "_STOP_AFTER", 1e9)
+        whole = make()
+        assert run(whole) == measured
+        for task in range(3):
+            weights = whole.method.weights(task), pieced.method.weights(task)
+            assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+    def test_a_stop_scores_one_task_where_time_is_up(self, train, stop_everywhere):
+        training = train("online")
+        assert [[m.eval_task for m in training.advance()] for _ in range(3)] == [[0], [1], [2]]
+        assert training.position == 0
+        training.advance()
+        assert training.position == 1
+
+    @pytest.mark.parametrize("randomness", ["clray", "official"])
+    def test_task_by_task_with_curvature_by_itself(self, train_tasks, stop_everywhere, monkeypatch, randomness):
+        benchmark = {"curvature": {"eigenvalues": 1, "images": 8}}
+
+        def make() -> Any:
+            return train_tasks("er_reservoir", tasks=3, per_task=20, randomness=randomness, benchmark=benchmark)
+
+        measured, _ = in_pieces(make)
+        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        assert run(make()) == measured
+        after_last = [m.metric for m in measured if m.trained_tasks == 3]
+        assert after_last == ["accuracy"] * 3 + ["eigenvalue_1", "displacement", "relative_displacement"]
+
+    def test_a_trial_is_over_when_all_is_measured(self, train_tasks, stop_everywhere):
+        training, last = train_tasks("naive", tasks=3), []
+        while training.progress < 1:
+            last.append((len(training.schedule) - training.visit, [m.eval_task for m in training.advance()]))
+        assert last[-3:] == [(1, [0]), (0, [1]), (0, [2])]
+
+
+class TestOldCheckpoints:
+    """Of the time before weights' generators and half an evaluation were kept: refused, not half taken."""
+
+    @pytest.mark.parametrize("randomness", ["clray", "official"])
+    def test_of_a_stream(self, train, randomness):
+        training = train("er", randomness=randomness)
+        state = through_a_file(training.state_dict())
+        lost = {"clray": ("order", "weights"), "official": ("torch",)}[randomness]
+        olds = [{**state, "randomness": {k: v for k, v in state["randomness"].items() if k != key}} for key in lost]
+        olds += [{k: v for k, v in state.items() if k != "scored"}]
+        olds += [{**state, "randomness": {**state["randomness"], key: [1, 2]}} for key in lost]
+        for old in olds:
+            with pytest.raises(CheckpointError, match="no checkpoint of a er trial"):
+                train("er", randomness=randomness).load_state_dict(old)
+
+    @pytest.mark.parametrize("key", ["weights", "benchmark"])
+    def test_task_by_task(self, train_tasks, key):
+        state = through_a_file(train_tasks("naive").state_dict())
+        del state["randomness"][key]
+        with pytest.raises(CheckpointError, match="no checkpoint of a naive trial"):
+            train_tasks("naive").load_state_dict(state)
+
+
+def test_a_numpy_number_in_a_methods_state_comes_back(train):
+    training = train("online")
+    training.method.state_dict = lambda: {"weights": training.method.net.weights(), "last": np.float64(0.5)}
+    state = through_a_file(training.state_dict())
+    assert state["method"]["last"] == 0.5
+    assert type(state["method"]["last"]) is float
