@@ -19,6 +19,8 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 # The user's own downloads are none of a test's business: real data is named by CLRAY_DATA or is not there.
 os.environ["CLRAY_CACHE"] = tempfile.mkdtemp(prefix="clray-test-cache-")
 
+pytest_plugins = ["limits"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

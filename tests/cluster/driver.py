@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from held import hold_trials
 from launching import planned
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from clray.cluster.launch import Options, run_on_ray
 from clray.results import Store
 
 if __name__ == "__main__":
+    hold_trials()
     store = Store(sys.argv[2])
     address = sys.argv[3] if len(sys.argv) > 3 else None
     options = Options(address=address, cpus=2, checkpoint_seconds=0)

@@ -7,29 +7,34 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import waiting
+from held import Meeting
 from rich.console import Console
 
 from clray.planning import Plan, plan
-from clray.results import Record, Store
+from clray.results import Store
 from clray.spec import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Some seconds a trial, with a stop every few tenths of a second: long enough to be hit in the middle.
-LONG = """
+HERE = Path(__file__).parent
+GUARD_SECONDS = 600.0
+"""Against hanging: many times what a launch takes, and below the time that a slow test has (tests/conftest.py)."""
+
+# Some ten stops a trial: what is to be hit in the middle is held there (held.py).
+SHORT = """
 version: 1
 paper: mer
 track: vision
-benchmark: {name: mnist-rotations, tasks: 3, train_per_task: 200, seed: 0, source: embedded}
+benchmark: {name: mnist-rotations, tasks: 3, train_per_task: 60, seed: 0, source: embedded}
 evaluate: 20
 seeds: [0, 1]
 variants:
-  mer: {method: mer, lr: 0.03, memories: 100, replay_batch: 50, beta: 0.1, batches_per_example: 30}
+  mer: {method: mer, lr: 0.03, memories: 100, replay_batch: 20, beta: 0.1, batches_per_example: 5}
 """
 
 # The same for training task by task, with what must survive a stop: moments by task, memories, dropout's draws.
@@ -37,7 +42,7 @@ TASKS = """
 version: 1
 paper: tag
 track: vision
-benchmark: {name: rotated-mnist, tasks: 16, heads: multi, train_per_task: 300, test_per_task: 50, source: embedded}
+benchmark: {name: rotated-mnist, tasks: 5, heads: multi, train_per_task: 100, test_per_task: 50, source: embedded}
 model: {name: mlp, hidden: [50], dropout: 0.2}
 seeds: [0]
 variants:
@@ -45,17 +50,16 @@ variants:
   stable: {method: stable_sgd, lr: 0.1, gamma: 0.9}
 """
 
-# Episodes: a stop comes every ten seconds, so a trial takes some more.
 EPISODES = """
 version: 1
 paper: metaseq2seq
 track: episodes
 benchmark: {name: scan_around_right, validation: 2}
-model: {embedding: 100}
-evaluate: 200
+model: {embedding: 20}
+evaluate: 10
 seeds: [0]
 variants:
-  meta-seq2seq: {method: meta_seq2seq, episodes: 400}
+  meta-seq2seq: {method: meta_seq2seq, episodes: 40}
 """
 
 # Language tasks: a stop after each training and each test.
@@ -63,13 +67,13 @@ LANGUAGE = """
 version: 1
 paper: lamol
 track: language
-benchmark: {name: text-stream, tasks: [scan.actions, scan.first, scan.count], train_per_task: 200, test_per_task: 40}
+benchmark: {name: text-stream, tasks: [scan.actions, scan.first, scan.count], train_per_task: 60, test_per_task: 10}
 model: {name: scratch, layers: 2, width: 64, heads: 2, positions: 96, vocabulary_size: 300}
 seeds: [0]
 task_orders: [[scan.first, scan.actions, scan.count]]
 variants:
-  lamol: {method: lamol, gamma: 0.2, epochs: 3, lr: 0.003}
-  mas: {method: mas, epochs: 3, lr: 0.003}
+  lamol: {method: lamol, gamma: 0.2, epochs: 2, lr: 0.003}
+  mas: {method: mas, epochs: 2, lr: 0.003}
 """
 
 
@@ -98,42 +102,58 @@ def numbers(store: Store) -> dict[str, Any]:
 def environment(ray_tmpdir: Path, **changes: str) -> dict[str, str]:
     """For a process of its own with a Ray of its own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "WANDB_"))}
-    return {**kept, "RAY_TMPDIR": str(ray_tmpdir), "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", **changes}
+    ours = {
+        "RAY_TMPDIR": str(ray_tmpdir),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE, HERE.parent))),
+        "WANDB_MODE": "disabled",
+    }
+    return {**kept, **ours, **changes}
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 90.0) -> Any:
+def wait_for(what: Callable[[], Any]) -> Any:
     """The first true value of ``what()``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := what():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain")
+    return waiting.wait_for(what, GUARD_SECONDS)
 
 
-def launch(sweep: Path, results: Path, ray_tmpdir: Path, *address: str) -> subprocess.Popen[str]:
-    """A driver with a Ray of its own, or of a cluster; its checkpoints are as often as can be."""
-    command = [sys.executable, str(Path(__file__).with_name("driver.py")), str(sweep), str(results), *address]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True)
+def launch(
+    sweep: Path, results: Path, ray_tmpdir: Path, *address: str, meet: Meeting | None = None
+) -> subprocess.Popen[str]:
+    """A driver with a Ray of its own, or of a cluster; its checkpoints are as often as can be.
+
+    Args:
+        meet: where its trials wait in the middle; they do not by default.
+    """
+    command = [sys.executable, str(HERE / "driver.py"), str(sweep), str(results), *address]
+    pipe, env = subprocess.PIPE, environment(ray_tmpdir, **(meet.environment if meet else {}))
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def communicate(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """All that it writes, to its end."""
+    try:
+        return process.communicate(timeout=GUARD_SECONDS)
+    finally:
+        process.kill()
 
 
 def completed(process: subprocess.Popen[str]) -> list[str]:
     """The lines of a driver that comes to a good end."""
-    out, err = process.communicate(timeout=400)
+    out, err = communicate(process)
     assert process.returncode == 0, err
     assert err == "", "the driver leaves stderr to errors"
     assert json.loads(out.splitlines()[-1])["failed"] == {}
     return out.splitlines()
 
 
-def under_way(store: Store) -> str | None:
-    """A trial that has left notes of its progress, and is neither at its beginning nor at its end."""
-    for id in store.running():
-        record = store.read(id, "running")
-        if isinstance(record, Record) and 0.1 < record.provenance["progress"] < 0.8:
-            return id
-    return None
+def until_held(meet: Meeting, trials: int, *drivers: subprocess.Popen[str]) -> None:
+    """Wait until so many trials wait in their middle; fails where a driver is over before."""
+
+    def held() -> bool:
+        for driver in drivers:
+            assert driver.poll() is None, driver.communicate()
+        return len(meet.waiting()) >= trials
+
+    wait_for(held)
 
 
 def processes(ray_tmpdir: Path, title: str = "") -> list[int]:

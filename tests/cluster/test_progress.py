@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from launching import LONG, planned, printed, quiet
+from launching import SHORT, planned, printed, quiet
 from rich.console import Console
 
 from clray.cluster import progress as module
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def trials(tmp_path: Path) -> list[Planned]:
     """Four trials of 100 expected seconds."""
     file = tmp_path / "sweep.yaml"
-    file.write_text(LONG.replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]"))
+    file.write_text(SHORT.replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]"))
     return [dataclasses.replace(t, seconds=100.0) for t in planned(file, Store(tmp_path)).trials]
 
 

@@ -8,17 +8,20 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import Meeting
 from launching import (
     EPISODES,
+    HERE,
     LANGUAGE,
-    LONG,
     ROOT,
+    SHORT,
     TASKS,
+    communicate,
     completed,
     environment,
     launch,
@@ -26,8 +29,7 @@ from launching import (
     planned,
     processes,
     quiet,
-    under_way,
-    wait_for,
+    until_held,
 )
 from typer.testing import CliRunner
 
@@ -43,8 +45,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("sweep") / "long.yaml"
-    file.write_text(LONG)
+    file = tmp_path_factory.mktemp("sweep") / "short.yaml"
+    file.write_text(SHORT)
     return file
 
 
@@ -55,17 +57,25 @@ def undisturbed(kernels: None, sweep: Path, tmp_path_factory: pytest.TempPathFac
     return store
 
 
+@pytest.fixture
+def meet(tmp_path: Path) -> Iterator[Meeting]:
+    """Where trials wait in the middle; with the test none waits any longer."""
+    meeting = Meeting(tmp_path / "meet")
+    yield meeting
+    meeting.go()
+
+
 def executions(store: Store) -> dict[str, list[dict[str, Any]]]:
     """By trial, who is known to have run it, the last one to the end."""
     return {record.id: record.provenance["executions"] for record in store.records()[0]}
 
 
 def test_a_killed_driver_is_followed_by_one_that_goes_on(
-    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
-    first = launch(sweep, tmp_path / "results", ray_tmpdir)
-    wait_for(lambda: under_way(store))
+    first = launch(sweep, tmp_path / "results", ray_tmpdir, meet=meet)
+    until_held(meet, 2, first)
     first.kill()
     first.communicate()
     assert store.running() - store.finished(), "killed in the middle"
@@ -79,30 +89,33 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert max(len(chain) for chain in executions(store).values()) == 2
 
 
-def survive_killed_workers(sweep: Path, store: Store, ray_tmpdir: Path) -> None:
-    """Run a sweep to its end, its workers killed in the middle."""
-    driver = launch(sweep, Path(store.path()), ray_tmpdir)
-    wait_for(lambda: under_way(store))
-    for pid in processes(ray_tmpdir, "ray::PackTrainable"):
+def survive_killed_workers(sweep: Path, store: Store, meet: Meeting, ray_tmpdir: Path) -> None:
+    """Run a sweep of two trials, or one, to its end, its workers killed in the middle."""
+    driver = launch(sweep, Path(store.path()), ray_tmpdir, meet=meet)
+    until_held(meet, len(planned(sweep, store).trials), driver)
+    workers = processes(ray_tmpdir, "ray::PackTrainable")
+    assert len(workers) >= len(meet.waiting())
+    for pid in workers:
         os.kill(pid, signal.SIGKILL)
+    meet.go()
     lines = completed(driver)
     assert any("% on:" in line for line in lines), "it went on from a checkpoint"
 
 
 def test_a_killed_worker_is_started_again_and_goes_on(
-    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
-    survive_killed_workers(sweep, store, ray_tmpdir)
+    survive_killed_workers(sweep, store, meet, ray_tmpdir)
     assert numbers(store) == numbers(undisturbed)
 
 
 @pytest.mark.parametrize("declared", [TASKS, EPISODES, LANGUAGE], ids=["task by task", "episodes", "language"])
-def test_so_it_is_with_other_ways_to_train(declared: str, ray_tmpdir: Path, tmp_path: Path) -> None:
+def test_so_it_is_with_other_ways_to_train(declared: str, meet: Meeting, ray_tmpdir: Path, tmp_path: Path) -> None:
     """Also beside the same trial in a plain process, where nothing of Ray or the store is."""
     sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "results")
     sweep.write_text(declared)
-    survive_killed_workers(sweep, store, ray_tmpdir)
+    survive_killed_workers(sweep, store, meet, ray_tmpdir)
     for cell in load_sweep(sweep).cells:
         side = track(cell.trial.track)
         data = side.data(cell.trial, fetch=False)
@@ -112,11 +125,13 @@ def test_so_it_is_with_other_ways_to_train(declared: str, ray_tmpdir: Path, tmp_
         assert record.measurements == alone, cell.variant
 
 
-def test_two_launches_at_once_share_the_work(sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path) -> None:
+def test_two_launches_at_once_share_the_work(
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
+) -> None:
     file, plain = tmp_path / "five.yaml", Store(tmp_path / "plain")
     file.write_text(sweep.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3, 4]"))
-    command = [sys.executable, "-m", "clray", "sweep", str(file), "--results", "results", "--wandb", "off"]
-    environ, two_cores = environment(ray_tmpdir), sorted(os.sched_getaffinity(0))[:2]
+    command = [sys.executable, str(HERE / "held.py"), "sweep", str(file), "--results", "results", "--wandb", "off"]
+    environ, two_cores = environment(ray_tmpdir, **meet.environment), sorted(os.sched_getaffinity(0))[:2]
     both = [
         subprocess.Popen(
             ["taskset", "-c", ",".join(map(str, two_cores)), *command],
@@ -124,7 +139,9 @@ def test_two_launches_at_once_share_the_work(sweep: Path, undisturbed: Store, ra
         )
         for _ in range(2)
     ]  # fmt: skip
-    ended = [process.communicate(timeout=240) for process in both]
+    until_held(meet, 3, *both)  # a launch with two cores holds two
+    meet.go()
+    ended = [communicate(process) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
 
     store = Store(tmp_path / "results")
@@ -145,11 +162,11 @@ def test_two_launches_at_once_share_the_work(sweep: Path, undisturbed: Store, ra
 
 
 def test_what_a_killed_driver_was_running_is_taken_over_by_one_that_waits_for_it(
-    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
-    first = launch(sweep, tmp_path / "results", ray_tmpdir)
-    wait_for(lambda: len(store.claimed()) == 2)
+    first = launch(sweep, tmp_path / "results", ray_tmpdir, meet=meet)
+    until_held(meet, 2, first)
     status = CliRunner().invoke(app, ["status", "--results", store.uri]).output
     assert re.search(r"mer seed 0: \d+% on .*, process \d+, seen \d+ s ago", status), status
     assert re.search(r"mer seed 1: \d+% on", status), status
@@ -170,73 +187,50 @@ def test_what_a_killed_driver_was_running_is_taken_over_by_one_that_waits_for_it
     assert not store.claimed()
 
 
-def test_ctrl_c_keeps_what_was_learned(sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "clray", "sweep", str(sweep), "--results", "results", "--wandb", "off"]
-    pipe = subprocess.PIPE
+def test_ctrl_c_keeps_what_was_learned(
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(HERE / "held.py"), "sweep", str(sweep), "--results", "results", "--wandb", "off"]
+    pipe, env = subprocess.PIPE, environment(ray_tmpdir, **meet.environment)
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(ray_tmpdir), stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
-    wait_for(lambda: processes(ray_tmpdir, "ray::PackTrainable") or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    time.sleep(3)  # past the imports; before the first checkpoint of the clock, which comes after 15 s
-    begun = time.monotonic()
+        command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True,
+    )  # fmt: skip
+    until_held(meet, 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that the command has started
-    out, err = process.communicate(timeout=60)
+    lines: list[str] = []
+    assert process.stdout is not None
+    while not lines or not lines[-1].startswith("Stopping: trials save what they have"):
+        lines.append(process.stdout.readline())
+        assert lines[-1], lines
+    meet.go()
+    out, err = communicate(process)
 
     assert process.returncode == 130, err
-    assert time.monotonic() - begun < 30
     assert "the same command goes on from here" in out
     assert "failed" not in out
     store = Store(tmp_path / "results")
-    begun_trials = [t for t in planned(sweep, store).trials if t.state == "half-done"]
-    assert begun_trials or numbers(store), "nothing was kept"
+    assert any(t.state == "half-done" for t in planned(sweep, store).trials), "nothing was kept"
+    assert not store.claimed()
     run_here(planned(sweep, store), store, quiet())
     assert numbers(store) == numbers(undisturbed)
 
 
-SLOW_STEPS = """
-import sys, time
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from launching import planned
-from rich.console import Console
-from clray.cluster import trainable
-from clray.cluster.launch import Options, run_on_ray
-from clray.results import Store
-
-class Slow(trainable.PackTrainable):
-    def step(self):
-        if self._current is not None and self._current.progress > 0.3:
-            Path({folder!r}, "slow").touch()
-            time.sleep(300)
-        return super().step()
-
-trainable.PackTrainable = Slow
-store = Store({results!r})
-options = Options(cpus=2, checkpoint_seconds=0)
-print(run_on_ray(planned(Path({sweep!r}), store), store, Console(), options).interrupted)
-"""
-
-
-def test_ctrl_c_in_a_step_that_takes_minutes_costs_what_came_after_the_checkpoint(
-    sweep: Path, undisturbed: Store, ray_tmpdir: Path, tmp_path: Path
+def test_ctrl_c_in_a_step_that_does_not_end_costs_what_came_after_the_checkpoint(
+    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
-    code = SLOW_STEPS.format(here=str(Path(__file__).parent), folder=str(tmp_path), results=store.uri, sweep=str(sweep))
-    pipe = subprocess.PIPE
-    env = environment(ray_tmpdir, RAY_AUTH_MODE="disabled")  # ray is imported, and reads it, before clray can say so
-    driver = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=pipe, stderr=pipe, text=True)
-    wait_for((tmp_path / "slow").exists)
+    driver = launch(sweep, tmp_path / "results", ray_tmpdir, meet=meet)
+    until_held(meet, 2, driver)
     driver.send_signal(signal.SIGINT)
-    out, err = driver.communicate(timeout=250)  # the step has not ended by then
+    out, err = communicate(driver)
     assert driver.returncode == 0, err
-    assert out.splitlines()[-1] == "True"
+    assert json.loads(out.splitlines()[-1])["interrupted"]
     assert "Traceback" not in out + err
 
     lines = completed(launch(sweep, tmp_path / "results", ray_tmpdir))
     assert any("% on:" in line for line in lines)
     assert numbers(store) == numbers(undisturbed)
-    assert max(chain[-1]["from"] for chain in executions(store).values()) > 0.3
+    assert max(chain[-1]["from"] for chain in executions(store).values()) > 0
 
 
 def test_one_trial_alone_in_a_plain_process_agrees(sweep: Path, undisturbed: Store, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""A pytest plugin: no run of the tests hangs, and a run in which a process dies ends with the name of its test.
+
+Every test has a limit of time (``timeout`` in pyproject.toml, ``pytest.mark.timeout``), and so has the collection. The
+watch is faulthandler's: it needs no Python thread, so it also ends a process that hangs in C code with the GIL held.
+It prints where every thread stands, and ends the process. The limits guard against hanging and measure nothing: they
+are many times what a test takes.
+
+With ``-n`` such a process is a worker of pytest-xdist, which then reports the test as failed. xdist would start another
+worker, which can wait for ever under ``--dist loadfile`` (pytest-xdist#1323, #1327): ``--max-worker-restart=0`` stands
+in pyproject.toml. And it would give the dead worker's file to the other worker, from the test on that killed the first.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+_STDERR = pytest.StashKey[int]()
+_LIMIT = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        config.stash[_STDERR] = os.dup(2)
+
+
+def _watch(config: pytest.Config, seconds: float) -> None:
+    faulthandler.dump_traceback_later(seconds, file=config.stash[_STDERR], exit=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    if not session.config.getoption("numprocesses", None):  # xdist's own process collects nothing
+        _watch(session.config, float(session.config.getini("timeout")))
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """In the place of pytest-timeout's own."""
+    item.stash[_LIMIT] = settings.timeout
+    _watch(item.config, settings.timeout)
+    return True
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
+    faulthandler.cancel_dump_traceback_later()
+    return True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """pytest stops the watch where a debugger may begin. Where none does, what a failed test leaves may hang, too."""
+    if isinstance(node, pytest.Item) and not node.config.getoption("usepdb"):
+        _watch(node.config, node.stash[_LIMIT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def remove_node(self, node: Any) -> str | None:
+            """The test that a worker died in. What it had left is given to nobody."""
+            left = [test for unit in self.assigned_work.pop(node).values() for test, done in unit.items() if not done]
+            return left[0] if left else None
+
+    return Files(config, log)
