@@ -64,9 +64,11 @@ class Gem(LanguageMethod):
         except NotFinite:
             raise learner.diverged("gradients") from None
         except ValueError as error:
+            singular = "positive definite" in str(error)
+            reason = "its matrix is not positive definite" if singular else "its margin is too large for its gradients"
             raise ClrayError(
                 f"gem: the quadratic program of task {learner.task + 1} ({learner.tasks[learner.task].name}) could not "
-                f"be solved after {learner.examples} examples ({error}): a lower lr, a smaller margin or a larger "
+                f"be solved after {learner.examples} examples: {reason}. A lower lr, a smaller margin or a larger "
                 "memory helps"
             ) from None
 
