@@ -78,7 +78,8 @@ class PackTrainable(tune.Trainable):
                 so_far = {task.id: (self._current.progress, self._current.resumed)}
                 return {"running": so_far, "told": {task.id: self._current.passed_over}}
             how = self._current.ending
-        return self._end(how)
+        told = self._current.passed_over if self._current else []
+        return {**self._end(how), "told": {task.id: told}}
 
     def _failed(self, task: Task, error: Exception) -> dict[str, Any]:
         """Note a failure in the store, and tell the driver."""
