@@ -26,6 +26,7 @@ from clray.cli import app
 from clray.cluster.launch import run_here
 from clray.errors import DataError, Diverged, StateError
 from clray.execution import Execution, Task, describe_failure
+from clray.metrics import Measurement
 from clray.planning import plan
 from clray.results import Record, Store, read_state, write_state
 from clray.spec import Selection, load_sweep
@@ -592,6 +593,14 @@ class TestFinished:
         Path(store.path("records", f"{todo.id}.parquet")).write_bytes(b"torn")
         assert to_the_end(Execution(todo, store)) == first
         assert isinstance(store.read(todo.id), Record)
+
+    def test_one_that_came_to_no_number_is_no_record_but_a_failure(self, tiny, store, monkeypatch):
+        """A record that no reader takes would be made again with every launch."""
+        execution = Execution(task(tiny, store, "online"), store)
+        monkeypatch.setattr(execution._training, "_evaluate", lambda: [Measurement(0, 1, 0, "accuracy", float("nan"))])
+        with pytest.raises(StateError, match="an accuracy of it is no number from 0 to 1"):
+            to_the_end(execution)
+        assert store.finished() == store.claimed() == set()
 
     def test_its_record_says_all(self, tiny, store):
         todo = task(tiny, store, "er")

@@ -81,7 +81,8 @@ class PackTrainable(tune.Trainable):
                 so_far = {task.id: (self._current.progress, self._current.resumed)}
                 return self._report(running=so_far, told={task.id: self._current.passed_over})
             how = self._current.ending
-        return self._end(how)
+        told = self._current.passed_over if self._current else []
+        return {**self._end(how), "told": {task.id: told}}
 
     def _fit(self, task: Task) -> Task:
         """The task as this machine leaves it to be done.

@@ -212,6 +212,7 @@ def test_torn_records_and_checkpoints_are_said_and_made_again(sweep: Path, ray_t
     assert f"{record}: skipped: not a readable record" in done.stdout
     assert "2 trials to run, 0 finished before" in done.stdout
     assert f"from {100 * reached:.0f}% on:" in done.stdout, "from the checkpoint before the torn one"
+    assert f"({begun}): {newest}: passed over: it is torn\n" in done.stdout
     assert numbers(store) == plain
     made = {r.id: r.provenance["executions"] for r in store.records()[0]}
     assert [e["from"] for e in made[begun]] == [0.0, pytest.approx(reached)]

@@ -74,12 +74,15 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def launched(kernels: None, cluster: Options, tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """Both variants, with a trial that raises in the middle of the pack."""
+    """Both variants, with a trial that raises in the middle of the pack, and a torn checkpoint of the first."""
     folder = tmp_path_factory.mktemp("launched")
     file, store = folder / "both.yaml", Store(folder / "results")
     file.write_text(SWEEP)
     plan = planned(file, store)
     broken = plan.trials[1].id
+    torn = Path(store.path("checkpoints", f"{plan.trials[0].id}.ckpt"))
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"torn")
     trials = [foreign(t) if t.id == broken else t for t in plan.trials]
     most, running = [0], Progress.running
 
@@ -114,6 +117,15 @@ def test_the_reason_is_kept_and_shown(launched: Launched) -> None:
     assert "fingerprint foreign" in shown.output
     plan = CliRunner().invoke(app, ["plan", str(launched.file), "--results", launched.store.uri])
     assert "failed last time" in plan.output
+
+
+def test_a_checkpoint_that_is_passed_over_is_told_once(launched: Launched) -> None:
+    id = launched.plan.trials[0].id
+    place = launched.store.path("checkpoints", f"{id}.ckpt")
+    assert launched.output.count(f"packed seed 0 ({id}): {place}: passed over: it is torn\n") == 1
+    record = launched.store.read(id)
+    assert isinstance(record, Record)
+    assert record.provenance["executions"][-1]["passed_over"] == [f"{place}: passed over: it is torn"]
 
 
 def test_every_ended_trial_has_its_line(launched: Launched) -> None:
