@@ -380,8 +380,8 @@ class DataSet:
 def data_sets(records: Iterable[Record]) -> list[DataSet]:
     """The data sets of these records, the one to use first.
 
-    A real one before the embedded one, then the one with the most records, then by fingerprint so that the choice never
-    depends on the order of files.
+    A real one before the embedded one, a whole one before a part, then the one with the most records, then by
+    fingerprint so that the choice never depends on the order of files.
     """
     counts: Counter[str] = Counter()
     names: dict[str, set[str]] = defaultdict(set)
@@ -398,7 +398,7 @@ def data_sets(records: Iterable[Record]) -> list[DataSet]:
         DataSet(", ".join(sorted(names[f])), " and ".join(sorted(sources[f])), f, n, ", ".join(sorted(parts[f])))
         for f, n in counts.items()
     ]
-    return sorted(found, key=lambda d: (d.embedded, -d.records, d.fingerprint))
+    return sorted(found, key=lambda d: (d.embedded, bool(d.bars), -d.records, d.fingerprint))
 
 
 @dataclass(frozen=True)

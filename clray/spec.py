@@ -864,9 +864,11 @@ class Claim(Declared):
     @classmethod
     def _count_decimals(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("decimals") is None:
-            mean = values.get("mean")
-            if isinstance(mean, int | float) and not isinstance(mean, bool):
-                return {**values, "decimals": _decimals(str(mean))}
+            # A paper prints mean and spread with the same digits, so the longer of two plain numbers counts.
+            written = [values.get(key) for key in ("mean", "spread")]
+            numbers = [n for n in written if isinstance(n, int | float) and not isinstance(n, bool)]
+            found = [places for n in numbers if (places := _decimals(str(n))) is not None]
+            return {**values, "decimals": max(found, default=None)}
         return values
 
 
@@ -924,11 +926,12 @@ class Margin(Declared):
 class Source(Declared):
     """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
 
-    runs: Annotated[int, Field(ge=1)]
-    spread: SpreadKind
     source: str
     """Where it stands."""
-    known: Known
+    runs: Annotated[int, Field(ge=1)] | None = None
+    """These three are the file's own unless the source has others."""
+    spread: SpreadKind | None = None
+    known: Known | None = None
 
 
 class BenchmarkSpread(Declared):
@@ -968,6 +971,11 @@ class Table(Declared):
         for name in [*self.metrics, *named]:
             if name not in METRICS:
                 raise ValueError(f"{name!r} is not a metric; {one_of(name, METRICS)}")
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError(f"metrics: a metric stands twice in {self.metrics}; allowed: each metric once")
+        for name in named:
+            if name not in self.metrics:
+                raise ValueError(f"{name!r} has a claim and no column here; {one_of(name, self.metrics)}")
         return self
 
     @model_validator(mode="after")
@@ -1138,7 +1146,12 @@ class Reproduction(Declared):
             return None
         if source:
             other = self.sources[source]
-            defaults = {"kind": other.spread, "runs": other.runs, "known": other.known, "source": other.source}
+            defaults = {
+                "kind": other.spread or self.spread,
+                "runs": other.runs or self.runs,
+                "known": other.known or self.known,
+                "source": other.source,
+            }
         else:
             where = row.source or table.source
             defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
