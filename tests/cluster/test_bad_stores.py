@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import environment, numbers, planned, quiet
+from launching import GUARD, environment, numbers, planned, quiet
 
 from clray.cluster.launch import run_here
 from clray.results import Record, Store
@@ -94,7 +94,7 @@ def in_a_namespace(folder: Path, env: dict[str, str], *commands: list[str]) -> l
     folder.mkdir()
     done = subprocess.run(
         [*unshare(), sys.executable, "-c", IN_A_NAMESPACE, str(folder), json.dumps(commands)],
-        cwd=folder.parent, env=env, capture_output=True, text=True, timeout=400,
+        cwd=folder.parent, env=env, capture_output=True, text=True, timeout=GUARD,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

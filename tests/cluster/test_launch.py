@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, environment, numbers, planned, printed, quiet
+from launching import GUARD, ROOT, environment, numbers, planned, printed, quiet
 from typer.testing import CliRunner
 
 from clray.claims import take
@@ -304,7 +304,7 @@ def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tm
         "    print(ray.get_runtime_context().gcs_address, repr(get_dashboard_url()))\n"
     )
     env = environment(ray_tmpdir, HOME=str(tmp_path), RAY_ADDRESS=str(cluster.address))
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=400)
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     address, dashboard = run.stdout.split()
