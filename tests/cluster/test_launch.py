@@ -26,8 +26,6 @@ from clray.errors import ClusterError
 from clray.planning import Plan, Planned
 from clray.results import Record, Store
 
-pytestmark = pytest.mark.slow
-
 SWEEP = """
 version: 1
 paper: mer
@@ -137,6 +135,7 @@ def test_a_gpu_in_the_books_only_means_the_cpu_and_the_record_says_so(launched: 
             assert record.provenance["device"] == (expected if trial.cell.variant == "shared" else "cpu")
 
 
+@pytest.mark.slow
 def test_a_worker_that_ran_others_before_gives_the_numbers_of_a_fresh_process(
     launched: Launched, tmp_path: Path
 ) -> None:
@@ -149,6 +148,7 @@ def test_a_worker_that_ran_others_before_gives_the_numbers_of_a_fresh_process(
     assert numbers(Store(tmp_path))[id] == numbers(launched.store)[id]
 
 
+@pytest.mark.slow
 def test_launching_again_runs_what_is_left_and_what_is_stale(launched: Launched, cluster: Options) -> None:
     store = launched.store
     before = numbers(store)
@@ -191,6 +191,7 @@ def test_what_no_machine_has_room_for_is_an_error_before_anything_starts(cluster
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     assert "cannot be written" in reason
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_its_process_takes_no_other_of_its_pack_along(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +271,7 @@ def greedy(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "PackTrainable", Greedy)
 
 
+@pytest.mark.slow
 def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     greedy: None, cluster: Options, tmp_path: Path
 ) -> None:
@@ -295,6 +298,7 @@ def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     assert store.failure(ids["quarter", 1]) is None, "what was mended in the end is no failure"
 
 
+@pytest.mark.slow
 def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tmpdir: Path, tmp_path: Path) -> None:
     """Beside a running cluster, with its folder and even RAY_ADDRESS in the environment."""
     code = (

@@ -24,6 +24,7 @@ from launching import (
     numbers,
     planned,
     quiet,
+    survive_killed_workers,
     until_held,
 )
 from typer.testing import CliRunner

@@ -17,8 +17,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("declared", [TASKS, EPISODES, LANGUAGE], ids=["task by task", "episodes", "language"])
-def test_so_it_is_with_other_ways_to_train(declared: str, meet: Meeting, ray_tmpdir: Path, tmp_path: Path) -> None:
-    """Also beside the same trial in a plain process, where nothing of Ray or the store is."""
+def test_killed_workers_are_started_again_and_go_on(
+    declared: str, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
+) -> None:
+    """With the numbers of the same trial in a plain process, where nothing of Ray or the store is."""
     sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "results")
     sweep.write_text(declared)
     survive_killed_workers(sweep, store, meet, ray_tmpdir)
