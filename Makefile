@@ -6,14 +6,32 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: reproduce test test-jobs lint clean
+.PHONY: reproduce test test-slow test-all test-avx2 test-jobs lint clean
 
 # The quick form of the first table: minutes, and not comparable with the paper. It ends by saying how to run the whole.
 reproduce: $(VENV)/.ready
 	$(BIN)/python -m clray.reproduce mer_rotations --quick
 
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The quick tests. TESTS= names a part.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
+
+# The others: hosts made for `ray up`, clusters and launches that lose processes, whole commands.
+test-slow: $(VENV)/.ready
+	$(PYTEST) -m slow $(TESTS)
+
+test-all: $(VENV)/.ready
+	$(PYTEST) $(TESTS)
+
+# The tracks' quick tests as on a processor whose best is AVX2; for one that has more. Kernels are compiled anew for it.
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: export ATEN_CPU_CAPABILITY := avx2
+test-avx2: export NUMBA_CPU_NAME := haswell
+test-avx2: export NUMBA_CPU_FEATURES := +sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe
+test-avx2: TESTS = tests/vision tests/language tests/episodes tests/test_execution.py
+test-avx2: test
 
 # Job submission needs ray[default], which nothing else does: 29 packages, 72 MB. They stay in .venv.
 test-jobs: $(VENV)/.ready

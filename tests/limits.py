@@ -19,6 +19,26 @@ from typing import Any
 
 import pytest
 
+LONGEST = (
+    "test_survival.py",
+    "test_soak.py",
+    "test_launch.py",
+    "test_survival_of_tracks.py",
+    "test_bad_stores.py",
+    "test_lost_workers.py",
+    "test_ray_up.py",
+    "test_official.py",
+    "test_tracking.py",
+    "test_malformed.py",
+    "test_execution.py",
+    "test_language_training.py",
+    "test_task_training.py",
+    "test_report.py",
+    "test_cli.py",
+    "test_kept.py",
+)
+"""The files that take longest, by and large in that order."""
+
 _STDERR = pytest.StashKey[int]()
 _LIMIT = pytest.StashKey[float]()
 
@@ -32,6 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _watch(config: pytest.Config, seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, file=config.stash[_STDERR], exit=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests have twice the time. The longest files come first, so that the last worker is not alone for long."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(2 * float(config.getini("timeout"))))
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -68,6 +97,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # the files with the most tests are not the longest
 
     class Files(LoadFileScheduling):
         def remove_node(self, node: Any) -> str | None:

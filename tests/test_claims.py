@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from clray import claims
 from clray.claims import Claim, Hold, Onlooker, RunsElsewhere, take
@@ -131,10 +132,8 @@ def test_that_of_a_killed_process_is_taken_over_at_once(another_process: Any, tm
         take(store, A)
     another_process.kill()
     # Not waited for: a process that is dead but not buried yet is dead.
-    for _ in range(200):
-        if Path(f"/proc/{another_process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break
-        time.sleep(0.01)
+    stat = Path(f"/proc/{another_process.pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
     hold = held(take(store, A))
     assert hold.earlier == [{"host": "here", "pid": 1}], "what its holder knew of executions before is kept"
     assert Onlooker(store).live(A) == hold.claim
@@ -199,13 +198,13 @@ def test_the_heartbeat(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch)
         assert found is not None
         return Claim.from_bytes(A, found.content).notes["progress"] == 0.5
 
-    until(renewed)
+    wait_for(renewed)
     found = store.read_claim(A)
     assert found is not None
     assert found.renewed is not None
     assert store.clock() - found.renewed < 300
     Path(store.path("claims", f"{A}.json")).unlink()
-    until(lambda: store.claimed() == {A})
+    wait_for(lambda: store.claimed() == {A})
     assert not hold.lost, "somebody cleared the folder: it is written again"
     hold.release()
     time.sleep(0.3)
@@ -221,7 +220,7 @@ def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: p
     assert thread.is_alive()
     del hold
     gc.collect()
-    until(lambda: not thread.is_alive())
+    wait_for(lambda: not thread.is_alive())
 
 
 def test_one_that_was_out_of_reach_too_long_learns_it(store: Store, held: Any) -> None:
@@ -251,11 +250,13 @@ RACE = """
 import sys, time
 from clray.claims import RunsElsewhere, take
 from clray.results import Store
-store, start, bucket = Store(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "bucket"
+store, bucket = Store(sys.argv[1]), sys.argv[2] == "bucket"
 store._local = not bucket
 won = []
-for round in range(int(sys.argv[4])):
-    while time.time() < start + 0.2 * round:
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+for round in range(int(sys.argv[3])):
+    while time.time() < start + 0.1 * round:
         pass
     try:
         won.append((round, take(store, f"{round:016x}")))
@@ -273,14 +274,19 @@ def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path
     for round in range(rounds if dead else 0):
         store.add_claim(f"{round:016x}", of_another_host(f"{round:016x}").to_bytes())
         age(store, f"{round:016x}", 60)
-    start = str(time.time() + 3)
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACE, store.uri, start, kind, str(rounds)],
+            [sys.executable, "-c", RACE, store.uri, kind, str(rounds)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for _ in range(3)
     ]  # fmt: skip
+    assert [racer.stdout.readline() for racer in racers if racer.stdout] == ["ready\n"] * 3
+    start = time.time() + 0.2
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write(f"{start}\n")
+        racer.stdin.flush()
     won = [racer.stdout.readline().split() for racer in racers if racer.stdout]
     for racer in racers:
         racer.communicate("")
@@ -309,13 +315,6 @@ def test_one_process_is_stopped_for_long_and_another_goes_on(tmp_path: Path, ano
     os.kill(another_process.pid, signal.SIGSTOP)
     age(store, A, 60)
     held(take(store, A))
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_claim_is_plain_json(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from typer.testing import CliRunner
+from waiting import GUARD
 
 from clray.cli import app
 from clray.errors import ClrayError
@@ -30,7 +31,7 @@ def clray(*arguments: object, cwd: Path, **environment: str) -> subprocess.Compl
     """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": ROOT, "WANDB_MODE": "disabled", "COLUMNS": "200", **environment}
     command = [sys.executable, "-m", "clray", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=GUARD, env=environment)
 
 
 def here(*arguments: object) -> str:
@@ -63,7 +64,7 @@ for command in {[[c] for c in COMMANDS] + [["data", "list"], ["data", "fetch"], 
     assert "Usage" in result.output and len(result.output) > 200, command
 print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
 """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == ""
 
@@ -73,12 +74,12 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
 
     def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
         code = f"import clray, clray.cli, clray.spec, sys; print([n for n in {HEAVY!r} if n in sys.modules])"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, cwd=tmp_path)
         assert done.stdout.strip() == "[]", done.stderr
 
     def test_the_reproduce_module(self, tmp_path):
         done = subprocess.run(
-            [sys.executable, "-m", "clray.reproduce", "--help"], capture_output=True, text=True, timeout=60,
+            [sys.executable, "-m", "clray.reproduce", "--help"], capture_output=True, text=True, timeout=GUARD,
             cwd=ROOT,
         )  # fmt: skip
         assert done.returncode == 0
@@ -267,7 +268,7 @@ main()
 """
         done = subprocess.run(
             [sys.executable, "-c", code, "sweep", str(tiny), *self.OPTIONS, "results"], cwd=place, capture_output=True,
-            text=True, timeout=120, env={**os.environ, "PYTHONPATH": ROOT},
+            text=True, timeout=GUARD, env={**os.environ, "PYTHONPATH": ROOT},
         )  # fmt: skip
         assert done.returncode == 1, done.stdout + done.stderr
         assert "2 trials failed" in done.stdout

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from waiting import GUARD
 
 from clray import folders, gpu, machine
 from clray.cache import cache_folder
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def python(code: str, **environment: str) -> str:
     """What a process of its own prints."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -521,12 +522,12 @@ def test_a_launch_on_one_core_in_poor_surroundings(tmp_path: Path) -> None:
     pinned = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
     command = [sys.executable, "-c", f"{pinned}from clray.cli import main; main()", "sweep", str(file)]
     command += ["--results", str(results), "--wandb", "off", "--gpus", "1"]
-    refused = subprocess.run([*command, "--require-gpu"], env=env, capture_output=True, text=True, timeout=900)
+    refused = subprocess.run([*command, "--require-gpu"], env=env, capture_output=True, text=True, timeout=GUARD)
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: --require-gpu: ")
     assert not Store(results).finished()
 
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=GUARD)
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

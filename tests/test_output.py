@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 from rich.text import Text
+from waiting import GUARD
 
 from clray.console import PlainConsole
 from clray.errors import ClrayError
@@ -68,7 +69,7 @@ def test_letters_that_the_output_lacks_get_a_stand_in(encoding: str) -> None:
     code += "print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)"
     text = "5 ± 1 → 4 − 2, 数, †"
     done = subprocess.run(
-        [sys.executable, "-c", code, text], capture_output=True, cwd=ROOT, timeout=60,
+        [sys.executable, "-c", code, text], capture_output=True, cwd=ROOT, timeout=GUARD,
         env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

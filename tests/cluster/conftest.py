@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from held import Meeting
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +15,11 @@ def ray_tmpdir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def meet(tmp_path: Path) -> Iterator[Meeting]:
+    """Where trials wait in the middle; with the test none waits any longer."""
+    meeting = Meeting(tmp_path / "meet")
+    yield meeting
+    meeting.go()

@@ -24,7 +24,7 @@ from pathlib import Path
 _TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount", "sshd", "ssh", "ssh-keygen", "rsync")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMESPACES = ("net", "pid", "mnt", "uts")
-_START_SECONDS = 20.0
+_GUARD = 300.0  # seconds, against hanging
 
 # The first process of a host. Its own arguments come as variables; it goes on when the network is there.
 _INIT = r"""
@@ -112,7 +112,7 @@ class Host:
         """Pull its plug: every process in it is gone, and so is its network. Nobody is told."""
         self._process.kill()
         self._process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _GUARD
         while Path(f"/proc/{self.pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -237,7 +237,7 @@ class Hosts:
         _do(*_enter(self.desk, "--net"), *command)
 
     def _await_ssh(self, host: Host) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _GUARD
         probe = ["bash", "-c", f"exec 3<>/dev/tcp/{host.address}/22 && read -r -t 2 line <&3 && [[ $line == SSH-* ]]"]
         while subprocess.run([*_enter(self.desk, "--net"), *probe], capture_output=True).returncode:
             if time.monotonic() > deadline:
@@ -270,7 +270,7 @@ class Hosts:
                 if stream is not None:
                     stream.close()
         ours = {(kind, inode): host.name for host in self._everyone for kind, inode in host._namespaces.items()}
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _GUARD
         while (left := _inside(ours)) and time.monotonic() < deadline:
             time.sleep(0.1)
         left += [f"network device {name}" for name in sorted(_devices() - self._devices)]

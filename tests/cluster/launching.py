@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from clray.spec import load_sweep
 ROOT = Path(__file__).resolve().parents[2]
 
 HERE = Path(__file__).parent
-GUARD_SECONDS = 600.0
-"""Against hanging: many times what a launch takes, and below the time that a slow test has (tests/conftest.py)."""
+GUARD = 600.0
+"""Seconds, against hanging: many times what a launch takes, and below the time that a slow test has (limits.py)."""
 
 # Some ten stops a trial: what is to be hit in the middle is held there (held.py).
 SHORT = """
@@ -112,7 +113,7 @@ def environment(ray_tmpdir: Path, **changes: str) -> dict[str, str]:
 
 def wait_for(what: Callable[[], Any]) -> Any:
     """The first true value of ``what()``."""
-    return waiting.wait_for(what, GUARD_SECONDS)
+    return waiting.wait_for(what, GUARD)
 
 
 def launch(
@@ -131,7 +132,7 @@ def launch(
 def communicate(process: subprocess.Popen[str]) -> tuple[str, str]:
     """All that it writes, to its end."""
     try:
-        return process.communicate(timeout=GUARD_SECONDS)
+        return process.communicate(timeout=GUARD)
     finally:
         process.kill()
 
@@ -154,6 +155,19 @@ def until_held(meet: Meeting, trials: int, *drivers: subprocess.Popen[str]) -> N
         return len(meet.waiting()) >= trials
 
     wait_for(held)
+
+
+def survive_killed_workers(sweep: Path, store: Store, meet: Meeting, ray_tmpdir: Path) -> None:
+    """Run a sweep of two trials, or one, to its end, its workers killed in the middle."""
+    driver = launch(sweep, Path(store.path()), ray_tmpdir, meet=meet)
+    until_held(meet, len(planned(sweep, store).trials), driver)
+    workers = processes(ray_tmpdir, "ray::PackTrainable")
+    assert len(workers) >= len(meet.waiting())
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    meet.go()
+    lines = completed(driver)
+    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
 
 
 def processes(ray_tmpdir: Path, title: str = "") -> list[int]:

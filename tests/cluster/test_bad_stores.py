@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import environment, numbers, planned, quiet
+from launching import GUARD, environment, numbers, planned, quiet
 
 from clray import claims
 from clray.claims import Claim
@@ -98,7 +98,7 @@ def in_a_namespace(folder: Path, env: dict[str, str], *commands: list[str]) -> l
     folder.mkdir()
     done = subprocess.run(
         [*unshare(), sys.executable, "-c", IN_A_NAMESPACE, str(folder), json.dumps(commands)],
-        cwd=folder.parent, env=env, capture_output=True, text=True, timeout=400,
+        cwd=folder.parent, env=env, capture_output=True, text=True, timeout=GUARD,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import LONG, completed, environment, launch, numbers, planned, processes, quiet, under_way, wait_for
+from held import Meeting
+from launching import SHORT, communicate, completed, environment, launch, numbers, planned, processes, quiet, until_held
 
 from clray.cluster.launch import run_here
 from clray.results import Store
@@ -31,10 +32,15 @@ def free_port() -> int:
 class Head:
     """A cluster of one machine, as `ray start --head` makes it, in a folder of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, meet: Meeting | None = None) -> None:
+        """
+        Args:
+            meet: where the trials that run on it wait in the middle; they do not by default.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
         self.address = f"127.0.0.1:{free_port()}"
-        self.environment = environment(self.folder, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+        settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **(meet.environment if meet else {})}
+        self.environment = environment(self.folder, **settings)
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={self.address.split(':')[1]}",
             "--num-cpus=2", "--include-dashboard=false", f"--object-store-memory={100 * 2**20}",
@@ -68,14 +74,14 @@ def heads() -> Iterator[list[Head]]:
         shutil.rmtree(head.folder, ignore_errors=True)
 
 
-def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], tmp_path: Path) -> None:
-    sweep, store, plain = tmp_path / "long.yaml", Store(tmp_path / "results"), Store(tmp_path / "plain")
-    sweep.write_text(LONG.replace("batches_per_example: 30", "batches_per_example: 60"))
-    heads.append(Head())
+def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], meet: Meeting, tmp_path: Path) -> None:
+    sweep, store, plain = tmp_path / "short.yaml", Store(tmp_path / "results"), Store(tmp_path / "plain")
+    sweep.write_text(SHORT)
+    heads.append(Head(meet))
     driver = heads[0].launch(sweep, tmp_path / "results")
-    wait_for(lambda: under_way(store))
+    until_held(meet, 2, driver)
     heads[0].kill()
-    out, err = driver.communicate(timeout=400)
+    out, err = communicate(driver)
 
     assert driver.returncode == 1
     assert err.splitlines()[-1].startswith(f"error: the head of the Ray cluster at {heads[0].address} is lost (")

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from launching import GUARD, wait_for
 
 from clray.results import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120
-JOB_SECONDS = 300
 
 SWEEP = """\
 version: 1
@@ -80,7 +78,7 @@ class Head:
             env=self.environment | changes,
             capture_output=True,
             text=True,
-            timeout=JOB_SECONDS,
+            timeout=GUARD,
         )
 
     def answer(self, path: str, token: str = "") -> int:
@@ -89,7 +87,7 @@ class Head:
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            return urllib.request.urlopen(request, timeout=20).status
+            return urllib.request.urlopen(request, timeout=GUARD).status
         except urllib.error.HTTPError as error:
             return error.code
 
@@ -115,14 +113,14 @@ def head(ray_tmpdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     made = Head(f"http://127.0.0.1:{dashboard}", environment)
     try:
-        end = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(OSError):
-                if made.answer("/api/jobs/", environment["RAY_AUTH_TOKEN"]) == 200:
-                    break
+
+        def answers() -> bool:
             assert process.poll() is None, (home / "head.log").read_text()
-            assert time.monotonic() < end, "no answer from the head"
-            time.sleep(0.5)
+            with contextlib.suppress(OSError):
+                return made.answer("/api/jobs/", environment["RAY_AUTH_TOKEN"]) == 200
+            return False
+
+        wait_for(answers)
         yield made
     finally:
         # Never `ray stop`: it would end every Ray of this user.

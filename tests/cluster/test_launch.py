@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, environment, numbers, planned, printed, quiet
+from launching import GUARD, ROOT, environment, numbers, planned, printed, quiet
 from typer.testing import CliRunner
 
 from clray.claims import take
@@ -25,8 +25,6 @@ from clray.cluster.progress import Progress
 from clray.errors import ClusterError
 from clray.planning import Plan, Planned
 from clray.results import Record, Store
-
-pytestmark = pytest.mark.slow
 
 SWEEP = """
 version: 1
@@ -149,6 +147,7 @@ def test_a_gpu_in_the_books_only_means_the_cpu_and_the_record_says_so(launched: 
             assert record.provenance["device"] == (expected if trial.cell.variant == "shared" else "cpu")
 
 
+@pytest.mark.slow
 def test_a_worker_that_ran_others_before_gives_the_numbers_of_a_fresh_process(
     launched: Launched, tmp_path: Path
 ) -> None:
@@ -161,6 +160,7 @@ def test_a_worker_that_ran_others_before_gives_the_numbers_of_a_fresh_process(
     assert numbers(Store(tmp_path))[id] == numbers(launched.store)[id]
 
 
+@pytest.mark.slow
 def test_launching_again_runs_what_is_left_and_what_is_stale(launched: Launched, cluster: Options) -> None:
     store = launched.store
     before = numbers(store)
@@ -203,6 +203,7 @@ def test_what_no_machine_has_room_for_is_an_error_before_anything_starts(cluster
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     assert "cannot be written" in reason
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_its_process_takes_no_other_of_its_pack_along(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ def greedy(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "PackTrainable", Greedy)
 
 
+@pytest.mark.slow
 def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     greedy: None, cluster: Options, tmp_path: Path
 ) -> None:
@@ -307,6 +310,7 @@ def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     assert store.failure(ids["quarter", 1]) is None, "what was mended in the end is no failure"
 
 
+@pytest.mark.slow
 def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tmpdir: Path, tmp_path: Path) -> None:
     """Beside a running cluster, with its folder and even RAY_ADDRESS in the environment."""
     code = (
@@ -316,7 +320,7 @@ def test_an_embedded_ray_is_its_own_and_leaves_no_token(cluster: Options, ray_tm
         "    print(ray.get_runtime_context().gcs_address, repr(get_dashboard_url()))\n"
     )
     env = environment(ray_tmpdir, HOME=str(tmp_path), RAY_ADDRESS=str(cluster.address))
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=400)
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     address, dashboard = run.stdout.split()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from launching import environment, numbers, planned, quiet
+from launching import GUARD, environment, numbers, planned, quiet
 
 from clray.cluster import session
 from clray.cluster.launch import run_here
@@ -38,7 +38,7 @@ def file(kernels: None, tmp_path: Path) -> Path:
 def launched(way: str, file: Path, results: Path, ray_tmpdir: Path) -> dict[str, Any]:
     """The outcome of a launch in a process of its own, which has nothing to say on stderr."""
     command = [sys.executable, str(Path(__file__).with_name("lost_driver.py")), way, str(file), str(results)]
-    done = subprocess.run(command, env=environment(ray_tmpdir), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, env=environment(ray_tmpdir), capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return {**json.loads(done.stdout.splitlines()[-1]), "printed": done.stdout}
@@ -89,7 +89,7 @@ def test_ray_s_memory_monitor_is_a_reason(file: Path, ray_tmpdir: Path, tmp_path
         env=environment(ray_tmpdir, RAY_memory_usage_threshold="0.001"),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=GUARD,
     )
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""

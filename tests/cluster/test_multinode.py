@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import Meeting
+from launching import GUARD, communicate, environment, until_held
 
 from clray.cluster.launch import run_here
 from clray.planning import Plan, plan
@@ -29,14 +29,12 @@ from clray.spec import load_sweep
 
 pytestmark = pytest.mark.slow
 
-# The eager engine: its trials are long enough to be hit in the middle.
 SWEEP = """\
 version: 1
 paper: mer
 track: vision
-benchmark: {name: mnist-rotations, tasks: 10, train_per_task: 150, seed: 0, source: embedded}
-model: {name: mlp, hidden: [100, 100]}
-engine: eager
+benchmark: {name: mnist-rotations, tasks: 5, train_per_task: 30, seed: 0, source: embedded}
+model: {name: mlp, hidden: [20, 20]}
 seeds: [0, 1, 2, 3]
 variants:
   er: {method: er, algorithm: 4, memories: 200, lr: 0.1, replay_batch: 10}
@@ -44,13 +42,15 @@ variants:
 
 DRIVER = """\
 import sys
+from held import hold_trials
 from rich.console import Console
 from test_multinode import launched, Store
 from clray.cluster.launch import Options, run_on_ray
 
 if __name__ == "__main__":
     file, results, address = sys.argv[1:]
-    options = Options(address=address, checkpoint_seconds=0.5)
+    hold_trials()
+    options = Options(address=address, checkpoint_seconds=0)
     outcome = run_on_ray(launched(file, Store(results)), Store(results), Console(), options)
     assert not outcome.failed, outcome.failed
 """
@@ -95,9 +95,10 @@ def _cluster(pipe: Connection) -> None:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    temporary = tempfile.mkdtemp(prefix="clr")  # short: Ray's sockets lie below it
-    monkeypatch.setenv("RAY_TMPDIR", temporary)
+def cluster(meet: Meeting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    temporary = tempfile.mkdtemp(prefix="clr", dir="/tmp")  # short: Ray's sockets lie below it
+    for variable, value in environment(Path(temporary), **meet.environment).items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setenv("RAY_ENABLE_MULTI_NODE", "1")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
@@ -111,7 +112,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
     finally:
         with contextlib.suppress(OSError):
             ours.send("stop")
-        process.join(20)
+        process.join(GUARD)
         process.kill()
         process.join()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -119,51 +120,39 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
 
 def _ask(cluster: Connection, question: str) -> Any:
     cluster.send(question)
-    assert cluster.poll(30), f"the cluster does not answer to {question!r}"
+    assert cluster.poll(GUARD), f"the cluster does not answer to {question!r}"
     return cluster.recv()
 
 
-def test_a_sweep_outlives_a_node(cluster: Connection, tmp_path: Path) -> None:
-    file, here = tmp_path / "small.yaml", Path(__file__).parent
+def test_a_sweep_outlives_a_node(kernels: None, cluster: Connection, meet: Meeting, tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
     file.write_text(SWEEP)
     store, plain = Store(tmp_path / "results"), Store(tmp_path / "plain")
-    assert cluster.poll(60), "the cluster did not start"
+    assert cluster.poll(GUARD), "the cluster did not start"
     address, workers = cluster.recv()
-    path = os.pathsep.join([str(here), *sys.path])
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, file, store.uri, address],
-        env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        placed = _until_running(driver, store, cluster, workers)
+        until_held(meet, 3, driver)
+        placed = _ask(cluster, "placed")
         assert _ask(cluster, workers[0]) == "killed"
-        finished_before = len(store.finished())
-        output, _ = driver.communicate(timeout=400)
+        assert not store.finished()
+        assert len(store.running()) == 3
+        meet.go()
+        output, _ = communicate(driver)
     finally:
         driver.kill()
     assert driver.returncode == 0, output
     assert len(placed) == 3, "the trials ran on fewer nodes than there were"
-    assert finished_before < 4
 
     from rich.console import Console
 
     assert not run_here(launched(file, plain), plain, Console(quiet=True)).failed
     assert _measurements(store) == _measurements(plain)
-
-
-def _until_running(driver: subprocess.Popen[str], store: Store, cluster: Connection, workers: list[str]) -> set[str]:
-    """Wait until every node runs a trial and trials have checkpoints. Returns the nodes that trials were placed on."""
-    deadline = time.monotonic() + 60
-    while True:
-        placed = _ask(cluster, "placed")
-        if len(placed) == 3 and len(store.running()) >= 2:
-            return placed
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < deadline, f"trials on {len(placed)} nodes, {len(store.running())} begun"
-        time.sleep(0.2)
 
 
 def _measurements(store: Store) -> dict[str, list[Any]]:

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import held
 import pytest
 import yaml
+from held import VARIABLE, Meeting
+from hosts import Hosts, missing
+from launching import GUARD, communicate, wait_for
 
 import clray
 from clray.results import Record, Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hosts import Hosts, missing
 
 CHECKOUT = Path(clray.__file__).resolve().parent.parent
 CLUSTER_FILE = CHECKOUT / "docs" / "on_premises.yaml"
@@ -33,28 +35,27 @@ WORKERS = ("worker-1", "worker-2")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason := missing()), reason=reason)]
 
-# The eager engine: its trials are long enough to be hit in the middle.
 SWEEP = """\
 version: 1
 paper: mer
 track: vision
-benchmark: {name: mnist-rotations, tasks: 5, train_per_task: 300, seed: 0, source: embedded}
-model: {name: mlp, hidden: [100, 100]}
-engine: eager
+benchmark: {name: mnist-rotations, tasks: 5, train_per_task: 60, seed: 0, source: embedded}
+model: {name: mlp, hidden: [20, 20]}
 seeds: [0, 1, 2, 3]
 variants:
-  er-500: {method: er, algorithm: 4, memories: 500, lr: 0.1, replay_batch: 10}
-  er-200: {method: er, algorithm: 4, memories: 200, lr: 0.1, replay_batch: 10}
+  er-50: {method: er, algorithm: 4, memories: 50, lr: 0.1, replay_batch: 10}
+  er-20: {method: er, algorithm: 4, memories: 20, lr: 0.1, replay_batch: 10}
 """
 
 # In place of the installation: what it leaves behind, made from the Python that runs this test. The code stays the
-# copy that `ray up` made.
-INSTALLATION = r"""mkdir -p ~/clray/.venv/bin && for c in ray clray; do printf '%s\n' '#!/bin/bash'
-'export PYTHONPATH=$HOME/clray' "exec {bin}/python {bin}/$c \"\$@\"" > ~/clray/.venv/bin/$c;
-chmod +x ~/clray/.venv/bin/$c; done"""
+# copy that `ray up` made. Trials wait in the middle until the test lets them go on: held.py is the command.
+INSTALLATION = r"""mkdir -p ~/clray/.venv/bin && for c in ray clray; do
+f={bin}/$c; if [ $c = clray ]; then f={shared}/held.py; fi;
+printf '%s\n' '#!/bin/bash' 'export PYTHONPATH=$HOME/clray:{shared} {variable}={shared}/meet'
+"exec {bin}/python $f \"\$@\"" > ~/clray/.venv/bin/$c; chmod +x ~/clray/.venv/bin/$c; done"""
 
 
-def _cluster_file(hosts: Hosts) -> str:
+def _cluster_file(hosts: Hosts, shared: Path) -> str:
     """docs/on_premises.yaml, for these hosts."""
     config: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
     config["provider"]["head_ip"] = hosts["head"].address
@@ -62,7 +63,7 @@ def _cluster_file(hosts: Hosts) -> str:
     config["auth"]["ssh_user"] = "root"
     installs = [command for command in config["setup_commands"] if "pip install" in command]
     assert len(installs) == 1
-    ours = " ".join(INSTALLATION.format(bin=Path(sys.prefix) / "bin").split("\n"))
+    ours = INSTALLATION.format(bin=Path(sys.prefix) / "bin", shared=shared, variable=VARIABLE).replace("\n", " ")
     config["setup_commands"] = [ours if c in installs else c for c in config["setup_commands"]]
     config["head_setup_commands"] = []
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
@@ -90,13 +91,9 @@ class Desk:
             text=True,
         )
 
-    def type(self, *command: str | Path, seconds: float) -> str:
+    def type(self, *command: str | Path) -> str:
         process = self.start(*command)
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            pytest.fail(f"{' '.join(map(str, command))}: not over after {seconds:.0f} s")
+        output, _ = communicate(process)
         assert process.returncode == 0, output
         return output
 
@@ -107,6 +104,7 @@ def shared(tmp_path: Path) -> Path:
     folder = tmp_path / "shared"
     folder.mkdir()
     (folder / "small.yaml").write_text(SWEEP)
+    shutil.copy(held.__file__, folder)
     return folder
 
 
@@ -115,14 +113,14 @@ def test_a_sweep_outlives_a_host(shared: Path, tmp_path: Path) -> None:
     with Hosts(["head", *WORKERS], visible=[*python, shared], desk=[CHECKOUT]) as hosts:
         desk = Desk(hosts)
         file = hosts.desk.home / "cluster.yaml"
-        file.write_text(_cluster_file(hosts))
+        file.write_text(_cluster_file(hosts, shared))
         token = hosts.desk.home / ".ray/auth_token"
         token.parent.mkdir()
         token.write_text("0123456789abcdef" * 4)
         plain = _plain_run(shared / "small.yaml", tmp_path / "plain")
         try:
             _ray_up_and_down(desk, hosts, shared)
-            output, _ = plain.communicate(timeout=60)
+            output, _ = communicate(plain)
         finally:
             plain.kill()
         assert plain.returncode == 0, output
@@ -140,10 +138,10 @@ def _ray_up_and_down(desk: Desk, hosts: Hosts, shared: Path) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
 
     file = Path("~/cluster.yaml").expanduser()
-    desk.type("ray", "up", "-y", "--no-config-cache", file, seconds=90)
+    desk.type("ray", "up", "-y", "--no-config-cache", file)
     note("ray up is over")
     count = "until ray status 2>/dev/null | tee status | grep -q '^ 3 local'; do sleep 1; done; cat status"
-    status = desk.type("ray", "exec", "--no-config-cache", file, count, seconds=90)
+    status = desk.type("ray", "exec", "--no-config-cache", file, count)
     note("3 nodes")
     assert "3.0 CPU" in status
 
@@ -152,23 +150,26 @@ def _ray_up_and_down(desk: Desk, hosts: Hosts, shared: Path) -> None:
     with open(log, "w") as output:
         sweep = desk.start("ray", "exec", "--no-config-cache", file, typed, output=output)
         try:
-            store = Store(shared / "results")
-            while "worker-2" not in (done := _machines(store)):
+            store, meet = Store(shared / "results"), Meeting(shared / "meet")
+
+            def each_has_one() -> bool:
                 assert sweep.poll() is None, log.read_text()
-                assert time.monotonic() - begun < 120, log.read_text()
-                time.sleep(0.2)
+                return len(meet.waiting()) == 3
+
+            wait_for(each_has_one)
+            assert sorted(meet.waiting().values()) == ["head", *WORKERS]
             hosts["worker-2"].kill()
-            note(f"worker-2 lost, {len(done)} trials finished")
-            assert len(done) < 6, "the host was lost too late for the test to show anything"
-            assert sweep.wait(timeout=400) == 0, log.read_text()
+            note("worker-2 lost")
+            meet.go()
+            assert sweep.wait(timeout=GUARD) == 0, log.read_text()
         finally:
             sweep.kill()
     note("the sweep is over")
     machines = _machines(store)
-    assert {"head", "worker-1"} <= set(machines[len(done) :]), "what was left did not run on what was left"
+    assert set(machines) == {"head", "worker-1"}, "what was left did not run on what was left"
     assert "RA" in log.read_text()
 
-    desk.type("ray", "down", "-y", file, seconds=60)
+    desk.type("ray", "down", "-y", file)
     note("ray down is over")
     assert not _ray_processes(hosts, "head")
 

@@ -8,37 +8,30 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from held import Meeting
 from launching import (
-    EPISODES,
     HERE,
-    LANGUAGE,
     ROOT,
     SHORT,
-    TASKS,
     communicate,
     completed,
     environment,
     launch,
     numbers,
     planned,
-    processes,
     quiet,
+    survive_killed_workers,
     until_held,
 )
 from typer.testing import CliRunner
 
 from clray.cli import app
 from clray.cluster.launch import run_here
-from clray.results import Record, Store
-from clray.spec import load_sweep
-from clray.tracks import track
-from clray.training import run
+from clray.results import Store
 
 pytestmark = pytest.mark.slow
 
@@ -55,14 +48,6 @@ def undisturbed(kernels: None, sweep: Path, tmp_path_factory: pytest.TempPathFac
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     assert len(run_here(planned(sweep, store), store, quiet()).finished) == 2
     return store
-
-
-@pytest.fixture
-def meet(tmp_path: Path) -> Iterator[Meeting]:
-    """Where trials wait in the middle; with the test none waits any longer."""
-    meeting = Meeting(tmp_path / "meet")
-    yield meeting
-    meeting.go()
 
 
 def executions(store: Store) -> dict[str, list[dict[str, Any]]]:
@@ -89,40 +74,12 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert max(len(chain) for chain in executions(store).values()) == 2
 
 
-def survive_killed_workers(sweep: Path, store: Store, meet: Meeting, ray_tmpdir: Path) -> None:
-    """Run a sweep of two trials, or one, to its end, its workers killed in the middle."""
-    driver = launch(sweep, Path(store.path()), ray_tmpdir, meet=meet)
-    until_held(meet, len(planned(sweep, store).trials), driver)
-    workers = processes(ray_tmpdir, "ray::PackTrainable")
-    assert len(workers) >= len(meet.waiting())
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
-    meet.go()
-    lines = completed(driver)
-    assert any("% on:" in line for line in lines), "it went on from a checkpoint"
-
-
 def test_a_killed_worker_is_started_again_and_goes_on(
     sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
     survive_killed_workers(sweep, store, meet, ray_tmpdir)
     assert numbers(store) == numbers(undisturbed)
-
-
-@pytest.mark.parametrize("declared", [TASKS, EPISODES, LANGUAGE], ids=["task by task", "episodes", "language"])
-def test_so_it_is_with_other_ways_to_train(declared: str, meet: Meeting, ray_tmpdir: Path, tmp_path: Path) -> None:
-    """Also beside the same trial in a plain process, where nothing of Ray or the store is."""
-    sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "results")
-    sweep.write_text(declared)
-    survive_killed_workers(sweep, store, meet, ray_tmpdir)
-    for cell in load_sweep(sweep).cells:
-        side = track(cell.trial.track)
-        data = side.data(cell.trial, fetch=False)
-        alone = run(side.train(cell.trial, data, "cpu"))
-        record = store.read(cell.trial.id(data["fingerprint"]))
-        assert isinstance(record, Record)
-        assert record.measurements == alone, cell.variant
 
 
 def test_two_launches_at_once_share_the_work(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import SETTINGS
 from official import make_trial
+from waiting import GUARD
 
 from clray.errors import DeclarationError
 from clray.training import run
@@ -264,7 +265,7 @@ print(hashlib.sha256(b"".join(w.tobytes() for w in net.weights())).hexdigest())
 def same_bits(**environment: str) -> str:
     """The hash of some weights after some steps in a process of their own."""
     command, environment = [sys.executable, "-c", SAME_BITS], {**os.environ, **environment}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

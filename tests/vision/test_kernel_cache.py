@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_engines import SAME_BITS
+from waiting import GUARD
 
 from clray.vision.kernels import kernel_cache
 
@@ -41,7 +42,7 @@ def as_somebody(code: str, installed: Path, temporary: Path, home: str = "/") ->
     environment = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": str(temporary), "PYTHONPATH": str(installed)}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*AS_SOMEBODY, sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=installed, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD, cwd=installed, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from waiting import GUARD
 
 from clray.vision.learner import _channels_last_is_safe
 from clray.vision.networks import NETWORKS
@@ -39,7 +40,7 @@ def test_a_network_of_two_filters_is_trained_to_the_end(limit):
     """In a process of its own: with channels last and AVX2 it ended in "corrupted size vs. prev_size"."""
     environment = {**os.environ, "MALLOC_CHECK_": "3", **limit}
     command, root = [sys.executable, "-c", TWO_FILTERS], Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "3"
 
