@@ -54,7 +54,7 @@ _READERS = 16
 _CLOCK_SECONDS = 600.0
 """So long the store's clock is told by this machine's stopwatch before the store is asked again."""
 _OBJECT_STORES = ("s3", "gcs", "abfs")
-_FOLDERS = ("records", "running", "checkpoints", "failures", "claims", "artifacts")
+_FOLDERS = ("records", "superseded", "running", "checkpoints", "failures", "claims", "artifacts")
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -516,7 +516,8 @@ class Store:
                 check(io.BufferedReader(_Part(file)))
 
         self._write(relative, content, before=(lambda: None) if replace else (lambda: self._keep_former(path)))
-        self._intact[path] = self._stamp(path)
+        with suppress(OSError):  # without, it is gone through before it becomes the one before
+            self._intact[path] = self._stamp(path)
 
     def _keep_former(self, path: str) -> None:
         """Make the newest checkpoint the one before, if it is intact."""
