@@ -28,14 +28,14 @@ def doctor_command(results: Results = "results") -> None:
     from clray.provenance import provenance
 
     facts = provenance("vision", "online")
-    print(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
-    print("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
+    say(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
+    say("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
     found = []
     for finding in checks(results):
         found.append(finding)
-        print(finding)
+        say(finding)
     for name in TRACKS:
-        print(f"data, {name}: {_data_here(name)}")
+        say(f"data, {name}: {_data_here(name)}")
     if any(finding.fatal for finding in found):
         raise typer.Exit(1)
 
@@ -82,9 +82,9 @@ def init_command(
     command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')}"
     text = find_sweep(sweep).read_text(encoding="utf-8").replace(f"# clray sweep {sweep}\n", f"# {command}\n", 1)
     _write_new(folder, {"sweep.yaml": text, "method.py": (methods / f"{module}.py").read_text(encoding="utf-8")})
-    print(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
-    print(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
-    print(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
+    say(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
+    say(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
+    say(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
 
 
 def _write_new(folder: Path, files: Mapping[str, str]) -> None:
