@@ -13,6 +13,7 @@ import typer
 
 from clray.commands.options import Results
 from clray.errors import DataError, DeclarationError
+from clray.output import say
 from clray.tracks import TRACKS, find, track
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def doctor_command(results: Results = "results") -> None:
     found = []
     for finding in checks(results):
         found.append(finding)
-        say(finding)
+        say(str(finding))
     for name in TRACKS:
         say(f"data, {name}: {_data_here(name)}")
     if any(finding.fatal for finding in found):
