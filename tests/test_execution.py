@@ -27,7 +27,6 @@ from clray.cli import app
 from clray.cluster.launch import run_here
 from clray.errors import DataError, Diverged, StateError
 from clray.execution import Execution, Task, describe_failure
-from clray.metrics import Measurement
 from clray.planning import plan
 from clray.results import Record, Store, read_state, write_state
 from clray.spec import Selection, load_sweep
@@ -417,9 +416,9 @@ class TestStates:
     """What a method keeps is read back when it is written, not only when it is needed."""
 
     def with_state(self, execution: Execution, **more: Any) -> None:
-        method: Any = execution._training.method  # type: ignore[attr-defined]
-        own = method.state_dict
-        method.state_dict = lambda: {**own(), **more}
+        training: Any = execution._training
+        own = training.state_dict
+        training.state_dict = lambda: {**(state := own()), "method": {**state["method"], **more}}
 
     def test_numpy_numbers_are_read_back_as_what_they_are(self, tiny, store, uninterrupted, monkeypatch):
         todo = task(tiny, store, "er")
@@ -606,7 +605,7 @@ class TestFinished:
     def test_one_that_came_to_no_number_is_no_record_but_a_failure(self, tiny, store, monkeypatch):
         """A record that no reader takes would be made again with every launch."""
         execution = Execution(task(tiny, store, "online"), store)
-        monkeypatch.setattr(execution._training, "_evaluate", lambda: [Measurement(0, 1, 0, "accuracy", float("nan"))])
+        monkeypatch.setattr(execution._training.workshop, "accuracy", lambda *_: float("nan"))
         with pytest.raises(StateError, match="an accuracy of it is no number from 0 to 1"):
             to_the_end(execution)
         assert store.finished() == store.claimed() == set()
