@@ -335,6 +335,9 @@ variants:
 """
 
 
+SLOW = pytest.mark.slow
+
+
 class TestForeignCheckpoints:
     """Any key of a checkpoint with a value of another type: the trial goes on from it, or from another, or begins."""
 
@@ -368,14 +371,14 @@ class TestForeignCheckpoints:
                     assert to_the_end(execution) == expected, (key, value)
                     json.dumps(store.read(todo.id).provenance, allow_nan=False)
 
-    @pytest.mark.parametrize("variant", ["er", "gem", "mer", "ewc", "er5"])
+    @pytest.mark.parametrize("variant", ["er", *(pytest.param(v, marks=SLOW) for v in ("gem", "mer", "ewc", "er5"))])
     def test_of_a_stream_s(self, tiny, store, uninterrupted, variant):
         todo, expected = task(tiny, store, variant), uninterrupted(variant)
         self.spoil_each(
             todo, store, self.begun(todo, store, (20, 50)), lambda: to_the_end(Execution(todo, store)), expected
         )
 
-    @pytest.mark.parametrize("variant", ["naive", "er", "agem", "tag"])
+    @pytest.mark.parametrize("variant", ["er", *(pytest.param(v, marks=SLOW) for v in ("naive", "agem", "tag"))])
     def test_of_a_trial_s_that_learns_task_by_task(self, store, tmp_path, variant):
         file = tmp_path / "tasks.yaml"
         file.write_text(TASKS)

@@ -71,6 +71,7 @@ def test_its_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_files_of_a_user_hide_nothing_of_clray(wheel: Path, tmp_path: Path) -> None:
     """``python -m`` looks in the current folder first: names that users give their own files must not be clray's."""
     (tmp_path / "mine").mkdir()

@@ -133,9 +133,9 @@ class TestLooks:
         "content",
         [
             b"{torn",
-            b"[]",
-            json.dumps({"support": SUPPORT}).encode(),
-            json.dumps(LOOKS | {"support": SUPPORT[:2]}).encode(),
+            pytest.param(b"[]", marks=pytest.mark.slow),
+            pytest.param(json.dumps({"support": SUPPORT}).encode(), marks=pytest.mark.slow),
+            pytest.param(json.dumps(LOOKS | {"support": SUPPORT[:2]}).encode(), marks=pytest.mark.slow),
             json.dumps(LOOKS | {"queries": [{**QUERIES[0], "command": "dax"}]}).encode(),
         ],
     )

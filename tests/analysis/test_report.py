@@ -341,7 +341,10 @@ assert os.environ.get("MPLBACKEND") == (sys.argv[1] if len(sys.argv) > 1 else No
 """
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://no.such", "nonsense"])
+MISSING_BACKENDS = ("module://matplotlib_inline.backend_inline", "module://no.such")
+
+
+@pytest.mark.parametrize("backend", ["nonsense", *(pytest.param(b, marks=pytest.mark.slow) for b in MISSING_BACKENDS)])
 def test_the_users_surroundings_of_matplotlib_change_no_figure(backend, tmp_path):
     """A notebook's backend, one that is wrong, a settings file, and a folder for its cache that cannot be written."""
     root = str(Path(__file__).resolve().parents[2])

@@ -283,7 +283,7 @@ print(sum(p.numel() for p in build(settings, words, 0).parameters()))
 """
 
 
-@pytest.mark.parametrize("kind", ["scratch", "folder"])
+@pytest.mark.parametrize("kind", ["scratch", pytest.param("folder", marks=pytest.mark.slow)])
 def test_the_network_is_not_asked_for_what_is_here(kind: str, llama: Path) -> None:
     settings = SMALL if kind == "scratch" else {"name": str(llama)}
     done = subprocess.run([sys.executable, "-c", _WATCHED, json.dumps(settings)], capture_output=True, text=True)

@@ -80,10 +80,10 @@ def test_the_stream_the_weights_and_what_follows(tasks, count, seed):
     ("name", "seed"),
     [
         ("rot5_online_lr1e-2", 1),
-        ("rot5_online_lr3e-4", 0),
-        ("rot5_ewc_lr1e-2", 1),
+        pytest.param("rot5_online_lr3e-4", 0, marks=pytest.mark.slow),
+        pytest.param("rot5_ewc_lr1e-2", 1, marks=pytest.mark.slow),
         ("rot5_ewc_official", 0),
-        ("rot5_gem_m10_str1", 2),
+        pytest.param("rot5_gem_m10_str1", 2, marks=pytest.mark.slow),
         ("rot5_gem_m40", 0),
         ("rot5_eralg4_200", 1),
         ("rot5_independent", 0),
@@ -102,11 +102,19 @@ def test_eager_figures_of_many_steps_an_example(mnist):
     close(figures(case.trial(0, engine="eager"), mnist), case.figures[0], ROUNDING[case.name])
 
 
-@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, case in CASES.items() for seed in case.figures])
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        pytest.param(name, seed, marks=[] if seed == 0 else pytest.mark.slow)
+        for name, case in CASES.items()
+        for seed in case.figures
+    ],
+)
 def test_fused_figures_are_the_official_ones(name, seed, mnist, kernels):
     close(fused(name, seed, mnist), CASES[name].figures[seed], ROUNDING.get(name, COUNTED_ALIKE))
 
 
+@pytest.mark.slow
 def test_fused_figures_agree_to_the_last_digit_where_they_did(mnist, kernels):
     """The tolerances above would hide an error that is small everywhere: most of these agree exactly."""
     sensitive = [("rot5_eralg4_200", 0), ("rot5_gem_m40", 0), ("rot5_gem_m40", 1), ("rot5_gem_m40", 2)]
