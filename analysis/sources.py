@@ -11,9 +11,9 @@ from clray.analysis.words import SOURCES, claim_text, number
 
 
 def other_sources(table: ComparedTable) -> list[Block]:
-    """One block with a line for each further number; none where the table has no other source."""
+    """One block with a line for each further number; none where there is none, or where none is judged."""
     found = list(_all(table))
-    if not found:
+    if not found or table.bars:
         return []
     body, previous = [], ""
     for row, cell, source, other in found:
