@@ -24,7 +24,7 @@ from clray.commands.run import options_of
 from clray.errors import ClusterError, DeclarationError, StoreError
 from clray.provenance import machine as facts_of_machine
 from clray.results import Store
-from clray.spec import find_sweep
+from clray.spec import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -231,8 +231,8 @@ class TestFolders:
     def test_names_that_no_file_can_have_are_no_files(self) -> None:
         assert not folders.is_file(Path("x" * 5000))
         assert not folders.is_file(Path("a\0b"))
-        with pytest.raises(DeclarationError, match="no such sweep file"):
-            find_sweep("x" * 5000)
+        with pytest.raises(DeclarationError, match="x…: cannot be read: File name too long"):
+            load_sweep("x" * 5000)
 
     def test_a_closed_folder_is_named(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
@@ -241,7 +241,7 @@ class TestFolders:
 
         def look() -> None:
             with pytest.raises(DeclarationError, match=r"closed/sweep\.yaml: cannot be read: Permission denied"):
-                find_sweep(str(closed / "sweep.yaml"))
+                load_sweep(closed / "sweep.yaml")
             assert folders.nearest(closed / "inside" / "deeper") == closed
             assert not folders.can_be_written(closed / "inside" / "deeper")
 

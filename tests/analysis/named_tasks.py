@@ -8,4 +8,4 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    return declared
+    return {key: declared[key] for key in ("benchmark", "model", "method", "hyperparameters")}
