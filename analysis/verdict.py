@@ -136,6 +136,13 @@ class Difference:
         return self.value - half, self.value + half
 
 
+def combined(parts: Sequence[Variance]) -> Variance:
+    """The sum of independent variances, with the degrees of freedom of Welch and Satterthwaite (1946)."""
+    total = sum(part.value for part in parts)
+    known = sum(part.value**2 / part.df for part in parts)
+    return Variance(total, total**2 / known if known else math.inf)
+
+
 def welch(ours: Sample, theirs: Sample, others: Sequence[Variance] = ()) -> Difference:
     """The difference of two means with unequal variances. Where every variance is zero its error is zero.
 
@@ -147,9 +154,8 @@ def welch(ours: Sample, theirs: Sample, others: Sequence[Variance] = ()) -> Diff
         Variance(theirs.variance_of_mean, theirs.n - 1),
         *others,
     ]
-    total = sum(part.value for part in parts)
-    known = sum(part.value**2 / part.df for part in parts)
-    return Difference(ours.mean - theirs.mean, math.sqrt(total), total**2 / known if known else math.inf)
+    total = combined(parts)
+    return Difference(ours.mean - theirs.mean, math.sqrt(total.value), total.df)
 
 
 def p_difference(d: Difference) -> float:
@@ -294,10 +300,8 @@ def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (
     from scipy import stats
 
     parts = [Variance(theirs.sd**2 * (1 / theirs.n + 1 / n), theirs.n - 1), *others]
-    total = sum(part.value for part in parts)
-    known = sum(part.value**2 / part.df for part in parts)
-    quantile = stats.t.ppf((1 + chance) / 2, total**2 / known) if known else stats.norm.ppf((1 + chance) / 2)
-    return float(quantile) * math.sqrt(total)
+    total = combined(parts)
+    return float(stats.t.ppf((1 + chance) / 2, total.df)) * math.sqrt(total.value)
 
 
 # --------------------------------------------------------------------------------------------------------------
