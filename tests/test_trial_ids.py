@@ -27,7 +27,7 @@ FORMS = {"whole": Selection(), "quick": Selection(quick=True)}
 
 
 def digests(name: str) -> dict[str, dict[str, str]]:
-    """``VERSION:DIGEST`` of the declarations of a variant's trials, in their order, by form of the sweep and variant."""
+    """``VERSION:DIGEST`` of the declarations of a variant's trials, by form of the sweep and variant."""
     found: dict[str, dict[str, str]] = {}
     for form, selection in FORMS.items():
         declared = defaultdict(list)
