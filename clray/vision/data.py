@@ -12,14 +12,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clray.cache import download as download_file
 from clray.data_files import given_folder, is_file, is_file_if_allowed, others, reading
 from clray.errors import DataError
 from clray.vision.datasets import PUBLISHED, cache, embedded
 from clray.vision.datasets.cache import cache_folder
-from clray.vision.datasets.published import Form, ImageSet, Published
+from clray.vision.datasets.published import Form, ImageSet, Published, Source
 
 __all__ = [
     "DATASETS", "PUBLISHED", "Found", "ImageSet", "Published", "Source", "cache_folder", "fetch", "find", "load",
@@ -28,7 +28,6 @@ __all__ = [
 
 DATASETS = PUBLISHED
 """See ``clray.tracks.Sources``."""
-Source = Literal["auto", "files", "embedded"]
 
 
 @dataclass(frozen=True)

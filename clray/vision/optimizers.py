@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from clray.vision import methods
+from clray.vision.methods.base import Settings
 from clray.vision.ranges import Count, Rate, Weight
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 Name = Literal["sgd", "rmsprop", "adagrad", "adam", "tag-rmsprop", "tag-adagrad", "tag-adam"]
 
 
-class OptimizerSettings(methods.Settings):
+class OptimizerSettings(Settings):
     """Which optimizer, and its settings. It is made once a trial, and keeps its state from task to task."""
 
     optimizer: Name = "sgd"
     lr: Rate
     """Learning rate, constant."""
     b: Weight | None = None
-    """TAG's b: how strongly the agreement of two tasks tells (the paper takes 5 and 7)."""
+    """TAG's b: the larger, the more a task counts whose gradients point another way (the paper takes 5 and 7)."""
     batch: Count = 10
     """Images in a minibatch."""
 
@@ -34,6 +34,11 @@ class OptimizerSettings(methods.Settings):
         if not self.optimizer.startswith("tag-") and self.b is not None:
             raise ValueError(f"b: belongs to the TAG optimizers, not to {self.optimizer}")
         return self
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds that a step takes beside the network's own, roughly. For plans."""
+        return 0.003 if self.optimizer.startswith("tag-") else 0.0
 
     def make(self, parameters: Iterable[Any], plain: bool = False) -> torch.optim.Optimizer:
         """The optimizer; of TAG the ``plain`` form where that is asked for."""

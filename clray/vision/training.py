@@ -1,13 +1,12 @@
-"""The vision track: what it tells of its settings, and which of its two training loops a trial is for.
+"""What the vision track tells clray: its benchmarks, methods and networks, the settings of a trial, and its costs.
 
-``stream_training``: one example at a time (the MER family). ``task_training``: task by task, in minibatches and epochs
-(Stable SGD, TAG and their baselines). A benchmark belongs to one of them, and so do a method and a network.
+Nothing here loads torch until a trial is trained, so that a sweep is planned quickly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -16,186 +15,180 @@ from clray.tracks import Kind
 from clray.training import Training
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
-from clray.vision.methods import METHODS, STREAM_METHODS, TASK_METHODS, find
-from clray.vision.models import MODELS
+from clray.vision.benchmarks.base import Benchmark, InEpochs
+from clray.vision.methods import METHODS
+from clray.vision.methods.base import Method, ModuleMethod, PerceptronMethod
+from clray.vision.networks import NETWORKS
+from clray.vision.networks.perceptron import Perceptron
 
 PRECISIONS = ("float32",)
 
+LearnerKind = Literal["perceptron", "module"]
+
+
+def methods_of(kind: LearnerKind) -> dict[str, str]:
+    """The methods that train learners of a kind, as ``METHODS.targets`` has them."""
+    return {name: target for name, target in METHODS.targets.items() if METHODS[name].learner_kind == kind}
+
+
+def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:
+    """The benchmarks whose methods train learners of a kind."""
+    return tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.learner == kind)
+
 
 def kinds() -> list[Kind]:
-    """What there is for either training loop; see ``clray.tracks.Track``."""
-    from clray.vision.task_benchmarks import TASK_BENCHMARKS
-
+    """Benchmarks and methods that go together; see ``clray.tracks.Track``."""
+    singles, batches = methods_of("perceptron"), methods_of("module")
     by_task = ("tag/rotated_mnist", "tag/cifar100")
     return [
-        Kind("one example at a time", tuple(BENCHMARKS), STREAM_METHODS, "STREAM_METHODS", ("mer/rotations",)),
-        Kind("task by task", tuple(TASK_BENCHMARKS), TASK_METHODS, "TASK_METHODS", by_task),
+        Kind("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),
+        Kind("task by task", benchmarks_of("module"), batches, "METHODS", by_task),
     ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
     name = declared["benchmark"].get("name")
-    if name in BENCHMARKS:
-        return _resolve_stream(declared)
-    from clray.vision.task_benchmarks import TASK_BENCHMARKS
-
-    if name in TASK_BENCHMARKS:
-        return _resolve_tasks(declared)
-    every = [*BENCHMARKS, *TASK_BENCHMARKS]
-    raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), every)}")
-
-
-def _resolve_stream(declared: dict[str, Any]) -> dict[str, Any]:
-    benchmark, model = declared["benchmark"], {"name": "mlp", **declared["model"]}
-    schema = _named("model", model["name"], MODELS, "a model for streams of single examples")
-    method = _method(declared["method"], STREAM_METHODS, benchmark["name"])
-    stream = check_settings("benchmark", BENCHMARKS[benchmark["name"]], benchmark)
-    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
-    hidden = len(check_settings("model", schema, model).hidden)  # type: ignore[attr-defined]
-    if declared.get("engine") == "fused" and hidden != 2:
-        message = f"fused: the kernels are for two hidden layers, and the model has {hidden}; allowed here: auto, eager"
-        raise SettingError("engine", [], message)
-    kept = getattr(settings, "memories_per_task", 0)
-    if kept > stream.train_per_task:  # type: ignore[attr-defined]
-        raise SettingError(
-            "hyperparameters",
-            ["memories_per_task"],
-            f"{kept} is more than a task has: train_per_task is {stream.train_per_task}",  # type: ignore[attr-defined]
-        )
-    return _resolved(stream, check_settings("model", schema, model), method, settings)
-
-
-def _resolve_tasks(declared: dict[str, Any]) -> dict[str, Any]:
-    from clray.vision.networks import NETWORKS
-    from clray.vision.task_benchmarks import TASK_BENCHMARKS
-
-    benchmark, model = declared["benchmark"], declared["model"]
-    if "name" not in model:
-        raise SettingError("model", ["name"], f"this setting is missing; {one_of('', NETWORKS)}")
-    schema = _named("model", model["name"], NETWORKS, "a network")
-    method = _method(declared["method"], TASK_METHODS, benchmark["name"])
-    tasks = check_settings("benchmark", TASK_BENCHMARKS[benchmark["name"]], benchmark)
-    network = check_settings("model", schema, model)
-    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
-    _check_running(declared, benchmark["name"], getattr(settings, "optimizer", ""))
-    _check_counts(tasks, settings)
-    return _resolved(tasks, network, method, settings)
-
-
-def _check_running(declared: Mapping[str, Any], benchmark: str, optimizer: str) -> None:
-    """Refuse what the sweep says of all its variants where training task by task has it not."""
-    evaluate = declared.get("evaluate", "after_task")
-    if evaluate != "after_task":
-        raise SettingError("evaluate", [], f"{evaluate}: {benchmark} allows only after_task")
-    if declared.get("engine") == "fused" and not optimizer.startswith("tag-"):
-        raise SettingError("engine", [], "fused: only the TAG optimizers have a fused form; allowed: auto, eager")
-    for i, seed in enumerate(declared.get("seeds", ())):
-        if declared.get("randomness") == "official" and seed >= 2**32:
-            message = f"{seed}: the official code's generators take seeds below 2**32, as randomness: official does"
-            raise SettingError("seeds", [i], message)
-
-
-def _check_counts(tasks: Any, settings: Any) -> None:
-    """Refuse numbers of images that do not go together, as far as they are declared rather than the data set's."""
-    declared = tasks.train_per_task
-    if declared is None:
-        return
-    if tasks.validation and declared < 10:
-        message = f"validation holds out a tenth of a task's images, which takes at least 10 (it is {declared})"
-        raise SettingError("benchmark", ["train_per_task"], message)
-    kept = declared - declared // 10 if tasks.validation else declared
-    if tasks.drops_last and kept < getattr(settings, "batch", 1):
-        message = f"{tasks.name} leaves out a last batch that is not full, and a task trains on only {kept} images: "
-        raise SettingError("hyperparameters", ["batch"], message + f"at most {kept} (it is {settings.batch})")
-
-
-def _named(section: str, name: Any, known: Mapping[str, Any], what: str) -> Any:
-    if name not in known:
-        raise SettingError(section, ["name"], f"{name!r} is not {what}; {one_of(str(name), known)}")
-    return known[name]
-
-
-def _method(name: Any, known: Mapping[str, str], benchmark: str) -> str:
-    if name not in METHODS:
-        raise SettingError("hyperparameters", ["method"], f"{name!r} is not a method; {one_of(str(name), known)}")
-    if name not in known:
-        raise SettingError("hyperparameters", ["method"], f"{name!r} is not for {benchmark}; {one_of(name, known)}")
-    return name
-
-
-def _resolved(benchmark: BaseModel, model: BaseModel, method: str, settings: BaseModel) -> dict[str, Any]:
+    if name not in BENCHMARKS:
+        raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
+    benchmark = BENCHMARKS[name]
+    network = _network(benchmark.learner, declared["model"])
+    method = _method(declared["method"], name, benchmark.learner)
+    checked = check_settings("benchmark", benchmark, declared["benchmark"])
+    model = check_settings("model", *network)
+    settings = check_settings("hyperparameters", METHODS[method].Settings, declared["hyperparameters"])
+    assert isinstance(checked, Benchmark)
+    _check_engine(declared, model, settings)
+    _check_randomness(declared, checked)
+    _check_counts(checked, settings)
     return {
-        "benchmark": declared_settings(benchmark),
+        "benchmark": declared_settings(checked),
         "model": declared_settings(model),
         "method": method,
         "hyperparameters": declared_settings(settings),
     }
 
 
+def _network(kind: LearnerKind, model: Mapping[str, Any]) -> tuple[type[BaseModel], Mapping[str, Any]]:
+    """The schema of the declared network, and its settings."""
+    if kind == "perceptron":
+        model = {"name": "mlp", **model}
+        if model["name"] != "mlp":
+            message = f"{model['name']!r} is not a model for streams of single examples; {one_of('', ['mlp'])}"
+            raise SettingError("model", ["name"], message)
+        return Perceptron, model
+    if "name" not in model:
+        raise SettingError("model", ["name"], f"this setting is missing; {one_of('', NETWORKS)}")
+    name = model["name"]
+    if name not in NETWORKS:
+        raise SettingError("model", ["name"], f"{name!r} is not a network; {one_of(str(name), NETWORKS)}")
+    return NETWORKS[name], model
+
+
+def _method(name: Any, benchmark: str, kind: LearnerKind) -> str:
+    if name in METHODS and METHODS[name].learner_kind == kind:
+        return name
+    problem = f"{name!r} is not for {benchmark}" if name in METHODS else f"{name!r} is not a method"
+    raise SettingError("hyperparameters", ["method"], f"{problem}; {one_of(str(name), methods_of(kind))}")
+
+
+def _check_engine(declared: Mapping[str, Any], model: BaseModel, settings: BaseModel) -> None:
+    """Refuse a fused engine that there is not."""
+    if declared.get("engine") != "fused":
+        return
+    if isinstance(model, Perceptron):
+        if len(model.hidden) != 2:
+            kernels = f"the kernels are for two hidden layers, and the model has {len(model.hidden)}"
+            raise SettingError("engine", [], f"fused: {kernels}; allowed here: auto, eager")
+    elif not getattr(settings, "optimizer", "").startswith("tag-"):
+        raise SettingError("engine", [], "fused: only the TAG optimizers have a fused form; allowed: auto, eager")
+
+
+def _check_randomness(declared: Mapping[str, Any], benchmark: Benchmark) -> None:
+    """Refuse the official code's draws where they cannot be had."""
+    if declared.get("randomness") != "official":
+        return
+    if not benchmark.official:
+        raise SettingError("randomness", [], f"official: {benchmark.name} has no official draws; allowed: clray")
+    evaluate = declared.get("evaluate", "after_task")
+    if benchmark.official_evaluation_draws:
+        if evaluate != "after_task":
+            message = (
+                f"{evaluate}: an evaluation draws random numbers in the official code, so that randomness: official"
+            )
+            raise SettingError("evaluate", [], f"{message} allows only after_task")
+        for i, seed in enumerate(declared.get("seeds", ())):
+            if seed >= 2**32:
+                message = f"{seed}: the official code's generators take seeds below 2**32, as randomness: official does"
+                raise SettingError("seeds", [i], message)
+
+
+def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
+    """Refuse numbers of images that do not go together, as far as they are declared rather than the data set's."""
+    declared = getattr(benchmark, "train_per_task", None)
+    if declared is None:
+        return
+    kept = getattr(settings, "memories_per_task", 0)
+    if kept > declared:
+        message = f"{kept} is more than a task has: train_per_task is {declared}"
+        raise SettingError("hyperparameters", ["memories_per_task"], message)
+    if not isinstance(benchmark, InEpochs):
+        return
+    if benchmark.validation and declared < 10:
+        message = f"validation holds out a tenth of a task's images, which takes at least 10 (it is {declared})"
+        raise SettingError("benchmark", ["train_per_task"], message)
+    trained = declared - declared // 10 if benchmark.validation else declared
+    batch = getattr(settings, "batch", 1)
+    if benchmark.drops_last and trained < batch:
+        message = f"{benchmark.name} leaves out a last batch that is not full, and a task trains on only {trained} "
+        raise SettingError("hyperparameters", ["batch"], f"{message}images: at most {trained} (it is {batch})")
+
+
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
     """The data set a trial would read here; see ``clray.tracks.Track``."""
-    name, source = trial.benchmark["name"], trial.benchmark["source"]
-    if name in BENCHMARKS:
-        return sources.locate(trial.benchmark["dataset"], source, fetch)
-    from clray.vision.task_benchmarks import TASK_BENCHMARKS
-
-    names = TASK_BENCHMARKS[name](**trial.benchmark).datasets
+    benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
+    names, source = benchmark.datasets, benchmark.source
     return sources.locate(names[0], source, fetch) if len(names) == 1 else sources.locate_all(names, source, fetch)
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """The trial, ready to begin."""
-    if trial.benchmark["name"] in BENCHMARKS:
-        from clray.vision.stream_training import StreamTraining
+    """The trial, ready to begin; see ``clray.tracks.Track``."""
+    from clray.vision.trial import VisionTraining
 
-        return StreamTraining(trial, data, device)
-    from clray.vision.task_training import TaskTraining
-
-    return TaskTraining(trial, data, device)
+    return VisionTraining(trial, data, device)
 
 
 def module_of(method: str) -> str:
     """The name of a method's file; see ``clray.tracks.Track``."""
-    return METHODS[method].partition(":")[0]
+    return METHODS.targets[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
     """The name of the training loop's file; see ``clray.tracks.Track``."""
-    streams = {target.partition(":")[0] for target in STREAM_METHODS.values()}
-    return "stream_training" if method in streams else "task_training"
+    return "trial"
 
 
 def estimate(trial: Trial) -> float:
     """Seconds on one core with the fastest engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
-    return _estimate_stream(trial) if trial.benchmark["name"] in BENCHMARKS else _estimate_tasks(trial)
-
-
-def _estimate_stream(trial: Trial) -> float:
-    settings, tasks = trial.hyperparameters, trial.benchmark["tasks"]
-    examples = tasks * trial.benchmark["train_per_task"]
-    gradients = examples * (settings.get("replay_batch", 0) + 1) * settings.get("batches_per_example", 1)
-    seconds = 3 + gradients * 3.6e-6 + tasks * tasks * 0.010
-    if trial.method == "ewc":
-        seconds += examples * 60e-6
-    if trial.method == "gem":
-        seconds += examples * (0.4e-3 + tasks / 2 * settings["memories_per_task"] * 7e-6)
-    return seconds
-
-
-def _estimate_tasks(trial: Trial) -> float:
-    from clray.vision.networks import NETWORKS
-    from clray.vision.task_benchmarks import TASK_BENCHMARKS
-
-    benchmark, settings = TASK_BENCHMARKS[trial.benchmark["name"]](**trial.benchmark), trial.hyperparameters
-    images, batch = benchmark.train_per_task or benchmark.images / benchmark.tasks, settings.get("batch", 10)
-    visits = benchmark.tasks * settings.get("cycles", 1) * benchmark.epochs
+    benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
+    method: type[Method] = METHODS[trial.method]
+    settings = method.Settings(**trial.hyperparameters)
+    examples, tests = benchmark.examples_of_task, benchmark.tests_of_task
+    if issubclass(method, PerceptronMethod):
+        return _perceptron_seconds(benchmark, method, settings, examples * benchmark.tasks, tests)
+    assert issubclass(method, ModuleMethod)
     fixed, each = NETWORKS[trial.model["name"]].seconds
-    each *= benchmark.pixels
-    passes = {"er_reservoir": 2.0, "agem": 2.4}.get(trial.method, 1.0)
-    step = (fixed + each * batch) * passes
-    if settings.get("optimizer", "").startswith("tag-"):
-        step += 0.003
-    tests = benchmark.test_per_task or min(images / 5, 10_000)
+    each *= benchmark.image_cost
+    batch = getattr(settings, "batch", 10)
+    step = (fixed + each * batch) * method.passes + getattr(settings, "seconds_per_step", 0.0)
+    visits = benchmark.tasks * getattr(settings, "cycles", 1) * benchmark.passes
     evaluations = benchmark.tasks * (benchmark.tasks + 1) / 2 * tests * each / 3
-    return 5 + visits * images / batch * step + evaluations
+    return 5 + visits * examples / batch * step + evaluations
+
+
+def _perceptron_seconds(
+    benchmark: Benchmark, method: type[PerceptronMethod], settings: Any, examples: float, tests: float
+) -> float:
+    gradients = examples * method.gradients(settings) * Perceptron.seconds_per_gradient
+    evaluations = benchmark.tasks**2 * tests * Perceptron.seconds_per_test
+    return 3 + gradients + evaluations + method.further_seconds(settings, examples, benchmark.tasks)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clray.data_files import reading
 from clray.errors import DataError
 from clray.vision.datasets.published import Form, ImageSet, Published
-from clray.vision.datasets.resize import bilinear
+from clray.vision.resize import bilinear
 
 HOME = "https://data.caltech.edu/records/65de6-vp158/files/"
 FOLDER = "CUB_200_2011"

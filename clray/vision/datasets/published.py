@@ -6,9 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Source = Literal["auto", "files", "embedded"]
+"""Which images a trial reads. ``files``: the published files or an error. ``embedded``: the digits of clray itself.
+``auto``: the files where they are or can be downloaded, else what stands in for them."""
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 

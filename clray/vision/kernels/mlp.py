@@ -139,7 +139,7 @@ def _sum_rows(out, bias, rows, indices, values, n):
 
 
 @_njit
-def _layers(theta, shape):
+def layer_views(theta, shape):
     """Views of ``theta``: W1, b1, W2, b2, W3, b3."""
     d, h1, h2, k = shape
     a = d * h1
@@ -206,7 +206,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
         rates: [B] float32.
     """
     pointers, pixels, intensities, labels = stream
-    layers = _layers(theta, shape)
+    layers = layer_views(theta, shape)
     W1, b1, W2, b2, W3, b3 = layers
     h1, h2 = np.empty(shape[1], np.float32), np.empty(shape[2], np.float32)
     d1, d2 = np.empty(shape[1], np.float32), np.empty(shape[2], np.float32)
@@ -249,7 +249,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
 def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
     """Activations (h) and rate-weighted gradients of the loss (d, z) of each example, all at the same ``theta``."""
     pointers, pixels, intensities, labels = stream
-    layers = _layers(theta, shape)
+    layers = layer_views(theta, shape)
     W2, W3 = layers[2], layers[4]
     active, active_values = np.empty(shape[1], np.uint16), np.empty(shape[1], np.float32)
     for s in range(positions.size):
@@ -278,7 +278,7 @@ def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
 def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
     """theta -= the gradients that ``_deltas`` prepared, summed over the examples."""
     pointers, pixels, intensities, _labels = stream
-    W1, b1, W2, b2, W3, b3 = _layers(theta, shape)
+    W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)
     for s in range(positions.size):
         example = positions[s]
         h1, h2, d1, d2, z = h1s[s], h2s[s], d1s[s], d2s[s], zs[s]
@@ -333,6 +333,27 @@ def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):
     for i in range(theta.size):
         theta[i] -= stiffness[i] * theta[i] - anchor[i]
     _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
+
+
+@_njit
+def sgd_step_each(theta, shape, stream, positions, starts, rates):
+    """``sgd_step`` on each of several batches in turn.
+
+    Args:
+        positions: the examples of all batches, one batch after the other.
+        starts: [batches + 1] where each batch begins in ``positions``.
+        rates: as ``positions``.
+    """
+    for b in range(starts.size - 1):
+        begin, end = starts[b], starts[b + 1]
+        sgd_step(theta, shape, stream, positions[begin:end], rates[begin:end])
+
+
+@_njit
+def pulled_step_each(theta, shape, stream, positions, rate, stiffness, anchor):
+    """``pulled_step`` on each example in turn; ``rate`` [1] float32 is that of all."""
+    for s in range(positions.size):
+        pulled_step(theta, shape, stream, positions[s : s + 1], rate, stiffness, anchor)
 
 
 @_njit
@@ -435,7 +456,7 @@ def group_gradients(shape, groups, columns, room, result):
     m = groups.shape[1]
     zero = np.zeros(shape[1], np.float32)
     for g in range(groups.shape[0]):
-        W1, b1, W2, b2, W3, b3 = _layers(result[g], shape)
+        W1, b1, W2, b2, W3, b3 = layer_views(result[g], shape)
         result[g, shape[0] * shape[1] :] = 0
         deltas = d1s[g * m : (g + 1) * m]
         for i in range(shape[0]):
@@ -480,6 +501,31 @@ def reptile(theta, shape, stream, batches, rates, step):
 
 
 @_njit
+def reptile_each(theta, shape, stream, positions, widths, count, rate, step, outer, across):
+    """``reptile`` on the batches of each of several arriving examples in turn, ``interpolate`` after each example.
+
+    Args:
+        positions: the batches of all arriving examples, one after the other.
+        widths: by arriving example, how long each of its batches is.
+        count: batches an arriving example.
+        rate: float32, the learning rate of all examples.
+        step: the Reptile rate within batches.
+        outer: the Reptile rate across the batches of an arriving example, used where ``across`` is true.
+    """
+    before = np.empty_like(theta)
+    at = 0
+    for e in range(widths.size):
+        width = widths[e]
+        batches = positions[at : at + count * width].reshape(count, width)
+        at += count * width
+        if across:
+            before[:] = theta
+        reptile(theta, shape, stream, batches, np.full((count, width), rate, np.float32), step)
+        if across:
+            interpolate(theta, before, outer)
+
+
+@_njit
 def correct(theta, shape, stream, pixel_map, scored):
     """How many of the first ``scored`` examples are classified right when their pixels are rearranged.
 
@@ -487,7 +533,7 @@ def correct(theta, shape, stream, pixel_map, scored):
     rearranging every image the first layer's rows are added up where the pixels are.
     """
     pointers, pixels, intensities, labels = stream
-    W1, b1, W2, b2, W3, b3 = _layers(theta, shape)
+    W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)
     folded = np.zeros_like(W1)
     for i in range(pixel_map.size):
         if pixel_map[i] >= 0:

@@ -9,62 +9,54 @@ first task already.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from clray.vision.learner import Batch, TaskMethod
+from clray.errors import DeclarationError
+from clray.vision.memory import Ring
+from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
 from clray.vision.ranges import PerClass
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class ClassRings:
-    """The last images of every task's every class, by their indices in the task; -1 where none has come."""
-
-    def __init__(self, tasks: int, classes: int, capacity: int) -> None:
-        self.indices: NDArray[np.int64] = np.full((tasks, classes, capacity), -1, np.int64)
-        self.pointers: NDArray[np.int64] = np.zeros((tasks, classes), np.int64)
-
-    def add(self, task: int, classes: list[int], indices: list[int]) -> None:
-        for label, index in zip(classes, indices, strict=True):
-            self.indices[task, label, self.pointers[task, label]] = index
-            self.pointers[task, label] = (self.pointers[task, label] + 1) % self.indices.shape[2]
-
-    def of(self, tasks: list[int]) -> tuple[Tensor, Tensor]:
-        """Tasks [m] and indices [m] of all images kept of these tasks."""
-        kept = self.indices[tasks].reshape(len(tasks), -1)
-        owners = np.repeat(np.asarray(tasks, np.int64), kept.shape[1])
-        filled = kept.ravel() >= 0
-        return torch.from_numpy(owners[filled]), torch.from_numpy(kept.ravel()[filled])
+    from clray.vision.learners.module import ModuleLearner
+    from clray.vision.stream import Batch
 
 
-class AGem(TaskMethod):
+class AGem(base.ModuleMethod):
     """Each step avoids, to first order, adding to the mean loss of a batch of memories."""
 
     class Settings(OptimizerSettings):
         memories_per_class: PerClass
         """Images of each class of each task."""
 
-    def __init__(self, settings: Settings, learner: Any) -> None:
+    passes = 2.4
+
+    def __init__(self, settings: Any, learner: ModuleLearner) -> None:
         super().__init__(settings, learner)
-        stream = learner.stream
-        classes = max(end - begin for begin, end in stream.heads)
-        self.memory = ClassRings(stream.task_count, classes, settings.memories_per_class)
-        self.tasks: list[int] = []
-        """Tasks seen, in order; the last one is being learned."""
+        experiences = self.stream.experiences
+        self._classes = max(e.logits[1] - e.logits[0] for e in experiences)
+        self.memory = Ring(len(experiences) * self._classes, settings.memories_per_class)
+        """A ring for every class of every experience."""
+        self.experiences: list[int] = []
+        """Those seen, in order; the last one is being learned."""
 
     def observe(self, batch: Batch) -> None:
-        learner, task = self.learner, batch.task
-        learner.forward(batch.x)
-        if task not in self.tasks:
-            self.tasks.append(task)
-        self.memory.add(task, (batch.y - learner.stream.heads[task][0]).tolist(), batch.indices.tolist())
+        import torch
+
+        learner = self.learner
+        learner.logits(batch.x)
+        if batch.experience is None:
+            raise DeclarationError("agem: it must know which task a batch belongs to, and this benchmark hides that")
+        if batch.experience not in self.experiences:
+            self.experiences.append(batch.experience)
+        first = batch.experience * self._classes - self.stream.experiences[batch.experience].logits[0]
+        for label, number in zip(batch.y.tolist(), batch.numbers.tolist(), strict=True):
+            self.memory.add(first + label, number)
         reference = self._reference()
         learner.zero_grad()
-        learner.loss(learner.forward(batch.x), batch.y, task).backward()
+        learner.own_loss(learner.logits(batch.x), batch).backward()
         if reference is not None:
             gradient = learner.gradient()
             product = torch.dot(gradient, reference)
@@ -73,28 +65,20 @@ class AGem(TaskMethod):
         learner.step()
 
     def _reference(self) -> Tensor | None:
-        """[P] the mean gradient of a batch of past tasks' memories."""
-        learner = self.learner
-        if len(self.tasks) < 2:
+        """[P] the mean gradient of a batch of past experiences' memories."""
+        if len(self.experiences) < 2:
             return None
-        tasks, indices = self.memory.of(self.tasks[:-1])
-        if len(tasks) >= self.settings.batch:
-            chosen = learner.randomness.choice(len(tasks), self.settings.batch)
-            tasks, indices = tasks[chosen], indices[chosen]
-        device = learner.stream.device
-        x, y = learner.stream.mixed_batch(tasks.to(device), indices.to(device))
-        learner.zero_grad()
-        learner.mixed_loss(learner.forward(x), y, tasks).backward()
-        return learner.gradient()
+        rings = [e * self._classes + c for e in self.experiences[:-1] for c in range(self._classes)]
+        numbers = self.memory.of(rings)
+        if len(numbers) >= self.settings.batch:
+            numbers = numbers[self.draws.without_replacement(len(numbers), self.settings.batch)]
+        self.learner.zero_grad()
+        self.learner.loss_of(numbers).backward()
+        return self.learner.gradient()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "tasks": self.tasks,
-            "indices": torch.from_numpy(self.memory.indices.copy()),
-            "pointers": torch.from_numpy(self.memory.pointers.copy()),
-        }
+        return {"experiences": self.experiences, "memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.tasks = list(state["tasks"])
-        self.memory.indices = state["indices"].numpy().copy()
-        self.memory.pointers = state["pointers"].numpy().copy()
+        self.experiences = list(state["experiences"])
+        self.memory.load_state_dict(state["memory"])

@@ -7,22 +7,23 @@ number. As coded, replays are drawn with replacement, and never include the arri
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from clray.vision import methods
-from clray.vision.buffers import Reservoir
-from clray.vision.engines import Workshop
-from clray.vision.models import Mlp, Weights
-from clray.vision.randomness import Randomness
+from clray.vision.memory import Reservoir
+from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate
 
+if TYPE_CHECKING:
+    from clray.vision.learners.perceptron import PerceptronLearner
+    from clray.vision.stream import Numbers
 
-class Er:
-    """One step a batch of replays and the arriving example."""
 
-    class Settings(methods.Settings):
+class Er(base.PerceptronMethod):
+    """One step on each batch of replays and the arriving example."""
+
+    class Settings(base.Settings):
         algorithm: Literal[4, 5] = 4
         """4: one mean over the batch. 5: the sum over tasks of the task's mean."""
         lr: Rate
@@ -32,27 +33,29 @@ class Er:
         replay_batch: Count
         """k - 1: replays a step."""
 
-    def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
-        self.settings, self.stream = settings, workshop.stream
-        weights = model.initial(model.sizes(self.stream.inputs, self.stream.classes), randomness)
-        self.net = workshop.net(weights, settings.lr)
-        self.memory = Reservoir(settings.memories, randomness)
+    def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
+        super().__init__(settings, learner)
+        self.net = learner.net(settings.lr)
+        self.memory = Reservoir(settings.memories, learner.draws, law="mer")
 
-    def observe(self, position: int) -> None:
-        batch = np.append(self.memory.draw(self.settings.replay_batch), position)
+    @classmethod
+    def gradients(cls, settings: Any) -> float:
+        return settings.replay_batch + 1
+
+    def learn(self, numbers: Numbers) -> None:
+        batches = []
+        for number in numbers.tolist():
+            batches.append(np.append(self.memory.draw_with_replacement(self.settings.replay_batch), number))
+            self.memory.add(number)
         if self.settings.algorithm == 4:
-            self.net.step(batch)
+            self.net.step_each(batches)
         else:
-            tasks = self.stream.tasks[batch]
-            self.net.step(batch, (1.0 / np.bincount(tasks)[tasks]).tolist())
-        self.memory.add(position)
-
-    def weights(self, task: int) -> Weights:
-        return self.net.weights()
+            owners = [self.stream.owner[batch] for batch in batches]
+            self.net.step_each(batches, [(1.0 / np.bincount(of)[of]).tolist() for of in owners])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weights": self.net.weights(), "memory": self.memory.state_dict()}
+        return super().state_dict() | {"memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.net.load(state["weights"])
+        super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])

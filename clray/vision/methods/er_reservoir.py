@@ -10,80 +10,43 @@ grows with every image.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from clray.vision.learner import Batch, TaskMethod
+from clray.vision.memory import Reservoir
+from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
 from clray.vision.ranges import PerClass
-from clray.vision.task_randomness import TaskRandomness
+
+if TYPE_CHECKING:
+    from clray.vision.learners.module import ModuleLearner
+    from clray.vision.stream import Batch
 
 
-class BatchReservoir:
-    """A sample of the stream, by task and index in the task."""
-
-    def __init__(self, capacity: int, randomness: TaskRandomness) -> None:
-        self.capacity, self._randomness = capacity, randomness
-        self.tasks = torch.empty(0, dtype=torch.int64)
-        self.indices = torch.empty(0, dtype=torch.int64)
-        self.seen = 0
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Tasks and indices of ``count`` memories, none twice; all, where there are fewer."""
-        if len(self) < count:
-            return self.tasks, self.indices
-        chosen = self._randomness.choice(len(self), count)
-        return self.tasks[chosen], self.indices[chosen]
-
-    def add(self, task: int, indices: Tensor) -> None:
-        """Offer the memory a batch."""
-        room = min(self.capacity - len(self), len(indices))
-        if room:
-            self.tasks = torch.cat([self.tasks, torch.full((room,), task)])
-            self.indices = torch.cat([self.indices, indices[:room]])
-            self.seen += room
-            indices = indices[room:]
-        if len(indices):
-            slots = self._randomness.below(self.seen, len(indices))
-            self.seen += len(indices)
-            for slot, index in zip(slots.tolist(), indices.tolist(), strict=True):
-                if slot < self.capacity:
-                    self.tasks[slot], self.indices[slot] = task, index
-
-
-class ErReservoir(TaskMethod):
+class ErReservoir(base.ModuleMethod):
     """Each step also learns from a batch of memories, with the same weight."""
 
     class Settings(OptimizerSettings):
         memories_per_class: PerClass
         """Places in memory for each class of the data set: 1 makes 100 for CIFAR-100."""
 
-    def __init__(self, settings: Settings, learner: Any) -> None:
+    passes = 2.0
+
+    def __init__(self, settings: Any, learner: ModuleLearner) -> None:
         super().__init__(settings, learner)
-        self.memory = BatchReservoir(settings.memories_per_class * learner.stream.label_classes, learner.randomness)
-        self.tasks: list[int] = []
+        self.memory = Reservoir(settings.memories_per_class * self.stream.label_classes, self.draws, law="tag")
+        self.experiences: list[int | None] = []
+        """Those seen so far."""
 
     def add_gradients(self, batch: Batch) -> None:
-        learner = self.learner
-        if batch.task not in self.tasks:
-            self.tasks.append(batch.task)
-        if len(self.tasks) > 1:
-            tasks, indices = self.memory.draw(self.settings.batch)
-            device = learner.stream.device
-            x, y = learner.stream.mixed_batch(tasks.to(device), indices.to(device))
-            learner.mixed_loss(learner.forward(x), y, tasks).backward()
-        self.memory.add(batch.task, batch.indices.cpu())
+        if batch.experience not in self.experiences:
+            self.experiences.append(batch.experience)
+        if len(self.experiences) > 1:
+            self.learner.loss_of(self.memory.draw(self.settings.batch)).backward()
+        self.memory.add_batch(batch.numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        memory = self.memory
-        return {"tasks": self.tasks, "memory": [memory.tasks, memory.indices], "seen": memory.seen}
+        return {"experiences": self.experiences, "memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.tasks = list(state["tasks"])
-        self.memory.tasks, self.memory.indices = (part.clone() for part in state["memory"])
-        self.memory.seen = state["seen"]
+        self.experiences = list(state["experiences"])
+        self.memory.load_state_dict(state["memory"])

@@ -11,22 +11,25 @@ task. The fused one keeps Σ F and Σ F θ*, to which the gradient of all terms 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clray.vision import methods
-from clray.vision.engines import EagerNet, FusedNet, Workshop
-from clray.vision.models import Mlp, Weights
-from clray.vision.randomness import Randomness
+from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate, Weight
+
+if TYPE_CHECKING:
+    from clray.vision.draws import Weights
+    from clray.vision.learners.perceptron import EagerPerceptron, PerceptronLearner
+    from clray.vision.learners.perceptron_fused import FusedPerceptron
+    from clray.vision.stream import Numbers
 
 
 class SeparatePenalties:
     """A quadratic term for each past task, differentiated by autograd."""
 
-    def __init__(self, net: EagerNet, strength: float) -> None:
+    def __init__(self, net: EagerPerceptron, strength: float) -> None:
         self.net, self.strength = net, strength
         self.terms: list[tuple[Weights, Weights]] = []
         """Of each past task: Fisher information and parameters."""
@@ -39,8 +42,8 @@ class SeparatePenalties:
         self.terms.append(([g.square().cpu().numpy() for g in gradients], self.net.weights()))
         self._tensors = None
 
-    def step(self, position: int) -> None:
-        """One SGD step on the example's loss and all terms."""
+    def steps(self, numbers: Numbers) -> None:
+        """One SGD step on the loss of each example and all terms."""
         import torch
 
         if self._tensors is None:
@@ -49,24 +52,25 @@ class SeparatePenalties:
                 [(torch.from_numpy(f).to(device), torch.from_numpy(p).to(device)) for f, p in zip(*term, strict=True)]
                 for term in self.terms
             ]
-        loss = self.net.losses([position]).mean()
-        for term in self._tensors:
-            for parameter, (fisher, optimum) in zip(self.net.parameters, term, strict=True):
-                loss = loss + (self.strength * fisher * (parameter - optimum).square()).sum()
-        self.net.descend(loss)
+        for number in numbers.tolist():
+            loss = self.net.losses([number]).mean()
+            for term in self._tensors:
+                for parameter, (fisher, optimum) in zip(self.net.parameters, term, strict=True):
+                    loss = loss + (self.strength * fisher * (parameter - optimum).square()).sum()
+            self.net.descend(loss)
 
     def state_dict(self) -> dict[str, Any]:
         return {"terms": [list(term) for term in self.terms]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.terms = [(fisher, optimum) for fisher, optimum in state["terms"]]
+        self.terms = [tuple([np.asarray(part) for part in side] for side in term) for term in state["terms"]]
         self._tensors = None
 
 
 class CollapsedPenalty:
     """All terms as one: their gradient is 2 λ (Σ F θ - Σ F θ*)."""
 
-    def __init__(self, net: FusedNet, strength: float) -> None:
+    def __init__(self, net: FusedPerceptron, strength: float) -> None:
         self.net = net
         self.factor = 2.0 * strength * net.lr
         self.fisher_sum = np.zeros(net.theta.size)
@@ -84,22 +88,23 @@ class CollapsedPenalty:
         self.fisher_optimum_sum += fisher.astype(np.float64) * self.net.theta
         self._refresh()
 
-    def step(self, position: int) -> None:
-        """One SGD step on the example's loss and all terms."""
-        self.net.pulled_step([position], self.stiffness, self.anchor)
+    def steps(self, numbers: Numbers) -> None:
+        """One SGD step on the loss of each example and all terms."""
+        self.net.pulled_step_each(numbers, self.stiffness, self.anchor)
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher_sum": self.fisher_sum, "fisher_optimum_sum": self.fisher_optimum_sum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fisher_sum, self.fisher_optimum_sum = state["fisher_sum"], state["fisher_optimum_sum"]
+        self.fisher_sum = np.array(state["fisher_sum"])
+        self.fisher_optimum_sum = np.array(state["fisher_optimum_sum"])
         self._refresh()
 
 
-class Ewc:
-    """One SGD step an example on its loss and the penalty for leaving the past tasks' parameters."""
+class Ewc(base.PerceptronMethod):
+    """One SGD step on each example, on its loss and the penalty for leaving the past tasks' parameters."""
 
-    class Settings(methods.Settings):
+    class Settings(base.Settings):
         lr: Rate
         """Learning rate, constant."""
         memories_per_task: Count = 10
@@ -107,40 +112,32 @@ class Ewc:
         strength: Weight
         """λ, the weight of the penalty."""
 
-    def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
-        self.settings, self.stream = settings, workshop.stream
-        weights = model.initial(model.sizes(self.stream.inputs, self.stream.classes), randomness)
-        self.net = net = workshop.net(weights, settings.lr)
-        self.penalty: CollapsedPenalty | SeparatePenalties
-        if isinstance(net, FusedNet):
-            self.penalty = CollapsedPenalty(net, settings.strength)
-        elif isinstance(net, EagerNet):
-            self.penalty = SeparatePenalties(net, settings.strength)
+    def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
+        super().__init__(settings, learner)
+        self.net = net = learner.net(settings.lr)
+        kind = CollapsedPenalty if learner.fused else SeparatePenalties
+        self.penalty: CollapsedPenalty | SeparatePenalties = kind(net, settings.strength)  # type: ignore[arg-type]
         self.task = 0
         self.examples: list[int] = []
-        """Stream positions of the current task's first examples."""
+        """Numbers of the current task's first examples."""
 
-    def observe(self, position: int) -> None:
-        task = int(self.stream.tasks[position])
-        if task != self.task:
-            self.penalty.consolidate(self.examples)
-            self.task, self.examples = task, []
-        if len(self.examples) < self.settings.memories_per_task:
-            self.examples.append(position)
-        self.penalty.step(position)
+    @classmethod
+    def further_seconds(cls, settings: Any, examples: float, tasks: int) -> float:
+        return examples * 60e-6
 
-    def weights(self, task: int) -> Weights:
-        return self.net.weights()
+    def learn(self, numbers: Numbers) -> None:
+        for task, own in self.by_experience(numbers):
+            if task != self.task:
+                self.penalty.consolidate(self.examples)
+                self.task, self.examples = task, []
+            self.examples += own[: self.settings.memories_per_task - len(self.examples)].tolist()
+            self.penalty.steps(own)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "weights": self.net.weights(),
-            "task": self.task,
-            "examples": self.examples,
-            "penalty": self.penalty.state_dict(),
-        }
+        penalty = self.penalty.state_dict()
+        return super().state_dict() | {"task": self.task, "examples": self.examples, "penalty": penalty}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.net.load(state["weights"])
+        super().load_state_dict(state)
         self.task, self.examples = state["task"], state["examples"]
         self.penalty.load_state_dict(state["penalty"])

@@ -13,20 +13,22 @@ F <- ((t - 1) F + f) / t.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
-from clray.vision.learner import MASKED, Batch, TaskMethod
+from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
 from clray.vision.ranges import Count, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clray.vision.learners.module import ModuleLearner
+    from clray.vision.stream import Batch
 
 _CLIP = 100.0
 
 
-class EwcOnline(TaskMethod):
+class EwcOnline(base.ModuleMethod):
     """Each step also pulls the parameters to where the last task left them, the more the Fisher information says."""
 
     class Settings(OptimizerSettings):
@@ -36,51 +38,61 @@ class EwcOnline(TaskMethod):
         fisher_images: Count = 200
         """Training images of a task that its Fisher information is estimated from."""
 
-    def __init__(self, settings: Settings, learner: Any) -> None:
+    def __init__(self, settings: Any, learner: ModuleLearner) -> None:
+        import torch
+
         super().__init__(settings, learner)
         self.fisher = [torch.zeros_like(p) for p in learner.parameters]
         self.anchor = [p.detach().clone() for p in learner.parameters]
         self.finished = 0
 
     def add_gradients(self, batch: Batch) -> None:
+        import torch
+
         parameters, strength = self.learner.parameters, self.settings.strength
         for p, fisher, anchor in zip(parameters, self.fisher, self.anchor, strict=True):
             p.grad = 2 * strength * fisher * (p.detach() - anchor)
         torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
 
-    def end_task(self, task: int) -> None:
-        learner, stream = self.learner, self.learner.stream
+    def end(self, experience: int) -> None:
+        learner, stream = self.learner, self.stream
         self.finished += 1
         t = self.finished
         learner.module.eval()
-        count = len(stream.train.members[task])
-        order = learner.randomness.order(f"Fisher information {t}", count, shuffled=True)
-        x, y = stream.batch(task, order[: self.settings.fisher_images].to(stream.device))
+        own = stream.experiences[experience].examples
+        order = self.draws.order(f"Fisher information {t}", len(own), shuffled=True)
+        x, y = stream.examples(own[order[: self.settings.fisher_images]])
         if self.settings.fisher == "as_coded":
-            squares = self._squares_as_coded(x, y, task)
+            squares = self._squares_as_coded(x, y, experience)
             self.fisher = [(f + t * s) / (t + 1) for f, s in zip(self.fisher, squares, strict=True)]
         else:
-            squares = self._mean_squares(x, y, task)
+            squares = self._mean_squares(x, y, experience)
             self.fisher = [((t - 1) * f + s) / t for f, s in zip(self.fisher, squares, strict=True)]
         self.anchor = [p.detach().clone() for p in learner.parameters]
-        super().end_task(task)
+        super().end(experience)
 
-    def _squares_as_coded(self, x: Tensor, y: Tensor, task: int) -> list[Tensor]:
-        stream, module = self.learner.stream, self.learner.module
-        logits = module(x)
-        width = stream.heads[task][1] - stream.heads[task][0]
-        begin, end = stream.heads[task][0] + width, stream.heads[task][1] + width  # the next block of logits
-        if stream.heads[task] != (0, stream.outputs):
+    def _squares_as_coded(self, x: Tensor, y: Tensor, experience: int) -> list[Tensor]:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from clray.vision.learners.module import MASKED
+
+        logits = self.learner.module(x)
+        own = self.stream.experiences[experience].logits
+        begin, end = own[1], own[1] + own[1] - own[0]  # the next block of logits
+        if own != (0, self.stream.outputs):
             with torch.no_grad():  # in place: the gradient still flows through what is overwritten
                 logits[:, :begin] = MASKED
                 logits[:, end:] = MASKED
         gradients = torch.autograd.grad(cross_entropy(logits, y), self.learner.parameters)
         return [g**2 for g in gradients]
 
-    def _mean_squares(self, x: Tensor, y: Tensor, task: int) -> list[Tensor]:
+    def _mean_squares(self, x: Tensor, y: Tensor, experience: int) -> list[Tensor]:
+        import torch
+
         total = [torch.zeros_like(p) for p in self.learner.parameters]
         for i in range(len(y)):
-            loss = self.learner.loss(self.learner.module(x[i : i + 1]), y[i : i + 1], task)
+            loss = self.learner.loss(self.learner.module(x[i : i + 1]), y[i : i + 1], experience)
             for sum_, g in zip(total, torch.autograd.grad(loss, self.learner.parameters), strict=True):
                 sum_.add_(g**2)
         return [sum_ / len(y) for sum_ in total]
@@ -89,7 +101,7 @@ class EwcOnline(TaskMethod):
         return {"fisher": self.fisher, "anchor": self.anchor, "finished": self.finished}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self.learner.stream.device
+        device = self.stream.device
         self.fisher = [f.to(device) for f in state["fisher"]]
         self.anchor = [a.to(device) for a in state["anchor"]]
         self.finished = state["finished"]

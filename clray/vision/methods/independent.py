@@ -7,41 +7,44 @@ networks are less independent than their name; ``finetune: false`` starts each f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clray.vision import methods
-from clray.vision.engines import Workshop
-from clray.vision.models import Mlp, Weights
-from clray.vision.randomness import Randomness
+from clray.vision.methods import base
 from clray.vision.ranges import Rate
 
+if TYPE_CHECKING:
+    from clray.vision.learners.perceptron import PerceptronLearner
+    from clray.vision.stream import Numbers
 
-class Independent:
+
+class Independent(base.PerceptronMethod):
     """One SGD step on each arriving example, by the network of its task alone."""
 
-    class Settings(methods.Settings):
+    class Settings(base.Settings):
         lr: Rate
         """Learning rate, constant."""
         finetune: bool = True
         """Start a task's network from the weights of the previous task's."""
 
-    def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
-        self.stream, self.finetune = workshop.stream, settings.finetune
-        tasks = self.stream.task_count
-        narrow = [max(1, width // tasks) for width in model.hidden]
-        sizes = model.sizes(self.stream.inputs, self.stream.classes, narrow)
-        self.nets = [workshop.net(model.initial(sizes, randomness), settings.lr) for _ in range(tasks)]
+    def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
+        super().__init__(settings, learner)
+        tasks = len(self.stream.experiences)
+        sizes = learner.sizes([max(1, width // tasks) for width in learner.network.hidden])
+        self.nets = [learner.net(settings.lr, learner.initial(sizes)) for _ in range(tasks)]
         self.task = 0
 
-    def observe(self, position: int) -> None:
-        task = int(self.stream.tasks[position])
-        if task != self.task and self.finetune:
-            self.nets[task].load(self.nets[self.task].weights())
-        self.task = task
-        self.nets[task].step([position])
+    def learn(self, numbers: Numbers) -> None:
+        for task, own in self.by_experience(numbers):
+            if task != self.task and self.settings.finetune:
+                self.nets[task].load(self.nets[self.task].weights())
+            self.task = task
+            self.nets[task].step_each(own[:, None])
 
-    def weights(self, task: int) -> Weights:
-        return self.nets[task].weights()
+    def correct(self, experience: int) -> int:
+        return self.nets[experience].correct(experience)
+
+    def is_finite(self) -> bool:
+        return all(net.is_finite() for net in self.nets)
 
     def state_dict(self) -> dict[str, Any]:
         return {"task": self.task, "weights": [net.weights() for net in self.nets]}

@@ -8,28 +8,29 @@ before the batch (Reptile). Where the paper and the official code (@4b7b9c9) dif
 - Algorithm 6 is one batch an example (the paper's text makes it as long as Algorithm 1's batches together), and
   throws one draw of replays away: that moves the random numbers on and changes nothing else;
 - Algorithm 7 does not learn from the very first example of the stream, it only remembers it;
-- the reservoir's draw is off by one (``buffers.Reservoir``).
+- the reservoir's draw is off by one (``memory.Reservoir``, law ``mer``).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
-from clray.vision import methods
-from clray.vision.buffers import Reservoir
-from clray.vision.engines import Workshop
-from clray.vision.models import Mlp, Weights
-from clray.vision.randomness import Randomness
+from clray.vision.memory import Reservoir
+from clray.vision.methods import base
 from clray.vision.ranges import Count, Passes, Rate
 
+if TYPE_CHECKING:
+    from clray.vision.learners.perceptron import PerceptronLearner
+    from clray.vision.stream import Numbers
 
-class Mer:
+
+class Mer(base.PerceptronMethod):
     """Sequential steps over batches of replays and the arriving example, and Reptile steps around them."""
 
-    class Settings(methods.Settings):
+    class Settings(base.Settings):
         algorithm: Literal[1, 6, 7] = 1
         """1: Reptile within and across batches. 6: one big batch. 7: current example learning rate."""
         lr: Rate
@@ -55,42 +56,49 @@ class Mer:
                     raise ValueError(f"algorithm {self.algorithm} does not use {name}")
             return self
 
-    def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
-        self.settings, self.randomness = settings, randomness
-        stream = workshop.stream
-        self.net = workshop.net(model.initial(model.sizes(stream.inputs, stream.classes), randomness), settings.lr)
-        self.memory = Reservoir(settings.memories, randomness)
-        self._learn = {1: self._algorithm_1, 6: self._algorithm_6, 7: self._algorithm_7}[settings.algorithm]
+    def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
+        super().__init__(settings, learner)
+        self.net = learner.net(settings.lr)
+        self.memory = Reservoir(settings.memories, learner.draws, law="mer")
 
-    def observe(self, position: int) -> None:
-        self._learn(position)
-        self.memory.add(position)
+    @classmethod
+    def gradients(cls, settings: Any) -> float:
+        return (settings.replay_batch + 1) * settings.batches_per_example
 
-    def _algorithm_1(self, position: int) -> None:
-        draws = [self.memory.draw(self.settings.replay_batch) for _ in range(self.settings.batches_per_example)]
-        before = self.net.snapshot()
-        self.net.reptile(np.insert(np.stack(draws), 0, position, axis=1), self.settings.beta)
-        self.net.interpolate(before, self.settings.gamma)
+    def learn(self, numbers: Numbers) -> None:
+        if self.settings.algorithm == 7:
+            for number in numbers.tolist():
+                self._algorithm_7(number)
+                self.memory.add(number)
+            return
+        examples = []
+        for number in numbers.tolist():
+            examples.append(self._batches(number))
+            self.memory.add(number)
+        if self.settings.algorithm == 1:
+            self.net.reptile_each(examples, self.settings.beta, across=self.settings.gamma)
+        else:
+            self.net.reptile_each(examples, self.settings.gamma, across=None)
 
-    def _algorithm_6(self, position: int) -> None:
-        self.memory.draw(self.settings.replay_batch)  # thrown away, as in the official code
-        draws = [self.memory.draw(self.settings.replay_batch) for _ in range(self.settings.batches_per_example)]
-        self.net.reptile(np.insert(np.stack(draws), len(draws[0]), position, axis=1), self.settings.gamma)
+    def _batches(self, number: int) -> Numbers:
+        """The batches of an arriving example, [S, B], of Algorithm 1 or 6."""
+        draw, size = self.memory.draw_with_replacement, self.settings.replay_batch
+        if self.settings.algorithm == 6:
+            draw(size)  # thrown away, as in the official code
+        replays = np.stack([draw(size) for _ in range(self.settings.batches_per_example)])
+        return np.insert(replays, 0 if self.settings.algorithm == 1 else replays.shape[1], number, axis=1)
 
-    def _algorithm_7(self, position: int) -> None:
+    def _algorithm_7(self, number: int) -> None:
         if not len(self.memory):
             return
-        batch = np.insert(self.memory.draw(self.settings.replay_batch), 0, position)
-        order = self.randomness.shuffled(range(len(batch)))
+        batch = np.insert(self.memory.draw_with_replacement(self.settings.replay_batch), 0, number)
+        order = self.draws.permutation(len(batch))
         scale = np.where(order == 0, self.settings.s, 1.0)  # the arriving example was put in front
         self.net.reptile(batch[order][None], self.settings.gamma, scale[None])
 
-    def weights(self, task: int) -> Weights:
-        return self.net.weights()
-
     def state_dict(self) -> dict[str, Any]:
-        return {"weights": self.net.weights(), "memory": self.memory.state_dict()}
+        return super().state_dict() | {"memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.net.load(state["weights"])
+        super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])

@@ -5,17 +5,17 @@ Plain training otherwise. It has an average accuracy after the last visit, and n
 
 from __future__ import annotations
 
-from clray.vision.learner import TaskMethod
+from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
 from clray.vision.ranges import Passes
 
 
-class MultitaskCyclic(TaskMethod):
+class MultitaskCyclic(base.ModuleMethod):
     """All tasks in turn, again and again."""
 
     class Settings(OptimizerSettings):
         cycles: Passes = 6
         """Times that every task is visited."""
 
-    def schedule(self) -> list[int]:
-        return super().schedule() * self.settings.cycles
+    def visits(self) -> list[int]:
+        return super().visits() * self.settings.cycles

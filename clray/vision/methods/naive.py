@@ -6,11 +6,11 @@ With ``optimizer: sgd`` the "Naive SGD" of TAG's tables (no momentum), with ``ta
 
 from __future__ import annotations
 
-from clray.vision.learner import TaskMethod
+from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
 
 
-class Naive(TaskMethod):
+class Naive(base.ModuleMethod):
     """One step a minibatch on its mean loss."""
 
     class Settings(OptimizerSettings):

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clray.vision import methods
-from clray.vision.engines import Workshop
-from clray.vision.models import Mlp, Weights
-from clray.vision.randomness import Randomness
+from clray.vision.methods import base
 from clray.vision.ranges import Rate
 
+if TYPE_CHECKING:
+    from clray.vision.learners.perceptron import PerceptronLearner
+    from clray.vision.stream import Numbers
 
-class Online:
+
+class Online(base.PerceptronMethod):
     """One SGD step on each arriving example."""
 
-    class Settings(methods.Settings):
+    class Settings(base.Settings):
         lr: Rate
         """Learning rate, constant."""
 
-    def __init__(self, settings: Settings, model: Mlp, workshop: Workshop, randomness: Randomness) -> None:
-        stream = workshop.stream
-        self.net = workshop.net(model.initial(model.sizes(stream.inputs, stream.classes), randomness), settings.lr)
+    def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
+        super().__init__(settings, learner)
+        self.net = learner.net(settings.lr)
 
-    def observe(self, position: int) -> None:
-        self.net.step([position])
-
-    def weights(self, task: int) -> Weights:
-        return self.net.weights()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"weights": self.net.weights()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.net.load(state["weights"])
+    def learn(self, numbers: Numbers) -> None:
+        self.net.step_each(numbers[:, None])

@@ -7,22 +7,23 @@ paper calls "plastic" too (gamma 1, no dropout); TAG's repository runs "Stable S
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
 
-from clray.vision import methods
-from clray.vision.learner import TaskMethod
+from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate
+
+if TYPE_CHECKING:
+    import torch
 
 _LOWEST_LR = 5e-5
 
 
-class StableSgd(TaskMethod):
+class StableSgd(base.ModuleMethod):
     """SGD at a rate that falls from task to task, its momentum forgotten before every epoch."""
 
-    class Settings(methods.Settings):
+    class Settings(base.Settings):
         lr: Rate
         """Learning rate before any decay."""
         gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -31,10 +32,12 @@ class StableSgd(TaskMethod):
         batch: Count = 10
         """Images in a minibatch."""
 
-    def make_optimizer(self, task: int = 0) -> torch.optim.Optimizer:
+    def make_optimizer(self, experience: int = 0) -> torch.optim.Optimizer:
+        import torch
+
         settings = self.settings
-        lr = max(settings.lr * settings.gamma ** (task + 1), _LOWEST_LR)
+        lr = max(settings.lr * settings.gamma ** (experience + 1), _LOWEST_LR)
         return torch.optim.SGD(self.learner.parameters, lr=lr, momentum=settings.momentum)
 
-    def begin_epoch(self, task: int) -> None:
-        self.learner.optimizer = self.make_optimizer(task)
+    def begin(self, experience: int) -> None:
+        self.learner.optimizer = self.make_optimizer(experience)

@@ -1,0 +1,25 @@
+"""The benchmarks of the vision track, one file a family, and the list of their names.
+
+A benchmark is a class of settings that can build a trial's stream. Its file does not load torch until it builds one, so
+that a sweep is planned quickly.
+"""
+
+from __future__ import annotations
+
+from clray.vision.benchmarks.base import Benchmark
+from clray.vision.registry import Registry
+
+BENCHMARKS: Registry[Benchmark] = Registry(
+    __name__,
+    {
+        "mnist-rotations": "mer:MnistRotations",
+        "mnist-permutations": "mer:MnistPermutations",
+        "mnist-many-permutations": "mer:MnistPermutations",
+        "rotated-mnist": "rearranged_mnist:RotatedMnist",
+        "permuted-mnist": "rearranged_mnist:PermutedMnist",
+        "split-cifar100": "split:SplitCifar100",
+        "split-mini-imagenet": "split:SplitMiniImageNet",
+        "split-cub": "split:SplitCub",
+        "5-dataset": "five_datasets:FiveDatasets",
+    },
+)

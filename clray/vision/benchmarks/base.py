@@ -1,0 +1,133 @@
+"""What all benchmarks of the vision track have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from clray.vision.datasets.published import ImageSet, Source
+from clray.vision.hessian import Curvature
+from clray.vision.ranges import Count, Passes, Tasks
+
+if TYPE_CHECKING:
+    from clray.vision.draws import Draws
+    from clray.vision.stream import Stream
+
+
+class Benchmark(BaseModel):
+    """Settings of a benchmark, and what it says of itself.
+
+    A class has these beside its settings, as class variables or as properties.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    tasks: Tasks
+    source: Source = "auto"
+    """``files``: the published files or an error; ``embedded``: what ships with clray (MNIST's 5,000 digits)."""
+
+    datasets: ClassVar[tuple[str, ...]] = ()
+    """Names of the image sets that it reads."""
+    label_classes: ClassVar[int] = 10
+    """Classes of its image sets: what a memory "per class" is counted in."""
+    learner: ClassVar[Literal["perceptron", "module"]] = "module"
+    """The kind of learner that its methods have: ``clray.vision.learners``."""
+    official: ClassVar[str] = ""
+    """The module with the official code's draws, for ``randomness: official``; empty where there is none."""
+    official_evaluation_draws: ClassVar[bool] = False
+    """An evaluation draws random numbers in the official code: there more of them would be another run."""
+    hides_boundaries: ClassVar[bool] = False
+    """Methods are not told which experience a batch belongs to, nor when one begins or ends."""
+    measures_before_training: ClassVar[bool] = False
+    """All experiences are measured once before anything is learned."""
+    measures_unseen: ClassVar[bool] = False
+    """Every measurement is of all experiences; otherwise of those whose visits have begun."""
+    image_cost: ClassVar[float] = 1.0
+    """How many 32-pixel images a training image costs as much as, roughly, for plans."""
+
+    @property
+    def passes(self) -> int:
+        """Passes over an experience's examples."""
+        return 1
+
+    @property
+    def measured_curvature(self) -> Curvature | None:
+        """What is measured of the Hessian after each experience."""
+        return None
+
+    @property
+    def examples_of_task(self) -> float:
+        """Training examples of a task, roughly where that depends on the data; for plans."""
+        raise NotImplementedError
+
+    @property
+    def tests_of_task(self) -> float:
+        """Test images of a task, roughly where that depends on the data; for plans."""
+        raise NotImplementedError
+
+    def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
+        """A trial's stream, on the CPU.
+
+        Args:
+            images: the image sets named by ``datasets``.
+            draws: the trial's.
+            order: the tasks in the order of learning; None for the benchmark's own order.
+
+        Raises:
+            DataError: there are fewer images than the settings ask for.
+        """
+        raise NotImplementedError
+
+
+class InEpochs(Benchmark):
+    """Benchmarks whose tasks are learned in epochs and minibatches, as TAG's and Stable SGD's codes do."""
+
+    epochs: Passes = 1
+    """Passes over a task's training images."""
+    train_per_task: Count | None = None
+    """Only so many of a task's training images, evenly spread over their published order; None for all."""
+    test_per_task: Count | None = None
+    """The same of its test images."""
+    validation: bool = False
+    """Hold out a tenth of each task's training images and evaluate on those: how hyper-parameters are searched.
+
+    No test image is looked at then, so that ``test_per_task`` has no effect beside it.
+    """
+    curvature: Curvature | None = None
+    """Measure the Hessian's largest eigenvalues and the displacement of the parameters after every task."""
+
+    drops_last: ClassVar[bool] = False
+    """A last batch that is not full is left out."""
+    shuffles_while_validating: ClassVar[bool] = True
+    """Training images are shuffled anew each epoch when a part is held out for validation."""
+    image_count: ClassVar[int] = 60_000
+    """Training images of all tasks together in the whole data set, roughly, for plans."""
+
+    @property
+    def passes(self) -> int:
+        return self.epochs
+
+    @property
+    def measured_curvature(self) -> Curvature | None:
+        return self.curvature
+
+    @property
+    def examples_of_task(self) -> float:
+        return self.train_per_task or self.image_count / self.tasks
+
+    @property
+    def tests_of_task(self) -> float:
+        return self.test_per_task or min(self.examples_of_task / 5, 10_000)
+
+    def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
+        stream = self.build(images, draws)
+        if self.validation:
+            stream = stream.with_held_out(draws.benchmark)
+        return stream if order is None else stream.reordered(order)
+
+    def build(self, images: dict[str, ImageSet], draws: Draws) -> Stream:
+        """The tasks in the benchmark's own order, their images whole; see ``stream``."""
+        raise NotImplementedError

@@ -1,0 +1,123 @@
+"""Image sets whose classes are divided among tasks: CIFAR-100, mini-ImageNet and CUB-200, as TAG's code has them.
+
+Protocols: docs/papers/tag.md and stable_sgd.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from clray.vision.benchmarks.base import InEpochs
+from clray.vision.datasets.published import ImageSet
+from clray.vision.ranges import Count, Tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clray.vision.draws import Draws
+    from clray.vision.stream import Stream
+
+
+class _SplitClasses(InEpochs):
+    """Each task has the next few classes of one image set, in the order of their labels."""
+
+    classes_per_task: Count | None = None
+    """None divides all classes among the tasks. A number takes so many for each, and leaves the other classes out."""
+
+    official = "clray.vision.official.tag"
+    official_evaluation_draws = True
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Bytes to a network's input."""
+        from clray.vision.stream import unit
+
+        return unit(images)
+
+    @model_validator(mode="after")
+    def _classes_divide(self) -> _SplitClasses:
+        if self.classes_per_task is None and self.label_classes % self.tasks:
+            raise ValueError(f"tasks: {self.label_classes} classes do not divide into {self.tasks} tasks")
+        if self.tasks * (self.classes_per_task or 1) > self.label_classes:
+            raise ValueError(f"classes_per_task: there are {self.label_classes} classes for {self.tasks} tasks")
+        return self
+
+    def build(self, images: dict[str, ImageSet], draws: Draws) -> Stream:
+        from clray.vision.stream import evenly, from_members
+        from clray.vision.stream import images as as_images
+
+        content = images[self.datasets[0]]
+        classes = self.classes_per_task or self.label_classes // self.tasks
+
+        def of_tasks(labels: NDArray[np.int64], count: int | None, what: str) -> list[NDArray[np.int64]]:
+            own = (np.flatnonzero(labels // classes == t) for t in range(self.tasks))
+            return [evenly(indices, count, f"{self.name}: {what}") for indices in own]
+
+        return from_members(
+            as_images(content.train_images, content.train_labels, content.image_shape),
+            as_images(content.test_images, content.test_labels, content.image_shape),
+            members=of_tasks(content.train_labels, self.train_per_task, "train_per_task"),
+            tests=of_tasks(content.test_labels, self.test_per_task, "test_per_task"),
+            heads=[(t * classes, (t + 1) * classes) for t in range(self.tasks)],
+            offsets=[0] * self.tasks,
+            outputs=self.label_classes,
+            scale=self.scale,
+            label_classes=self.label_classes,
+            drops_last=self.drops_last,
+            shuffles=self.shuffles_while_validating or not self.validation,
+        )
+
+
+class SplitCifar100(_SplitClasses):
+    """CIFAR-100 in label order: 20 tasks of 5 classes, or 10 of 10."""
+
+    name: Literal["split-cifar100"]
+    tasks: Tasks = 20
+
+    image_count = 50_000
+    datasets = ("cifar100",)
+    label_classes = 100
+    shuffles_while_validating = False
+
+
+class SplitMiniImageNet(_SplitClasses):
+    """mini-ImageNet at 84 pixels, 20 tasks of 5 classes; of every class 480 images for training, 120 for testing."""
+
+    name: Literal["split-mini-imagenet"]
+    tasks: Tasks = 20
+    image_cost = 7.0
+
+    image_count = 48_000
+    datasets = ("mini-imagenet",)
+    label_classes = 100
+    drops_last = True
+
+    def scale(self, images: Tensor) -> Tensor:
+        from clray.vision.stream import centred
+
+        return centred(images)
+
+
+class SplitCub(_SplitClasses):
+    """CUB-200 birds at 224 pixels, 20 tasks of 10 classes.
+
+    As TAG's code scales them: the mean that is subtracted from red, green and blue is that of blue, green and red, and
+    nothing is divided by 255, so that inputs run from about -250 to 300.
+    """
+
+    name: Literal["split-cub"]
+    tasks: Tasks = 20
+
+    image_count = 6_000
+    datasets = ("cub",)
+    label_classes = 200
+    drops_last = True
+
+    def scale(self, images: Tensor) -> Tensor:
+        import torch
+
+        mean = torch.tensor([103.94, 116.78, 123.68], device=images.device).view(3, 1, 1)
+        return images.to(torch.float32).sub_(mean).sub_(0.5).mul_(2)

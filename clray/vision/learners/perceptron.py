@@ -1,0 +1,275 @@
+"""Perceptrons that learn by plain SGD from examples of a stream: the engine in use, and the plain PyTorch form.
+
+A network starts from given weights and knows the trial's stream; examples are named by their numbers. The other form is
+``perceptron_fused``. Both do the same arithmetic in float32 but sum in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clray.errors import DeclarationError
+from clray.vision.benchmarks.pixels import rearranged
+from clray.vision.draws import Draws, Weights
+from clray.vision.networks.perceptron import Perceptron
+from clray.vision.stream import Numbers, Stream
+
+
+class Net(Protocol):
+    """A perceptron in training by plain SGD: no momentum, no weight decay, cross-entropy loss."""
+
+    lr: float
+
+    def step(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
+        """One SGD step on the sum of the examples' losses times ``scale``; by default on their mean loss."""
+        ...
+
+    def steps(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
+        """One SGD step per example, in this order; ``scale`` multiplies each example's loss."""
+        ...
+
+    def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
+        """``step`` on each batch in turn: the same bits."""
+        ...
+
+    def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
+        """For each batch [S, B] in turn: ``steps`` over it, then ``interpolate`` from where it began.
+
+        ``scale`` [S, B] multiplies the examples' losses.
+        """
+        ...
+
+    def reptile_each(self, examples: Sequence[NDArray[np.int64]], rate: float, across: float | None) -> None:
+        """``reptile`` on the batches [S, B] of each example in turn, each followed by ``interpolate`` from where the
+        example began, at the rate ``across`` where there is one: the same bits."""
+        ...
+
+    def snapshot(self) -> Any:
+        """The parameters as they are now, for ``interpolate``."""
+        ...
+
+    def interpolate(self, before: Any, rate: float) -> None:
+        """Parameters become ``before + rate * (now - before)``: a Reptile step (Nichol 2018; MER, Algorithm 1)."""
+        ...
+
+    def correct(self, experience: int) -> int:
+        """How many of an experience's test images the network gets right."""
+        ...
+
+    def is_finite(self) -> bool:
+        """No parameter is infinite or not a number."""
+        ...
+
+    def weights(self) -> Weights: ...
+
+    def load(self, weights: Sequence[Any]) -> None:
+        """Replace all parameters, with arrays or tensors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A stream's images as rows of bytes, for perceptrons.
+
+    Attributes:
+        images: [N, pixels] by example, as their experiences show them.
+        labels: [N].
+        test_images: [M, pixels] as published; an experience shows them through its pixel map.
+        test_labels: [M].
+        pixel_maps: [experiences, pixels], -1 for a black pixel.
+        scored: how many of the test images are scored, the first ones.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    pixel_maps: NDArray[np.int16]
+    scored: int
+
+    @classmethod
+    def of(cls, stream: Stream) -> Rows:
+        assert stream.pixel_maps is not None
+        first = stream.experiences[0]
+        return cls(
+            images=stream.pixels(np.arange(len(stream))).flatten(1).cpu().numpy(),
+            labels=stream.labels.cpu().numpy(),
+            test_images=stream.test.pixels.flatten(1).cpu().numpy(),
+            test_labels=stream.test.labels.cpu().numpy(),
+            pixel_maps=stream.pixel_maps.astype(np.int16),
+            scored=len(first.tests),
+        )
+
+    def tests(self, experience: int) -> NDArray[np.float32]:
+        """The scored test images of an experience [scored, pixels], in [0, 1]."""
+        return fractions(rearranged(self.test_images[: self.scored], self.pixel_maps[experience]))
+
+
+def fractions(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bytes as float32 in [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)
+
+
+class PerceptronLearner:
+    """Makes perceptrons on the chosen engine: plain PyTorch, or the fused kernels on the CPU.
+
+    Args:
+        network: settings of the perceptrons.
+        stream: the trial's.
+        draws: the trial's.
+        engine: ``eager``, ``fused`` or ``auto``: fused wherever that is possible.
+        device: where the eager form computes.
+
+    Raises:
+        DeclarationError: ``fused`` is asked for where the kernels cannot run.
+    """
+
+    kind = "perceptron"
+
+    def __init__(
+        self, network: Perceptron, stream: Stream, draws: Draws, engine: str = "auto", device: str = "cpu"
+    ) -> None:
+        if engine == "fused" and device != "cpu":
+            raise DeclarationError("engine: fused: this track's kernels are for the CPU; allowed here: auto, eager")
+        self.network, self.stream, self.draws, self._device = network, stream, draws, device
+        possible = device == "cpu" and len(network.hidden) == 2
+        self.fused = engine == "fused" or (engine == "auto" and possible)
+        """Networks and evaluation are on the fused kernels."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"engine": "fused" if self.fused else "eager"}
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return Rows.of(self.stream)
+
+    @cached_property
+    def _sparse(self) -> Any:
+        from clray.vision.learners.perceptron_fused import SparseRows
+
+        return SparseRows.of(self._rows)
+
+    def initial(self, sizes: Sequence[int] | None = None, initialisation: str = "xavier") -> Weights:
+        """Fresh weights with zero biases: ``xavier`` (Glorot uniform, as MER has it) or ``linear`` (PyTorch's own).
+
+        Args:
+            sizes: layer widths from input to output; None for the declared ones.
+        """
+        return self.draws.perceptron(sizes or self.sizes(), initialisation)
+
+    def sizes(self, hidden: list[int] | None = None) -> list[int]:
+        """Layer widths from input to output; ``hidden`` in place of the declared widths."""
+        pixels = int(np.prod(self.stream.shape))
+        return self.network.sizes(pixels, self.stream.outputs, hidden)
+
+    def net(self, lr: float, weights: Weights | None = None) -> Net:
+        """A network in training at a constant rate; from fresh weights where none are given."""
+        weights = self.initial() if weights is None else weights
+        if self.fused:
+            from clray.vision.learners.perceptron_fused import FusedPerceptron
+
+            return FusedPerceptron(weights, self._sparse, lr)
+        return EagerPerceptron(weights, self._rows, lr, self._device)
+
+
+class EagerPerceptron:
+    """Plain PyTorch: autograd and the update written out."""
+
+    def __init__(self, weights: Weights, rows: Rows, lr: float, device: str = "cpu") -> None:
+        self._rows, self._device, self.lr = rows, device, lr
+        self.parameters = [torch.tensor(w, device=device, requires_grad=True) for w in weights]
+
+    def batch(self, numbers: Sequence[int] | Numbers) -> tuple[Any, Any]:
+        """Images [n, inputs] float32 and labels [n] as tensors."""
+        where = np.asarray(numbers, np.int64)
+        x = torch.from_numpy(fractions(self._rows.images[where])).to(self._device)
+        return x, torch.from_numpy(self._rows.labels[where]).to(self._device)
+
+    def logits(self, x: Any) -> Any:
+        """[n, classes] for images [n, inputs]."""
+        last = len(self.parameters) // 2 - 1
+        for layer in range(last + 1):
+            x = torch.nn.functional.linear(x, self.parameters[2 * layer], self.parameters[2 * layer + 1])
+            if layer < last:
+                x = torch.relu(x)
+        return x
+
+    def losses(self, numbers: Sequence[int] | Numbers) -> Any:
+        """The cross-entropy [n] of each example."""
+        x, y = self.batch(numbers)
+        return torch.nn.functional.cross_entropy(self.logits(x), y, reduction="none")
+
+    def step(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
+        losses = self.losses(numbers)
+        if scale is None:
+            self.descend(losses.mean())
+        else:
+            self.descend((losses * torch.tensor(scale, dtype=losses.dtype, device=losses.device)).sum())
+
+    def steps(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
+        for i, number in enumerate(numbers):
+            self.step([int(number)], None if scale is None else [scale[i]])
+
+    def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
+        for i, batch in enumerate(batches):
+            self.step(batch, None if scales is None else scales[i])
+
+    def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
+        for b, batch in enumerate(batches):
+            before = self.snapshot()
+            self.steps(batch, None if scale is None else scale[b].tolist())
+            self.interpolate(before, rate)
+
+    def reptile_each(self, examples: Sequence[NDArray[np.int64]], rate: float, across: float | None) -> None:
+        for batches in examples:
+            before = self.snapshot()
+            self.reptile(batches, rate)
+            if across is not None:
+                self.interpolate(before, across)
+
+    def gradients(self, loss: Any) -> list[Any]:
+        """The gradient of ``loss`` with respect to each parameter."""
+        return list(torch.autograd.grad(loss, self.parameters))
+
+    def descend(self, loss: Any) -> None:
+        """One SGD step on ``loss``."""
+        self.update(self.gradients(loss))
+
+    def update(self, gradients: Sequence[Any]) -> None:
+        """One SGD step along given gradients."""
+        with torch.no_grad():
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.add_(gradient, alpha=-self.lr)  # as torch.optim.SGD does it, to the last bit
+
+    def snapshot(self) -> list[Any]:
+        return [p.detach().clone() for p in self.parameters]
+
+    def interpolate(self, before: list[Any], rate: float) -> None:
+        with torch.no_grad():
+            for parameter, old in zip(self.parameters, before, strict=True):
+                parameter.copy_(old + (parameter - old) * rate)
+
+    @torch.no_grad()
+    def correct(self, experience: int) -> int:
+        x = torch.from_numpy(self._rows.tests(experience)).to(self._device)
+        predicted = self.logits(x).argmax(1).cpu().numpy()
+        return int((predicted == self._rows.test_labels[: self._rows.scored]).sum())
+
+    def is_finite(self) -> bool:
+        return all(bool(p.isfinite().all()) for p in self.parameters)
+
+    def weights(self) -> Weights:
+        return [p.detach().cpu().numpy().copy() for p in self.parameters]
+
+    def load(self, weights: Sequence[Any]) -> None:
+        with torch.no_grad():
+            for parameter, new in zip(self.parameters, weights, strict=True):
+                parameter.copy_(torch.as_tensor(new))

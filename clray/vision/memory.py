@@ -1,0 +1,157 @@
+"""Replay memories. They hold the numbers of examples, not images: the images are there once, in the stream.
+
+What a method keeps beside an example, such as its logits, goes into fields: ``memory.fields["logits"][slots]``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+
+
+class _Draws(Protocol):
+    """The draws that memories make: a part of ``clray.vision.draws.Draws``."""
+
+    def with_replacement(self, filled: int, count: int) -> NDArray[np.int64]: ...
+    def without_replacement(self, filled: int, count: int) -> NDArray[np.int64]: ...
+    def up_to(self, highest: int) -> int: ...
+    def below(self, highest: int, count: int) -> NDArray[np.int64]: ...
+
+
+class Reservoir:
+    """A memory that holds a uniform sample of the examples it was offered (Vitter 1985; MER, Algorithm 3).
+
+    ``law`` says how an example that arrives when the memory is full gets a slot:
+
+    - ``mer``: one draw an example from [0, seen], both included, ``seen`` counting the example itself. That is one more
+      than in Vitter's Algorithm R, as the official code of MER has it.
+    - ``tag``: the slots of a batch are drawn at once from [0, seen), ``seen`` being what was offered before the batch,
+      as the official code of TAG has it. In Algorithm R ``seen`` grows with every example.
+
+    Args:
+        capacity: slots.
+        draws: the trial's.
+        law: ``mer`` or ``tag``.
+        fields: by name, the shape of what is kept beside each example, float32.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        draws: _Draws,
+        law: Literal["mer", "tag"],
+        fields: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        if law not in ("mer", "tag"):
+            raise ValueError(f"law: {law!r} is neither mer nor tag")
+        self.capacity, self.seen, self._draws, self._law = capacity, 0, draws, law
+        self._numbers: Numbers = np.empty(capacity, np.int64)
+        self.fields = {name: np.empty((capacity, *shape), np.float32) for name, shape in (fields or {}).items()}
+
+    def __len__(self) -> int:
+        return min(self.seen, self.capacity)
+
+    @property
+    def numbers(self) -> Numbers:
+        """The examples that are kept, by slot."""
+        return self._numbers[: len(self)]
+
+    def slots_with_replacement(self, count: int) -> Numbers:
+        """``min(count, len(self))`` slots, uniform."""
+        return self._draws.with_replacement(len(self), count)
+
+    def slots(self, count: int) -> Numbers:
+        """``count`` slots, none twice; all in their order where there are fewer."""
+        return np.arange(len(self)) if len(self) < count else self._draws.without_replacement(len(self), count)
+
+    def draw_with_replacement(self, count: int) -> Numbers:
+        """The numbers of ``min(count, len(self))`` examples, uniform."""
+        return self._numbers[self._draws.with_replacement(len(self), count)]
+
+    def draw(self, count: int) -> Numbers:
+        """The numbers of ``count`` examples, none of a slot twice; all where there are fewer."""
+        return self._numbers[self.slots(count)]
+
+    def add(self, number: int) -> None:
+        """Offer the memory one more example, by the law ``mer``."""
+        filled = len(self)
+        self.seen += 1
+        if filled < self.capacity:
+            self._numbers[filled] = number
+        else:
+            slot = self._draws.up_to(self.seen)
+            if slot < self.capacity:
+                self._numbers[slot] = number
+
+    def add_batch(self, numbers: Numbers, **fields: NDArray[np.float32]) -> None:
+        """Offer the memory a batch, with what is to be kept beside each example [n, ...]."""
+        if self._law == "mer":
+            if fields:
+                raise ValueError("the law mer takes one example at a time, without fields")
+            for number in numbers.tolist():
+                self.add(number)
+            return
+        filled = len(self)
+        room = min(self.capacity - filled, len(numbers))
+        slots = np.arange(filled, filled + room)
+        self.seen += room
+        if room < len(numbers):
+            drawn = self._draws.below(self.seen, len(numbers) - room)
+            self.seen += len(numbers) - room
+            slots = np.concatenate([slots, drawn])
+        kept = slots < self.capacity
+        self._numbers[slots[kept]] = numbers[kept]  # of two for one slot the later one stays, as in a loop
+        for name, values in fields.items():
+            self.fields[name][slots[kept]] = values[kept]
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {name: values[: len(self)].copy() for name, values in self.fields.items()}
+        return {"seen": self.seen, "numbers": self.numbers.copy(), "fields": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if len(state["numbers"]) != min(state["seen"], self.capacity) or set(state["fields"]) != set(self.fields):
+            raise ValueError("the state is of another memory")
+        self.seen = state["seen"]
+        self._numbers[: len(self)] = state["numbers"]
+        for name, values in state["fields"].items():
+            self.fields[name][: len(self)] = values
+
+
+class Ring:
+    """The last examples of each of several groups: of each task, or of each class of each task.
+
+    Args:
+        groups: how many.
+        capacity: examples kept of each.
+        shared_pointer: one pointer serves all groups and is not reset between them, as in the codes of GEM and MER.
+    """
+
+    def __init__(self, groups: int, capacity: int, shared_pointer: bool = False) -> None:
+        self.capacity = capacity
+        self.numbers: Numbers = np.full((groups, capacity), -1, np.int64)
+        """[groups, capacity], -1 where no example has come."""
+        self._pointers: NDArray[np.int64] = np.zeros(1 if shared_pointer else groups, np.int64)
+
+    def add(self, group: int, number: int) -> None:
+        pointer = group if len(self._pointers) > 1 else 0
+        place = self._pointers[pointer]
+        self.numbers[group, place] = number
+        self._pointers[pointer] = (place + 1) % self.capacity
+
+    def of(self, groups: list[int]) -> Numbers:
+        """The numbers of all examples that are kept of these groups, [n]."""
+        kept = self.numbers[groups].ravel()
+        return kept[kept >= 0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"numbers": self.numbers.copy(), "pointers": self._pointers.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        numbers, pointers = (np.asarray(state[key], np.int64) for key in ("numbers", "pointers"))
+        if numbers.shape != self.numbers.shape or pointers.shape != self._pointers.shape:
+            raise ValueError("the state is of another memory")
+        self.numbers, self._pointers = numbers.copy(), pointers.copy()

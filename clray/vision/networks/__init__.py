@@ -1,0 +1,21 @@
+"""The networks of the vision track, one file each, and the list of their names.
+
+A network is a class of settings that makes a torch module. Its file does not load torch until it makes one, so that a
+sweep is planned quickly. The perceptron of the methods that learn from one example at a time is none of torch's
+modules: ``perceptron.py``.
+"""
+
+from __future__ import annotations
+
+from clray.vision.networks.base import Network
+from clray.vision.registry import Registry
+
+NETWORKS: Registry[Network] = Registry(
+    __name__,
+    {
+        "mlp": "mlp:Mlp",
+        "reduced-resnet18": "reduced_resnet18:ReducedResNet18",
+        "alexnet": "alexnet:AlexNet",
+        "resnet18": "resnet18:ResNet18",
+    },
+)

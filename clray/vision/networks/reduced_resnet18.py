@@ -1,0 +1,32 @@
+"""The reduced ResNet-18 of the tiny-episodic-memories line.
+
+It exists in two forms. TAG's code leaves every block with one 3x3 convolution (496,680 parameters for 100 classes).
+Stable SGD's keeps a second one that it never uses (1,108,680), which costs random numbers when the network is made, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clray.vision.networks.base import Dropout, FeatureModule, Network
+
+
+class ReducedResNet18(Network):
+    """ResNet-18 with 20, 40, 80 and 160 filters, as Chaudhry et al. (2019, "tiny episodic memories") have it."""
+
+    name: Literal["reduced-resnet18"]
+    filters: Annotated[int, Field(ge=1, le=4096)] = 20
+    dropout: Dropout = 0.0
+    """After both batch normalisations of every block."""
+    unused_convolutions: bool = False
+    """Stable SGD's form: a second convolution a block that is never used."""
+    seconds = (0.006, 0.0022)
+
+    def build(self, shape: Sequence[int], outputs: int) -> FeatureModule:
+        from clray.vision.networks.reduced_resnet18_module import ReducedResNet
+
+        return ReducedResNet(self, shape, outputs)

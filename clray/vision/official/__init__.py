@@ -1,0 +1,1 @@
+"""The draws of the papers' official codes, one file a code."""

@@ -1,0 +1,209 @@
+"""The loop of the vision track: one trial as a ``Training`` (``clray.training``).
+
+It knows no benchmark and no method: what differs between them is in the plan of arrivals, in the evaluator or in the
+learner.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import Any
+
+import numpy as np
+
+from clray.errors import CheckpointError, DeclarationError, Diverged
+from clray.metrics import Measurement
+from clray.spec import Trial
+from clray.vision import data as sources
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.benchmarks.base import Benchmark
+from clray.vision.draws import ClrayDraws, Draws
+from clray.vision.evaluation import Evaluator
+from clray.vision.learners.module import ModuleLearner
+from clray.vision.learners.perceptron import PerceptronLearner
+from clray.vision.methods import METHODS
+from clray.vision.networks import NETWORKS
+from clray.vision.networks.perceptron import Perceptron
+from clray.vision.plan import Plan
+from clray.vision.stream import Stream
+
+_STOP_AFTER = 10.0
+"""Seconds after which ``advance`` returns, in the middle of a visit or of an evaluation."""
+_AT_ONCE = 50
+"""Examples that a method learns from in bulk before the clock is looked at."""
+
+
+def draws_of(trial: Trial, benchmark: Benchmark, device: str) -> Draws:
+    """clray's own draws, or those of the official code."""
+    if trial.randomness == "clray":
+        return ClrayDraws(trial.seed, device)
+    return importlib.import_module(benchmark.official).OfficialDraws(trial.seed, device)
+
+
+def stream_of(trial: Trial, benchmark: Benchmark, data: dict[str, Any], draws: Draws) -> Stream:
+    """The trial's examples, on the CPU."""
+    names = benchmark.datasets
+    images = {names[0]: sources.load(data)} if len(names) == 1 else sources.load_all(data)
+    return benchmark.stream(images, draws, trial.task_order)
+
+
+class VisionTraining:
+    """One trial: visits of experiences in batches, with evaluations between.
+
+    Args:
+        trial: its declaration.
+        data: the image sets, as ``clray.vision.training.data`` describes them.
+        device: where images and networks are.
+
+    Raises:
+        DataError: this machine cannot provide the data, or it has fewer images than the benchmark asks for.
+        DeclarationError: a setting that does not go together with the data or the device.
+    """
+
+    def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
+        self.trial, self.device = trial, device
+        benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
+        self.draws = draws_of(trial, benchmark, device)
+        self.stream = stream_of(trial, benchmark, data, self.draws).to(device)
+        method = METHODS[trial.method]
+        learner: ModuleLearner | PerceptronLearner
+        if method.learner_kind == "module":
+            network = NETWORKS[trial.model["name"]](**trial.model)
+            learner = ModuleLearner(network, self.stream, self.draws, plain=trial.engine == "eager")
+        else:
+            perceptron = Perceptron(**trial.model)
+            learner = PerceptronLearner(perceptron, self.stream, self.draws, trial.engine, device)
+        self.learner = learner
+        self.method = method(method.Settings(**trial.hyperparameters), learner)
+        self._check_batches(benchmark)
+        self.step = 0
+        """Examples learned so far."""
+        self._last = 0
+        """The experience that was learned last."""
+        self._hidden = benchmark.hides_boundaries
+        begin = (lambda experience: None) if self._hidden else self.method.begin
+        size, passes = self.method.batch_size, benchmark.passes
+        self.plan = Plan(self.stream, self.method.visits(), passes, size, self.draws, begin, self._hidden)
+        self.evaluator = Evaluator(
+            self.stream,
+            self.method,
+            self.plan,
+            every=None if trial.evaluate == "after_task" else trial.evaluate,
+            before_training=benchmark.measures_before_training,
+            unseen=benchmark.measures_unseen,
+            curvature=benchmark.measured_curvature,
+            seed=trial.seed,
+        )
+
+    def _check_batches(self, benchmark: Benchmark) -> None:
+        """Refuse batches that no task fills, where a short batch is left out: nothing would be learned."""
+        batch, fewest = self.method.batch_size, min(len(e.examples) for e in self.stream.experiences)
+        if self.stream.drops_last and fewest < batch:
+            raise DeclarationError(
+                f"{benchmark.name} leaves out a last batch that is not full, and a task has only {fewest} images here: "
+                f"batch must be at most {fewest} (it is {batch})"
+            )
+
+    @property
+    def progress(self) -> float:
+        done = self.plan.done
+        return min(done, 1 - 1e-9) if self.evaluator.due else done
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**self.learner.facts, "device": self.device}
+
+    def advance(self) -> list[Measurement]:
+        deadline = time.monotonic() + _STOP_AFTER
+        with self.draws.training():
+            if not self.evaluator.due:
+                self._train(deadline)
+            self._check_weights()
+            return self.evaluator.measure(self.step, self._last, deadline)
+
+    def _train(self, deadline: float) -> None:
+        """Learn until something is to be measured, the trial is over, or the time is up."""
+        while not self.plan.over:
+            learned = self._learn()
+            if learned:
+                self.step += learned
+            if self.plan.visit_is_over:
+                self._end_visit()
+            elif learned:
+                self.evaluator.after_batch(self.step, learned)
+            if self.evaluator.due or time.monotonic() > deadline:
+                return
+
+    def _learn(self) -> int:
+        """Learn from the next batch, or from several single examples at once. Returns how many examples it were."""
+        experience = self._last = self.plan.experience
+        try:
+            if self.method.in_bulk:
+                due = self.evaluator.until_due(self.step)
+                numbers = self.plan.next_singles(_AT_ONCE if due is None else min(_AT_ONCE, due))
+                if numbers is None:
+                    return 0
+                self.method.learn(numbers)  # type: ignore[attr-defined]
+                return len(numbers)
+            batch = self.plan.next()
+            if batch is None:
+                return 0
+            self.method.observe(batch)
+            return len(batch)
+        except FloatingPointError as error:
+            raise Diverged(self.step, experience, str(error)) from None
+
+    def _end_visit(self) -> None:
+        self._check_weights()
+        if not self._hidden:
+            try:
+                self.method.end(self._last)
+            except FloatingPointError as error:
+                raise Diverged(self.step, self._last, str(error)) from None
+        self.plan.end_visit()
+        self.evaluator.after_visit()
+
+    def _check_weights(self) -> None:
+        """See that the weights are finite.
+
+        Raises:
+            Diverged: some are not.
+        """
+        if not self.method.is_finite():
+            raise Diverged(self.step, self._last, "weights")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "at": [self.step, self._last],
+            "plan": self.plan.state_dict(),
+            "evaluation": self.evaluator.state_dict(),
+            "draws": self.draws.state_dict(),
+            "learner": self.learner.state_dict() if isinstance(self.learner, ModuleLearner) else None,
+            "method": _tensors(self.method.state_dict()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        try:
+            self.step, self._last = state["at"]
+            self.plan.load_state_dict(state["plan"])
+            self.evaluator.load_state_dict(state["evaluation"])
+            if isinstance(self.learner, ModuleLearner):
+                self.learner.load_state_dict(state["learner"])
+            self.method.load_state_dict(state["method"])
+            self.draws.load_state_dict(state["draws"])
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
+
+
+def _tensors(state: Any) -> Any:
+    """NumPy arrays as tensors, and its numbers as Python's: what ``torch.load(weights_only=True)`` accepts."""
+    import torch
+
+    if isinstance(state, np.generic):
+        return state.item()
+    if isinstance(state, np.ndarray):
+        return torch.from_numpy(state.copy())
+    if isinstance(state, dict):
+        return {key: _tensors(value) for key, value in state.items()}
+    return [_tensors(value) for value in state] if isinstance(state, list | tuple) else state
