@@ -60,6 +60,8 @@ CASES: list[tuple[str, tuple[str, ...], Axes]] = [
     ("metaseq2seq/length", EPISODES, ()),
     ("lamol/two_tasks_small", (), (BOTH,)),
 ]  # fmt: skip
+REPEATS = ("-5120", "-500")
+"""Variants that differ from another one in the size of the memory only, which takes minutes to no purpose."""
 QUICK = ("metaseq2seq/", "lamol/")
 """Sweeps that are run in their quick form, whose sizes --set cannot make small by itself."""
 TAG_FURTHER = """
@@ -101,6 +103,8 @@ def declared() -> Iterator[tuple[str, dict[str, Any]]]:
             sets = (*changes, *point)
             quick = sweep.startswith(QUICK)
             for name in variant_names(sweep, Selection(quick=quick)):
+                if name.endswith(REPEATS):
+                    continue
                 yield from _trials(sweep, Selection(quick=quick, only=(name,), set=sets))
     with tempfile.TemporaryDirectory() as folder:
         for sweep, variants, changes, axes in FURTHER:

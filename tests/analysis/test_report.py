@@ -336,7 +336,7 @@ with plots.drawing():
     axes.plot([1, 2], [3, 4])
     axes.set_title("数 $x_{")
     text = plots.svg(figure, "key", "alt")
-sys.stdout.write(text)
+sys.stdout.buffer.write(text.encode())
 assert os.environ.get("MPLBACKEND") == (sys.argv[1] if len(sys.argv) > 1 else None)
 """
 
