@@ -20,7 +20,7 @@ from clray.analysis.failures import failures
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
 from clray.results import Problem, Record, Store
-from clray.spec import Cell, Sweep
+from clray.sweep import Cell, Sweep
 
 Order = tuple[int, ...] | None
 """A task order; None for the benchmark's own."""

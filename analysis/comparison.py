@@ -9,23 +9,12 @@ from typing import Any
 
 from clray.analysis.aggregate import Gathered, Order, Results, Runs, gather, read, select
 from clray.analysis.verdict import Judgement, Outcome, Question, Sample, Variance, judge, published
+from clray.loading import Paper, papers
 from clray.metrics import METRICS
+from clray.reproduction import BenchmarkSpread, Claim, Margin, Reproduction, Row, Searches, SearchRow, Table
 from clray.results import Problem, Record, Store
-from clray.spec import (
-    BenchmarkSpread,
-    Claim,
-    Margin,
-    Paper,
-    Reproduction,
-    Row,
-    Searches,
-    SearchRow,
-    Selection,
-    Sweep,
-    Table,
-    papers,
-    point_of,
-)
+from clray.selection import Selection
+from clray.sweep import Sweep, point_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from clray.analysis.aggregate import Gathered, Runs
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
 from clray.analysis.failures import failed_notes
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
+from clray.loading import Paper
 from clray.metrics import METRICS
-from clray.spec import Claim, Paper
+from clray.reproduction import Claim
 
 KINDS = {
     "sd": "standard deviation",

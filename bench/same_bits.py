@@ -96,7 +96,8 @@ def declared() -> Iterator[tuple[str, dict[str, Any]]]:
     """A label and the declaration of every trial to run."""
     import yaml
 
-    from clray.spec import Selection, find_sweep, variant_names
+    from clray.loading import find_sweep, variant_names
+    from clray.selection import Selection
 
     for sweep, changes, axes in CASES:
         for point in itertools.product(*axes):
@@ -120,7 +121,7 @@ def declared() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _trials(sweep: str, selection: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     from clray.errors import DeclarationError
-    from clray.spec import load_sweep
+    from clray.loading import load_sweep
 
     try:
         cells = load_sweep(sweep, selection).cells

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from clray.spec import Selection, load_sweep, sweep_names
+from clray.loading import load_sweep, sweep_names
+from clray.selection import Selection
 
 FILE = Path(__file__).resolve().parent / "fixtures" / "trial_ids.json"
 FORMS = {"whole": Selection(), "quick": Selection(quick=True)}

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from clray.documents import one_of
 from clray.language import data as sources
 from clray.language.methods import METHODS, find
-from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
-from clray.tracks import Kind
+from clray.track_interface import BenchmarkFamily
 from clray.training import Training
+from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-def kinds() -> list[Kind]:
-    """Its one benchmark; see ``clray.tracks.Track``."""
+def kinds() -> list[BenchmarkFamily]:
+    """Its one benchmark; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
 
-    return [Kind("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
+    return [BenchmarkFamily("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
     from clray.language.models import Settings
 
@@ -47,7 +48,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The texts, and the weights or the vocabulary, that a trial would use here; see ``clray.tracks.Track``."""
+    """The texts, and the weights or the vocabulary, that a trial would use here; see ``Track``."""
     from clray.language.models import Settings, describe
 
     texts = sources.locate(trial.benchmark["tasks"], fetch)
@@ -74,12 +75,12 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.tracks.Track``."""
+    """The name of a method's file; see ``Track``."""
     return METHODS[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
-    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    """The name of the training loop's file; see ``Track``."""
     return "language_training"
 
 
@@ -100,7 +101,7 @@ _UPDATE = 0.05
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core, of a pretrained model on one GPU; see ``clray.tracks.Track``.
+    """Seconds on one core, of a pretrained model on one GPU; see ``Track``.
 
     Counted, not measured: six operations a parameter and token, twice where the LM loss is learned too.
     """

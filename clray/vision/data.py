@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 DATASETS = PUBLISHED
-"""See ``clray.tracks.Sources``."""
+"""See ``clray.track_interface.DatasetRegistry``."""
 
 
 @dataclass(frozen=True)

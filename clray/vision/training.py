@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
-from clray.tracks import Kind
+from clray.documents import one_of
+from clray.track_interface import BenchmarkFamily
 from clray.training import Training
+from clray.trial import SettingError, Trial, check_settings, declared_settings
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.benchmarks.base import Benchmark, InEpochs
@@ -36,18 +37,18 @@ def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:
     return tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.learner == kind)
 
 
-def kinds() -> list[Kind]:
-    """Benchmarks and methods that go together; see ``clray.tracks.Track``."""
+def kinds() -> list[BenchmarkFamily]:
+    """Benchmarks and methods that go together; see ``Track``."""
     singles, batches = methods_of("perceptron"), methods_of("module")
     by_task = ("tag/rotated_mnist", "tag/cifar100")
     return [
-        Kind("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),
-        Kind("task by task", benchmarks_of("module"), batches, "METHODS", by_task),
+        BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),
+        BenchmarkFamily("task by task", benchmarks_of("module"), batches, "METHODS", by_task),
     ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``Track``."""
     name = declared["benchmark"].get("name")
     if name not in BENCHMARKS:
         raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
@@ -145,31 +146,31 @@ def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The data set a trial would read here; see ``clray.tracks.Track``."""
+    """The data set a trial would read here; see ``Track``."""
     benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
     names, source = benchmark.datasets, benchmark.source
     return sources.locate(names[0], source, fetch) if len(names) == 1 else sources.locate_all(names, source, fetch)
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """The trial, ready to begin; see ``clray.tracks.Track``."""
+    """The trial, ready to begin; see ``Track``."""
     from clray.vision.trial import VisionTraining
 
     return VisionTraining(trial, data, device)
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.tracks.Track``."""
+    """The name of a method's file; see ``Track``."""
     return METHODS.targets[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
-    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    """The name of the training loop's file; see ``Track``."""
     return "trial"
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core with the fastest engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
+    """Seconds on one core with the fastest engine; see ``Track``. From docs/performance.md's figures."""
     benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
     method: type[Method] = METHODS[trial.method]
     settings = method.Settings(**trial.hyperparameters)

@@ -22,7 +22,7 @@ from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
 from clray.output import visible
 from clray.results import Store
-from clray.spec import Selection
+from clray.selection import Selection
 
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -16,7 +16,8 @@ from clray.analysis import tables, words
 from clray.analysis.aggregate import DivergedRun, Runs, run, select
 from clray.analysis.comparison import compare
 from clray.errors import DeclarationError
-from clray.spec import Selection, load_reproduction
+from clray.reproduction import load_reproduction
+from clray.selection import Selection
 
 SWEEP = """\
 version: 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clray.errors import DeclarationError
 from clray.optim import gem_multipliers
-from clray.spec import later
+from clray.trial import later
 from clray.vision.memory import Ring
 from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate, Weight
