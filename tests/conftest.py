@@ -98,17 +98,17 @@ WARM = """
 from clray.execution import set_threads
 set_threads(1)
 import numpy as np
-from clray.vision.benchmarks import Stream
-from clray.vision.engines import Workshop
+from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
 rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 2, (4, 784), np.uint8), np.arange(4)
-maps = np.arange(784, dtype=np.int16)[None]
-stream = Stream(images, labels, np.zeros(4, np.int64), labels, images, labels, maps, 4)
-shop = Workshop(stream, "fused")
+rows = SparseRows.of(Rows(images, labels, images, labels, np.arange(784, dtype=np.int16)[None], 4))
 sizes = [(16, 784), (16,), (16, 16), (16,), (10, 16), (10,)]
-net = shop.net([rng.standard_normal(s).astype(np.float32) for s in sizes], 0.1)
-net.step([0, 1]), net.steps([0, 1]), net.interpolate(net.snapshot(), 0.5), shop.accuracy(net.weights(), 0)
+net = FusedPerceptron([rng.standard_normal(s).astype(np.float32) for s in sizes], rows, 0.1)
+net.step([0, 1]), net.steps([0, 1]), net.interpolate(net.snapshot(), 0.5), net.correct(0)
+net.step_each(np.array([[0], [1]])), net.reptile_each([np.array([[0, 1]])], 0.5, 0.5)
 net.gradient([0]), net.pulled_step([0], net.theta * 0, net.theta * 0)
+net.pulled_step_each(np.array([0]), net.theta * 0, net.theta * 0)
 groups = net.groups(np.array([[0, 1]])); groups.update(); groups.products(2); groups.gradients()
 """
 

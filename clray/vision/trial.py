@@ -64,9 +64,11 @@ class VisionTraining:
     def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
         self.trial, self.device = trial, device
         benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
+        method = METHODS[trial.method]
+        if method.learner_kind == "perceptron":
+            PerceptronLearner.check(trial.engine, device)
         self.draws = draws_of(trial, benchmark, device)
         self.stream = stream_of(trial, benchmark, data, self.draws).to(device)
-        method = METHODS[trial.method]
         learner: ModuleLearner | PerceptronLearner
         if method.learner_kind == "module":
             network = NETWORKS[trial.model["name"]](**trial.model)

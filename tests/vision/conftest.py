@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from official import make_trial
 
 from clray.trial import Trial
 from clray.vision import data as sources
-from clray.vision.benchmarks import Stream, build, rotation_map
+from clray.vision.benchmarks.pixels import rotation_map
 from clray.vision.data import ImageSet
-from clray.vision.stream_training import StreamTraining
-from clray.vision.task_training import TaskTraining
+from clray.vision.learners.perceptron import Rows
+from clray.vision.stream import Batch, Stream, from_members, unit
+from clray.vision.stream import images as as_images
 from clray.vision.training import resolve
+from clray.vision.trial import VisionTraining
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "online": ("online", {"lr": 0.01}),
@@ -32,7 +35,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mer6": ("mer", {"algorithm": 6, "lr": 0.05, "memories": 50, "replay_batch": 6, "gamma": 0.3}),
     "mer7": ("mer", {"algorithm": 7, "lr": 0.02, "memories": 50, "replay_batch": 6, "gamma": 0.3, "s": 5.0}),
 }
-"""A small setting of every method and algorithm that learns from one example at a time."""
+"""Small settings of methods that learn from one example at a time, with every algorithm and way."""
 
 TASK_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "naive": ("naive", {"lr": 0.1}),
@@ -50,7 +53,7 @@ TASK_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "tag-er": ("er_reservoir", {"optimizer": "tag-rmsprop", "lr": 0.001, "b": 5, "memories_per_class": 2}),
     "multitask_cyclic": ("multitask_cyclic", {"lr": 0.1, "cycles": 2}),
 }
-"""A small setting of every method that learns a task at a time, and of every optimizer."""
+"""Small settings of methods that learn in batches, with every optimizer and way."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,36 +67,75 @@ def digits(embedded: dict[str, Any]) -> ImageSet:
 
 
 @pytest.fixture
-def train(embedded: dict[str, Any], kernels: None) -> Callable[..., StreamTraining]:
+def train(embedded: dict[str, Any], kernels: None) -> Callable[..., VisionTraining]:
     """A small trial on embedded digits: ``train(name in SETTINGS, engine)`` and any setting of ``make_trial``."""
 
-    def ready(name: str, engine: str = "fused", tasks: int = 3, per_task: int = 60, **changes: Any) -> StreamTraining:
+    def ready(name: str, engine: str = "fused", tasks: int = 3, per_task: int = 60, **changes: Any) -> VisionTraining:
         method, settings = SETTINGS[name]
         benchmark = {"name": "mnist-rotations", "tasks": tasks, "train_per_task": per_task, "source": "embedded"}
         changes = {"benchmark": benchmark | changes.pop("benchmark", {}), **changes}
         trial = make_trial(method, settings | changes.pop("settings", {}), engine=engine, **changes)
-        return StreamTraining(trial, embedded)
+        return VisionTraining(trial, embedded)
 
     return ready
 
 
 @pytest.fixture(scope="session")
-def stream(digits: ImageSet) -> Stream:
-    """200 examples of four tasks."""
+def rows(digits: ImageSet) -> Rows:
+    """200 examples of four turns of the digits."""
     rng = np.random.default_rng(0)
-    maps = [rotation_map(angle) for angle in (0, 30, 75, 160)]
+    maps = np.stack([rotation_map(angle) for angle in (0, 30, 75, 160)]).astype(np.int64)
+    count = len(digits.test_labels)
+    stream = from_members(
+        as_images(digits.train_images, digits.train_labels, (1, 28, 28)),
+        as_images(digits.test_images, digits.test_labels, (1, 28, 28)),
+        members=[rng.permutation(len(digits.train_labels))[:50] for _ in range(4)],
+        tests=[np.arange(count)] * 4,
+        heads=[(0, 10)] * 4,
+        offsets=[0] * 4,
+        outputs=10,
+        scale=unit,
+        pixel_maps=maps,
+        shuffles=False,
+    )
+    return Rows.of(stream)
 
-    class Fixed:
-        name, tasks, train_per_task, last_test_example = "fixed", 4, 50, "scored"
 
-        def pixel_maps(self) -> Any:
-            return np.stack(maps)
+def weights_of(training: VisionTraining, task: int = 0) -> list[np.ndarray]:
+    """The weights that answer for a task in a method on perceptrons."""
+    method: Any = training.method
+    if hasattr(method, "nets"):
+        return method.nets[task].weights()
+    return method.weights(task) if hasattr(method, "weights") else method.net.weights()
 
-    return build(Fixed(), digits, None, lambda n, tasks, count: [rng.permutation(n)[:count] for _ in range(tasks)])  # type: ignore[arg-type]
+
+def observe(training: VisionTraining, count: int) -> None:
+    """Let the method learn from the stream's next ``count`` examples, one after the other, without evaluations."""
+    for _ in range(count):
+        number = np.array([training.step])
+        training.method.observe(Batch(training.stream, number, int(training.stream.owner[training.step])))
+        training.step += 1
+
+
+def flat_parameters(training: VisionTraining) -> torch.Tensor:
+    """[P] a copy of all parameters of a torch module."""
+    return torch.cat([p.detach().flatten() for p in training.learner.parameters])
+
+
+def shown(stream: Stream, experience: int, places: Any = slice(None), part: str = "train") -> tuple[Any, Any]:
+    """Inputs and labels of an experience's training or test images, by their places among them."""
+    if part == "train":
+        return stream.examples(np.atleast_1d(stream.experiences[experience].examples[places]))
+    x, y = stream.tests(experience)
+    return x[places], y[places]
+
+
+def heads(stream: Stream) -> list[tuple[int, int]]:
+    return [e.logits for e in stream.experiences]
 
 
 @pytest.fixture
-def train_tasks(embedded: dict[str, Any]) -> Callable[..., TaskTraining]:
+def train_tasks(embedded: dict[str, Any]) -> Callable[..., VisionTraining]:
     """A small task-incremental trial on embedded digits: ``train_tasks(name in TASK_SETTINGS)``, with changes."""
 
     def ready(
@@ -107,7 +149,7 @@ def train_tasks(embedded: dict[str, Any]) -> Callable[..., TaskTraining]:
         order: list[int] | None = None,
         evaluate: Any = "after_task",
         **changes: Any,
-    ) -> TaskTraining:
+    ) -> VisionTraining:
         method, settings = TASK_SETTINGS[name]
         benchmark = {
             "name": "rotated-mnist", "tasks": tasks, "heads": "multi", "degrees": 60.0, "train_per_task": per_task,
@@ -123,6 +165,6 @@ def train_tasks(embedded: dict[str, Any]) -> Callable[..., TaskTraining]:
             version=1, track="vision", evaluate=evaluate, randomness=randomness, engine=engine, precision="float32",
             seed=seed, task_order=order, **resolve(declared),
         )  # fmt: skip
-        return TaskTraining(trial, embedded)
+        return VisionTraining(trial, embedded)
 
     return ready

@@ -13,8 +13,8 @@ from typing import Any
 from clray.metrics import Measurement, summarize
 from clray.training import run
 from clray.trial import Trial
-from clray.vision.stream_training import StreamTraining
 from clray.vision.training import resolve
+from clray.vision.trial import VisionTraining
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "mer"
 ANGLES = [30.3992, 63.2864, 87.1406, 117.3210, 162.4059]
@@ -148,5 +148,5 @@ def make_trial(
 
 def figures(trial: Trial, data: dict[str, Any]) -> dict[str, float]:
     """The published metrics of a trial run to its end here."""
-    measurements: list[Measurement] = run(StreamTraining(trial, data))
+    measurements: list[Measurement] = run(VisionTraining(trial, data))
     return summarize(measurements)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SETTINGS
+from conftest import SETTINGS, weights_of
 from official import make_trial
 from PIL import Image
 from pydantic import ValidationError
@@ -15,11 +15,15 @@ from pydantic import ValidationError
 from clray.errors import DataError
 from clray.loading import load_sweep
 from clray.trial import SettingError
-from clray.vision.benchmarks import BENCHMARKS, MnistPermutations, MnistRotations, arrange, build, rotation_map
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.benchmarks.mer import MnistPermutations, MnistRotations
+from clray.vision.benchmarks.pixels import rearranged, rotation_map
 from clray.vision.data import ImageSet
-from clray.vision.randomness import ClrayRandomness, OfficialRandomness
-from clray.vision.stream_training import StreamTraining
+from clray.vision.draws import ClrayDraws
+from clray.vision.learners.perceptron import Rows
+from clray.vision.official.mer import OfficialDraws
 from clray.vision.training import resolve
+from clray.vision.trial import VisionTraining
 
 OFFICIAL = MnistRotations(name="mnist-rotations", tasks=20, train_per_task=1000, seed=0).task_angles()
 ROTATIONS = {"name": "mnist-rotations", "tasks": 3, "train_per_task": 40, "source": "embedded"}
@@ -30,7 +34,7 @@ def rotations(**changes: Any) -> MnistRotations:
 
 
 def stream(digits: ImageSet, order=None, seed=0, **changes: Any):
-    return build(rotations(**changes), digits, order, ClrayRandomness(seed).choose)
+    return rotations(**changes).stream({"mnist": digits}, ClrayDraws(seed), order)
 
 
 class TestRotations:
@@ -39,14 +43,14 @@ class TestRotations:
         """As GEM's script turns them: nearest pixel, zero fill, counter-clockwise, about the centre."""
         some = digits.train_images[::400]
         turned = [np.asarray(Image.fromarray(image.reshape(28, 28), mode="L").rotate(angle)) for image in some]
-        assert (arrange(some, rotation_map(angle)) == np.stack(turned).reshape(-1, 784)).all()
+        assert (rearranged(some, rotation_map(angle)) == np.stack(turned).reshape(-1, 784)).all()
 
     def test_quarter_turns_are_counter_clockwise(self, digits):
         some = digits.train_images[::700]
         square = some.reshape(-1, 28, 28)
-        assert (arrange(some, rotation_map(0)) == some).all()
-        assert (arrange(some, rotation_map(180)) == square[:, ::-1, ::-1].reshape(-1, 784)).all()
-        assert (arrange(some, rotation_map(90)) == np.rot90(square, axes=(1, 2)).reshape(-1, 784)).all()
+        assert (rearranged(some, rotation_map(0)) == some).all()
+        assert (rearranged(some, rotation_map(180)) == square[:, ::-1, ::-1].reshape(-1, 784)).all()
+        assert (rearranged(some, rotation_map(90)) == np.rot90(square, axes=(1, 2)).reshape(-1, 784)).all()
 
     def test_the_angles_stay_in_their_bins(self):
         assert [int(angle // 9) for angle in OFFICIAL] == list(range(20))
@@ -87,44 +91,48 @@ class TestStream:
     def test_examples_are_what_their_task_shows_of_their_source(self, digits):
         s = stream(digits)
         for position in (0, 39, 40, 119):
-            expected = arrange(digits.train_images[s.sources[position]][None], s.pixel_maps[s.tasks[position]])[0]
-            assert (s.images[position] == expected).all()
-        assert (s.labels == digits.train_labels[s.sources]).all()
-        assert s.tasks.tolist() == [0] * 40 + [1] * 40 + [2] * 40
+            expected = rearranged(digits.train_images[s.image[position]][None], s.pixel_maps[s.owner[position]])[0]
+            assert (s.pixels(np.array([position])).numpy().ravel() == expected).all()
+        assert (s.labels.numpy() == digits.train_labels[s.image]).all()
+        assert s.owner.tolist() == [0] * 40 + [1] * 40 + [2] * 40
 
     def test_a_task_never_shows_an_example_twice_and_tasks_draw_anew(self, digits):
         s = stream(digits, train_per_task=2000)
-        parts = [s.sources[s.tasks == t] for t in range(3)]
+        parts = [s.image[s.owner == t] for t in range(3)]
         assert all(len(set(part)) == 2000 for part in parts)
         assert set(parts[0]) != set(parts[1])
 
-    @pytest.mark.parametrize("randomness", [ClrayRandomness, OfficialRandomness])
+    @pytest.mark.parametrize("randomness", [ClrayDraws, OfficialDraws])
     def test_each_seed_draws_other_examples(self, digits, randomness):
-        drawn = [build(rotations(), digits, None, randomness(seed).choose).sources for seed in (0, 1, 0)]
+        drawn = [rotations().stream({"mnist": digits}, randomness(seed), None).image for seed in (0, 1, 0)]
         assert (drawn[0] != drawn[1]).any()
         assert (drawn[0] == drawn[2]).all()
 
     def test_inputs_are_fractions_of_255(self, digits):
         s = stream(digits)
-        x = s.x([3, 50])
-        assert x.dtype == np.float32
-        assert (x == s.images[[3, 50]].astype(np.float32) / np.float32(255)).all()
+        x, _ = s.examples(np.array([3, 50]))
+        pixels = s.pixels(np.array([3, 50])).numpy()
+        assert (x.numpy() == pixels.astype(np.float32) / np.float32(255)).all()
         assert x.max() == 1
 
     def test_the_test_set_is_all_of_it_for_every_task(self, digits):
         s = stream(digits, last_test_example="scored")
-        assert s.test_x(2).shape == (1000, 784)
-        assert (s.test_x(2) * 255 == arrange(digits.test_images, s.pixel_maps[2])).all()
+        shown = Rows.of(s).tests(2)
+        assert shown.shape == (1000, 784)
+        assert (shown * 255 == rearranged(digits.test_images, s.pixel_maps[2])).all()
+        assert (s.tests(2)[0].flatten(1).numpy() == shown).all()
 
     def test_officially_the_last_test_example_is_not_scored(self, digits):
-        assert stream(digits).scored == 999
-        assert stream(digits, last_test_example="scored").scored == 1000
+        for last, count in (("skipped", 999), ("scored", 1000)):
+            for e in stream(digits, last_test_example=last).experiences:
+                assert (len(e.tests), e.accuracy_divisor) == (count, 1000)
 
     def test_a_task_order_is_applied(self, digits):
         plain, turned = stream(digits), stream(digits, order=[2, 0, 1])
         assert (turned.pixel_maps == plain.pixel_maps[[2, 0, 1]]).all()
-        assert turned.tasks.tolist() == plain.tasks.tolist()
-        assert (turned.images[0] == arrange(digits.train_images[turned.sources[:1]], plain.pixel_maps[2])[0]).all()
+        assert turned.owner.tolist() == plain.owner.tolist()
+        first = rearranged(digits.train_images[turned.image[:1]], plain.pixel_maps[2])[0]
+        assert (turned.pixels(np.array([0])).numpy().ravel() == first).all()
 
     def test_a_task_order_reaches_the_trial(self, train):
         plain, turned = train("online"), train("online", order=[1, 2, 0])
@@ -141,10 +149,11 @@ def test_the_full_benchmarks_fit_into_100_megabytes(file):
     settings = load_sweep(file).cells[0].trial.benchmark
     train, test = ((np.zeros((n, 784), np.uint8), np.zeros(n, np.int64)) for n in (60000, 10000))
     blank = ImageSet(*train, *test)
-    made = build(BENCHMARKS[settings["name"]](**settings), blank, None, ClrayRandomness(0).choose)
-    assert len(made.labels) == 20000
-    total = sum(value.nbytes for value in vars(made).values() if isinstance(value, np.ndarray))
-    assert total < 100e6
+    made = BENCHMARKS[settings["name"]](**settings).stream({"mnist": blank}, ClrayDraws(0), None)
+    assert len(made) == 20000
+    rows = Rows.of(made)
+    arrays = [*vars(made).values(), made.train.pixels, rows.images, rows.test_images]
+    assert sum(value.nbytes for value in arrays if hasattr(value, "nbytes")) < 100e6
 
 
 class TestEvaluations:
@@ -169,11 +178,11 @@ class TestEvaluations:
             training = train("er", evaluate=evaluate)
             while training.progress < 1:
                 last = training.advance()
-            ends.append(([m.value for m in last], [w.tobytes() for w in training.method.weights(0)]))
+            ends.append(([m.value for m in last], [w.tobytes() for w in weights_of(training)]))
         assert ends[0] == ends[1]
 
     def test_a_stop_by_the_clock_changes_no_number(self, train, monkeypatch):
-        from clray.vision import stream_training as module
+        from clray.vision import trial as module
 
         ends = []
         for seconds in (10.0, -1.0):
@@ -182,7 +191,7 @@ class TestEvaluations:
             while training.progress < 1:
                 measured += training.advance()
                 stops += 1
-            ends.append((measured, [w.tobytes() for w in training.method.weights(0)]))
+            ends.append((measured, [w.tobytes() for w in weights_of(training)]))
             if seconds < 0:
                 assert stops > 4
         assert ends[0] == ends[1]
@@ -233,6 +242,6 @@ class TestSettings:
 
 def test_training_needs_no_files_of_its_own(embedded, kernels, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    training = StreamTraining(make_trial("online", {"lr": 0.1}, benchmark=ROTATIONS), embedded)
+    training = VisionTraining(make_trial("online", {"lr": 0.1}, benchmark=ROTATIONS), embedded)
     training.advance()
     assert list(Path().iterdir()) == []

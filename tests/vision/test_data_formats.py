@@ -26,7 +26,7 @@ from clray.vision.data import ImageSet
 from clray.vision.datasets import cifar, cub, mini_imagenet, notmnist
 from clray.vision.datasets.pickles import read_pickle
 from clray.vision.datasets.published import ARRAYS
-from clray.vision.datasets.resize import bilinear
+from clray.vision.resize import bilinear
 
 load = inspect.unwrap(data.load)  # the tests of the track read each data set once: here it is read
 RNG = np.random.default_rng(0)

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SETTINGS, TASK_SETTINGS
+from conftest import SETTINGS, TASK_SETTINGS, weights_of
 
 from clray.errors import DeclarationError, Diverged
 from clray.optim import gem_multipliers
 from clray.training import run
 from clray.trial import SettingError
-from clray.vision import stream_training, task_training
+from clray.vision import trial
 
 HUGE = {"lr": 1e30}
 
@@ -44,7 +44,7 @@ class TestStreams:
         """That of a task that is learned no more, too."""
         training = train("independent", engine)
         training.advance(), training.advance()
-        weights = training.method.weights(0)
+        weights = weights_of(training)
         weights[2][0, 0] = np.inf
         training.method.nets[0].load(weights)
         error, measured = until_it_diverges(training)
@@ -52,9 +52,9 @@ class TestStreams:
         assert (error.step, error.task) == (120, 1)
 
     def test_it_is_seen_at_a_stop_by_the_clock_too(self, train, monkeypatch):
-        monkeypatch.setattr(stream_training, "_STOP_AFTER", -1.0)
+        monkeypatch.setattr(trial, "_STOP_AFTER", -1.0)
         error, _ = until_it_diverges(train("online", settings=HUGE, per_task=200))
-        assert error.step == stream_training._LOOK_AT_CLOCK
+        assert error.step == trial._AT_ONCE
 
     @pytest.mark.parametrize("engine", ["eager", "fused"])
     def test_a_step_that_fails_for_it(self, train, engine):
@@ -89,7 +89,7 @@ class TestTasks:
         assert (error.what, error.task) == ("weights", 1)
 
     def test_it_is_seen_at_a_stop_by_the_clock_too(self, train_tasks, monkeypatch):
-        monkeypatch.setattr(task_training, "_STOP_AFTER", -1.0)
+        monkeypatch.setattr(trial, "_STOP_AFTER", -1.0)
         error, _ = until_it_diverges(train_tasks("naive", settings={"lr": 1e38}, per_task=200))
         assert error.step < 100
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clray.vision import data as sources
 from clray.vision import hessian
-from clray.vision.benchmarks import arrange, rotation_map
+from clray.vision.benchmarks.pixels import rearranged, rotation_map
 from clray.vision.hessian import (
     Curvature,
     HessianProduct,
@@ -395,7 +395,7 @@ class OfficialRun:
 
 def turned(images: Any, angle: float) -> Tensor:
     """Images as a task shows them, [n, 784] in [0, 1]."""
-    pixels = arrange(np.asarray(images).reshape(len(images), -1), rotation_map(angle))
+    pixels = rearranged(np.asarray(images).reshape(len(images), -1), rotation_map(angle))
     return torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
 
 

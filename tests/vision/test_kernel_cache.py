@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_engines import SAME_BITS
+from test_perceptrons import SAME_BITS
 from waiting import GUARD
 
 from clray.vision.kernels import kernel_cache

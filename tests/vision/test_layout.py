@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from waiting import GUARD
 
-from clray.vision.learner import _channels_last_is_safe
+from clray.vision.learners.module import channels_last_is_safe
 from clray.vision.networks import NETWORKS
 
 TWO_FILTERS = """
 from clray.trial import Trial
 from clray.training import run
 from clray.vision.data import locate
-from clray.vision.task_training import TaskTraining
 from clray.vision.training import resolve
+from clray.vision.trial import VisionTraining
 declared = {
     "benchmark": {"name": "rotated-mnist", "tasks": 2, "train_per_task": 40, "test_per_task": 20, "source": "embedded"},
     "model": {"name": "reduced-resnet18", "filters": 2},
@@ -31,7 +31,7 @@ trial = Trial(
     version=1, track="vision", evaluate="after_task", randomness="clray", engine="auto", precision="float32", seed=0,
     task_order=None, **resolve(declared),
 )
-print(len(run(TaskTraining(trial, locate("mnist", "embedded")))))
+print(len(run(VisionTraining(trial, locate("mnist", "embedded")))))
 """
 
 
@@ -59,9 +59,9 @@ def test_a_network_of_two_filters_is_trained_to_the_end(limit):
 def test_which_networks_have_channels_last(model, safe):
     with torch.random.fork_rng():
         module = NETWORKS[model["name"]](**model).build((3, 32, 32), 10)
-    assert _channels_last_is_safe(module) == safe
+    assert channels_last_is_safe(module) == safe
 
 
 def test_a_first_convolution_of_1x1_counts_too():
-    assert not _channels_last_is_safe(nn.Sequential(nn.Conv2d(3, 8, 1, 2), nn.Conv2d(8, 8, 3)))
-    assert _channels_last_is_safe(nn.Sequential(nn.Conv2d(3, 8, 5), nn.Conv2d(8, 8, 1, 2)))
+    assert not channels_last_is_safe(nn.Sequential(nn.Conv2d(3, 8, 1, 2), nn.Conv2d(8, 8, 3)))
+    assert channels_last_is_safe(nn.Sequential(nn.Conv2d(3, 8, 5), nn.Conv2d(8, 8, 1, 2)))

@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clray.errors import DataError
-from clray.vision import networks
-from clray.vision.networks import NETWORKS, AlexNet, MlpNetwork, ReducedResNet18, ResNet18
+from clray.vision.networks import NETWORKS, resnet18
+from clray.vision.networks.alexnet import AlexNet
+from clray.vision.networks.base import Network
+from clray.vision.networks.mlp import Mlp
+from clray.vision.networks.reduced_resnet18 import ReducedResNet18
+from clray.vision.networks.resnet18 import ResNet18
 
 
-def seeded(network: networks.Network, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Module:
+def seeded(network: Network, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return network.build(shape, outputs)
@@ -40,8 +44,8 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("network", "shape", "outputs", "parameters"),
         [
-            (MlpNetwork(name="mlp", hidden=[100, 100]), (1, 28, 28), 10, 89_610),
-            (MlpNetwork(name="mlp"), (1, 28, 28), 10, 269_322),
+            (Mlp(name="mlp", hidden=[100, 100]), (1, 28, 28), 10, 89_610),
+            (Mlp(name="mlp"), (1, 28, 28), 10, 269_322),
             (REDUCED, (3, 32, 32), 100, 496_680),
             (REDUCED, (3, 84, 84), 100, 544_680),
             (UNUSED, (3, 32, 32), 100, 496_680),  # 1,108,680 with the 612,000 that are never used
@@ -62,7 +66,7 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("network", "shape"),
         [
-            (MlpNetwork(name="mlp", hidden=[5]), (1, 28, 28)),
+            (Mlp(name="mlp", hidden=[5]), (1, 28, 28)),
             (SMALL, (1, 28, 28)),
             (SMALL, (3, 32, 32)),
             (SMALL, (3, 84, 84)),
@@ -145,7 +149,7 @@ class TestOrderOfDrawing:
 
     def test_mlp_and_alexnet(self):
         for network, make in (
-            (MlpNetwork(name="mlp", hidden=[6, 5]), lambda: linears(784, 6, 5, 10)),
+            (Mlp(name="mlp", hidden=[6, 5]), lambda: linears(784, 6, 5, 10)),
             (ALEXNET, lambda: [
                 nn.Conv2d(1, 64, 3), nn.Conv2d(64, 128, 2), nn.Conv2d(128, 256, 2), *linears(256 * 4, 2048, 2048, 10)
             ]),
@@ -228,7 +232,7 @@ class TestWhatTheyCompute:
     @pytest.mark.parametrize(
         ("network", "places"),
         [
-            (MlpNetwork(name="mlp", hidden=[20, 20], dropout=0.5), 2),
+            (Mlp(name="mlp", hidden=[20, 20], dropout=0.5), 2),
             (ReducedResNet18(name="reduced-resnet18", filters=8, dropout=0.5), 16),
         ],
     )
@@ -279,11 +283,11 @@ class TestImageNetWeights:
     def test_where_they_are_looked_for(self, where, tmp_path, monkeypatch):
         """The file's name holds the beginning of its hash."""
         name = f"resnet18-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
-        monkeypatch.setattr(networks, "_IMAGENET", f"https://nowhere.invalid/{name}")
+        monkeypatch.setattr(resnet18, "_IMAGENET", f"https://nowhere.invalid/{name}")
         file = tmp_path / where / "resnet18" / name
         file.parent.mkdir(parents=True)
         file.write_bytes(b"weights")
-        assert networks.imagenet_weights() == file
+        assert resnet18.imagenet_weights() == file
 
     def test_without_them_and_without_a_network(self, monkeypatch):
         import pooch
@@ -294,12 +298,12 @@ class TestImageNetWeights:
 
         monkeypatch.setattr(pooch, "retrieve", fail)
         with pytest.raises(DataError, match=r"could not be downloaded from https://.*/resnet18-.*: no route to host$"):
-            networks.imagenet_weights()
+            resnet18.imagenet_weights()
 
     def test_they_are_loaded_and_the_head_is_new(self, tmp_path, monkeypatch):
         theirs = ResNet18(name="resnet18", pretrained=False).build((3, 64, 64), 1000)
         torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-        monkeypatch.setattr(networks, "imagenet_weights", lambda: tmp_path / "weights.pth")
+        monkeypatch.setattr(resnet18, "imagenet_weights", lambda: tmp_path / "weights.pth")
         net = ResNet18(name="resnet18").build((3, 64, 64), 200)
         assert net.get_parameter("fc.weight").shape == (200, 512)
         for name, value in theirs.state_dict().items():

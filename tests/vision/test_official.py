@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from official import ANGLES, METRICS, cases, figures, first_permutation, streams
 
-from clray.vision.benchmarks import MnistPermutations, MnistRotations
-from clray.vision.models import Mlp
-from clray.vision.randomness import OfficialRandomness
+from clray.vision.benchmarks.mer import MnistPermutations, MnistRotations
+from clray.vision.official.mer import OfficialDraws
 
 CASES = cases()
 COUNTED_ALIKE = 1e-6
@@ -58,21 +57,20 @@ def test_the_first_permutation_is_the_scripts():
 @pytest.mark.parametrize(("tasks", "count", "seed"), streams())
 def test_the_stream_the_weights_and_what_follows(tasks, count, seed):
     drawn = streams()[tasks, count, seed]
-    randomness = OfficialRandomness(seed)
-    chosen = randomness.choose(60000, tasks, count)
+    draws = OfficialDraws(seed)
+    chosen = draws.examples(60000, tasks, count)
     arriving = [[task, int(example)] for task, examples in enumerate(chosen) for example in examples]
     assert arriving[:8] == drawn["stream_first8"]
     assert arriving[-3:] == drawn["stream_last3"]
 
-    model = Mlp(name="mlp", hidden=[100, 100])
-    weights = model.initial(model.sizes(784, 10), randomness)
+    weights = draws.perceptron([784, 100, 100, 10], "xavier")
     sums = [float(w.sum(dtype=np.float64)) for w in weights]
     assert sums == pytest.approx(list(drawn["init_sum"].values()), abs=2e-4)  # theirs were summed in float32
     total = sum(float(np.abs(w).sum(dtype=np.float64)) for w in weights)
     assert total == pytest.approx(drawn["init_abs"], rel=1e-6)
 
     # Python's own generator is where theirs is when training begins.
-    following = [randomness._python.random() for _ in drawn["py_random_next"]]
+    following = [draws._python.random() for _ in drawn["py_random_next"]]
     assert following == drawn["py_random_next"]
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SETTINGS
+from conftest import SETTINGS, flat_parameters, weights_of
 
 from clray.errors import CheckpointError
 from clray.training import run
-from clray.vision import stream_training, task_training
+from clray.vision import trial
 from clray.vision.methods.naive import Naive
 from clray.vision.methods.online import Online
+from clray.vision.stream import Batch
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -39,67 +40,66 @@ def in_pieces(make) -> tuple[list[Any], Any]:
 @pytest.fixture
 def stop_everywhere(monkeypatch) -> None:
     """``advance`` returns after every example or minibatch, and after every task of an evaluation."""
-    for module in (stream_training, task_training):
-        monkeypatch.setattr(module, "_STOP_AFTER", -1.0)
-    monkeypatch.setattr(stream_training, "_LOOK_AT_CLOCK", 1)
+    monkeypatch.setattr(trial, "_STOP_AFTER", -1.0)
+    monkeypatch.setattr(trial, "_AT_ONCE", 1)
 
 
 class FreshAtTasks(Online):
     """Draws the last layer's weights anew where a task begins, as a head that grows does."""
 
-    def __init__(self, settings: Any, model: Any, workshop: Any, randomness: Any) -> None:
-        super().__init__(settings, model, workshop, randomness)
-        self.stream, self.draws, self.width = workshop.stream, randomness, model.hidden[-1]
+    in_bulk = False
 
-    def observe(self, position: int) -> None:
-        if position and self.stream.tasks[position] != self.stream.tasks[position - 1]:
-            self.net.load(self.net.weights()[:-2] + self.draws.weights([self.width, 10], "xavier"))
-        super().observe(position)
+    def observe(self, batch: Batch) -> None:
+        number = int(batch.numbers[0])
+        if number and self.stream.owner[number] != self.stream.owner[number - 1]:
+            width = self.learner.network.hidden[-1]
+            self.net.load(self.net.weights()[:-2] + self.draws.perceptron([width, 10], "xavier"))
+        super().observe(batch)
 
 
 class FreshAtEpochs(Naive):
     """Draws the last layer's weights anew where a task ends."""
 
-    def end_task(self, task: int) -> None:
-        super().end_task(task)
-        with self.learner.randomness.weights():
-            self.learner.module[-1].reset_parameters()
+    def end(self, experience: int) -> None:
+        super().end(experience)
+        with self.draws.weights():
+            self.learner.module.head.reset_parameters()
 
 
 @pytest.mark.parametrize("randomness", ["clray", "official"])
 class TestWeightsThatAreDrawnLate:
     def test_in_a_stream(self, train, monkeypatch, randomness):
-        monkeypatch.setattr(stream_training, "find", lambda name: FreshAtTasks)
+        monkeypatch.setattr(trial, "METHODS", {"online": FreshAtTasks})
 
         def make() -> Any:
             return train("online", hidden=(20, 20), randomness=randomness)
 
-        monkeypatch.setattr(stream_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(trial, "_STOP_AFTER", 1e9)
         whole = make()
         expected = run(whole)
-        monkeypatch.setattr(stream_training, "_STOP_AFTER", -1.0)
+        monkeypatch.setattr(trial, "_STOP_AFTER", -1.0)
         measured, pieced = in_pieces(make)
         assert measured == expected
-        assert all((a == b).all() for a, b in zip(whole.method.weights(0), pieced.method.weights(0), strict=True))
+        assert all((a == b).all() for a, b in zip(weights_of(whole), weights_of(pieced), strict=True))
 
     def test_task_by_task(self, train_tasks, monkeypatch, randomness):
-        monkeypatch.setattr(task_training, "find", lambda name: FreshAtEpochs)
+        monkeypatch.setattr(trial, "METHODS", {"naive": FreshAtEpochs})
 
         def make() -> Any:
             model = {"name": "mlp", "hidden": [12, 12], "dropout": 0.3}
             return train_tasks("naive", tasks=3, model=model, randomness=randomness)
 
-        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(trial, "_STOP_AFTER", 1e9)
         whole = make()
         expected = run(whole)
-        monkeypatch.setattr(task_training, "_STOP_AFTER", -1.0)
+        monkeypatch.setattr(trial, "_STOP_AFTER", -1.0)
         measured, pieced = in_pieces(make)
         assert measured == expected
-        assert torch.equal(whole.learner.flat_parameters(), pieced.learner.flat_parameters())
+        assert torch.equal(flat_parameters(whole), flat_parameters(pieced))
 
     def test_no_draw_is_given_twice(self, train_tasks, randomness):
         training = train_tasks("naive", randomness=randomness)
-        draws = training.learner.randomness
+        draws = training.draws
         with draws.weights():
             found = [torch.rand(8)]
         with draws.training():
@@ -118,19 +118,19 @@ class TestEvaluationInPieces:
             return train(name, engine, per_task=20, evaluate=8, hidden=(20, 20))
 
         measured, pieced = in_pieces(make)
-        monkeypatch.setattr(stream_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(trial, "_STOP_AFTER", 1e9)
         whole = make()
         assert run(whole) == measured
         for task in range(3):
-            weights = whole.method.weights(task), pieced.method.weights(task)
+            weights = weights_of(whole, task), weights_of(pieced, task)
             assert all((a == b).all() for a, b in zip(*weights, strict=True))
 
     def test_a_stop_scores_one_task_where_time_is_up(self, train, stop_everywhere):
         training = train("online")
         assert [[m.eval_task for m in training.advance()] for _ in range(3)] == [[0], [1], [2]]
-        assert training.position == 0
+        assert training.step == 0
         training.advance()
-        assert training.position == 1
+        assert training.step == 1
 
     @pytest.mark.parametrize("randomness", ["clray", "official"])
     def test_task_by_task_with_curvature_by_itself(self, train_tasks, stop_everywhere, monkeypatch, randomness):
@@ -140,7 +140,7 @@ class TestEvaluationInPieces:
             return train_tasks("er_reservoir", tasks=3, per_task=20, randomness=randomness, benchmark=benchmark)
 
         measured, _ = in_pieces(make)
-        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(trial, "_STOP_AFTER", 1e9)
         assert run(make()) == measured
         after_last = [m.metric for m in measured if m.trained_tasks == 3]
         assert after_last == ["accuracy"] * 3 + ["eigenvalue_1", "displacement", "relative_displacement"]
@@ -148,7 +148,7 @@ class TestEvaluationInPieces:
     def test_a_trial_is_over_when_all_is_measured(self, train_tasks, stop_everywhere):
         training, last = train_tasks("naive", tasks=3), []
         while training.progress < 1:
-            last.append((len(training.schedule) - training.visit, [m.eval_task for m in training.advance()]))
+            last.append((len(training.plan.visits) - training.plan.visit, [m.eval_task for m in training.advance()]))
         assert last[-3:] == [(1, [0]), (0, [1]), (0, [2])]
 
 
@@ -159,18 +159,19 @@ class TestOldCheckpoints:
     def test_of_a_stream(self, train, randomness):
         training = train("er", randomness=randomness)
         state = through_a_file(training.state_dict())
-        lost = {"clray": ("order", "weights"), "official": ("torch",)}[randomness]
-        olds = [{**state, "randomness": {k: v for k, v in state["randomness"].items() if k != key}} for key in lost]
-        olds += [{k: v for k, v in state.items() if k != "scored"}]
-        olds += [{**state, "randomness": {**state["randomness"], key: [1, 2]}} for key in lost]
+        lost = {"clray": ("data order", "weights"), "official": ("torch",)}[randomness]
+        olds = [{k: v for k, v in state.items() if k != key} for key in ("evaluation", "plan", "draws")]
+        olds += [{**state, "draws": {**state["draws"], key: [1, 2]}} for key in lost]
+        if randomness == "official":
+            olds.append({**state, "draws": {"python": state["draws"]["python"]}})
         for old in olds:
             with pytest.raises(CheckpointError, match="no checkpoint of a er trial"):
                 train("er", randomness=randomness).load_state_dict(old)
 
-    @pytest.mark.parametrize("key", ["weights", "benchmark"])
+    @pytest.mark.parametrize("key", ["draws", "learner"])
     def test_task_by_task(self, train_tasks, key):
         state = through_a_file(train_tasks("naive").state_dict())
-        del state["randomness"][key]
+        del state[key]
         with pytest.raises(CheckpointError, match="no checkpoint of a naive trial"):
             train_tasks("naive").load_state_dict(state)
 

@@ -127,17 +127,23 @@ class PerceptronLearner:
         engine: ``eager``, ``fused`` or ``auto``: fused wherever that is possible.
         device: where the eager form computes.
 
-    Raises:
-        DeclarationError: ``fused`` is asked for where the kernels cannot run.
     """
 
     kind = "perceptron"
 
+    @staticmethod
+    def check(engine: str, device: str) -> None:
+        """Refuse an engine that cannot run on a device.
+
+        Raises:
+            DeclarationError: it cannot.
+        """
+        if engine == "fused" and device != "cpu":
+            raise DeclarationError("engine: fused: this track's kernels are for the CPU; allowed here: auto, eager")
+
     def __init__(
         self, network: Perceptron, stream: Stream, draws: Draws, engine: str = "auto", device: str = "cpu"
     ) -> None:
-        if engine == "fused" and device != "cpu":
-            raise DeclarationError("engine: fused: this track's kernels are for the CPU; allowed here: auto, eager")
         self.network, self.stream, self.draws, self._device = network, stream, draws, device
         possible = device == "cpu" and len(network.hidden) == 2
         self.fused = engine == "fused" or (engine == "auto" and possible)

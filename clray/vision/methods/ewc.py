@@ -96,8 +96,8 @@ class CollapsedPenalty:
         return {"fisher_sum": self.fisher_sum, "fisher_optimum_sum": self.fisher_optimum_sum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fisher_sum = np.array(state["fisher_sum"])
-        self.fisher_optimum_sum = np.array(state["fisher_optimum_sum"])
+        self.fisher_sum = np.asarray(state["fisher_sum"]).copy()
+        self.fisher_optimum_sum = np.asarray(state["fisher_optimum_sum"]).copy()
         self._refresh()
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from conftest import TASK_SETTINGS
+from conftest import TASK_SETTINGS, flat_parameters, heads, shown
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,13 +22,17 @@ from clray.loading import load_sweep, sweep_names
 from clray.metrics import Measurement
 from clray.training import run
 from clray.trial import Trial
-from clray.vision import task_training
+from clray.vision import trial as loop
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.benchmarks.rearranged_mnist import RotatedMnist
 from clray.vision.data import locate, present
-from clray.vision.networks import NETWORKS, MlpNetwork, Network
-from clray.vision.task_benchmarks import TASK_BENCHMARKS, RotatedMnist
-from clray.vision.task_randomness import ClrayTaskRandomness, OfficialTaskRandomness
-from clray.vision.task_training import TaskTraining
+from clray.vision.draws import ClrayDraws
+from clray.vision.networks import NETWORKS
+from clray.vision.networks.base import Network
+from clray.vision.networks.mlp import Mlp
+from clray.vision.official.tag import OfficialDraws
 from clray.vision.training import data, estimate, resolve, train
+from clray.vision.trial import VisionTraining
 
 DROPOUT = {"name": "mlp", "hidden": [12, 12], "dropout": 0.3}
 RESNET = {"name": "reduced-resnet18", "filters": 8, "dropout": 0.1}
@@ -35,7 +41,7 @@ RESNET = {"name": "reduced-resnet18", "filters": 8, "dropout": 0.1}
 @pytest.fixture
 def stop_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """``advance`` returns after every minibatch."""
-    monkeypatch.setattr(task_training, "_STOP_AFTER", -1.0)
+    monkeypatch.setattr(loop, "_STOP_AFTER", -1.0)
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def in_pieces(make: Callable[[], TaskTraining]) -> tuple[list[Measurement], TaskTraining, list[float]]:
+def in_pieces(make: Callable[[], VisionTraining]) -> tuple[list[Measurement], VisionTraining, list[float]]:
     """A trial to its end, each piece of it by a new object that goes on from the last one's checkpoint."""
     training, measured, progress = make(), [], [0.0]
     while training.progress < 1:
@@ -58,7 +64,7 @@ def in_pieces(make: Callable[[], TaskTraining]) -> tuple[list[Measurement], Task
     return measured, training, progress
 
 
-def same(one: TaskTraining, other: TaskTraining) -> bool:
+def same(one: VisionTraining, other: VisionTraining) -> bool:
     states = [t.learner.module.state_dict().values() for t in (one, other)]
     return all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
@@ -67,18 +73,18 @@ class TestStops:
     @pytest.mark.parametrize("randomness", ["clray", "official"])
     @pytest.mark.parametrize("name", TASK_SETTINGS)
     def test_a_trial_in_pieces_has_the_same_bits(self, name, randomness, train_tasks, stop_everywhere, monkeypatch):
-        def make() -> TaskTraining:
+        def make() -> VisionTraining:
             return train_tasks(name, per_task=25, model=DROPOUT, randomness=randomness, benchmark={"epochs": 2})
 
         measured, pieced, progress = in_pieces(make)
-        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(loop, "_STOP_AFTER", 1e9)
         whole = make()
         assert run(whole) == measured
         assert same(whole, pieced)
-        visits = len(whole.schedule)
-        unmeasured = visits - 1 if name == "multitask_cyclic" else 0
-        expected = visits * 2 * 3 + len(measured) + unmeasured
-        assert len(progress) == 1 + expected, "three minibatches an epoch, and an evaluation for each task"
+        visits = len(whole.plan.visits)
+        evaluations = 1 if name == "multitask_cyclic" else visits
+        expected = visits * 2 * 3 + len(measured) - evaluations
+        assert len(progress) == 1 + expected, "three batches an epoch; the first task is measured after the last one"
         assert progress == sorted(progress)
         assert progress[-2] < progress[-1] == 1
 
@@ -86,12 +92,12 @@ class TestStops:
     def test_with_batch_normalisation_and_curvature_under_one_head(
         self, name, train_tasks, stop_everywhere, monkeypatch
     ):
-        def make() -> TaskTraining:
+        def make() -> VisionTraining:
             benchmark = {"heads": "single", "test_per_task": 20, "curvature": {"eigenvalues": 1, "images": 8}}
             return train_tasks(name, per_task=20, model=RESNET, benchmark=benchmark)
 
         measured, pieced, _ = in_pieces(make)
-        monkeypatch.setattr(task_training, "_STOP_AFTER", 1e9)
+        monkeypatch.setattr(loop, "_STOP_AFTER", 1e9)
         whole = make()
         assert run(whole) == measured
         assert same(whole, pieced)
@@ -124,7 +130,7 @@ class TestStops:
 class TestDraws:
     @pytest.mark.parametrize("randomness", ["clray", "official"])
     def test_the_process_own_generators_are_left_alone(self, randomness, train_tasks, stop_everywhere):
-        def make() -> TaskTraining:
+        def make() -> VisionTraining:
             return train_tasks("er_reservoir", model=DROPOUT, randomness=randomness, benchmark={"curvature": {}})
 
         torch.manual_seed(3)
@@ -153,7 +159,7 @@ class TestDraws:
             shuffled, plain = DataLoader(images, 5, shuffle=True), DataLoader(images, 5)
             expected = [passes(shuffled), passes(plain), passes(plain), passes(shuffled)]
             tail = torch.rand(3)
-        randomness = OfficialTaskRandomness(7)
+        randomness = OfficialDraws(7)
         with randomness.weights():
             assert torch.equal(torch.nn.Linear(3, 4).weight, weights)
         with randomness.training():
@@ -163,36 +169,40 @@ class TestDraws:
             assert randomness.order("", 23, shuffled=True).tolist() == expected[3]
             assert torch.equal(torch.rand(3), tail)
         numpy = np.random.RandomState(7)
-        assert randomness.choice(30, 10).tolist() == numpy.choice(30, 10, replace=False).tolist()
+        assert randomness.without_replacement(30, 10).tolist() == numpy.choice(30, 10, replace=False).tolist()
 
     def test_each_purpose_has_its_own_draws(self):
         """Dropout, memories and passes do not move one another."""
         orders = []
         for disturb in (False, True):
-            randomness = ClrayTaskRandomness(5)
+            randomness = ClrayDraws(5)
             with randomness.training():
                 if disturb:
-                    torch.rand(7), randomness.choice(9, 3), randomness.order("another pass", 9, shuffled=True)
+                    (
+                        torch.rand(7),
+                        randomness.without_replacement(9, 3),
+                        randomness.order("another pass", 9, shuffled=True),
+                    )
                     randomness.evaluation()
                 orders.append(randomness.order("this pass", 40, shuffled=True))
-        assert torch.equal(*orders)
+        assert (orders[0] == orders[1]).all()
         assert sorted(orders[0].tolist()) == list(range(40))
-        assert not torch.equal(orders[0], randomness.order("another pass", 40, shuffled=True))
+        assert (orders[0] != randomness.order("another pass", 40, shuffled=True)).any()
         assert randomness.order("this pass", 40, shuffled=False).tolist() == list(range(40))
-        same_seed, other_seed = (ClrayTaskRandomness(s) for s in (5, 6))
-        assert torch.equal(same_seed.order("this pass", 40, shuffled=True), orders[0])
-        assert not torch.equal(other_seed.order("this pass", 40, shuffled=True), orders[0])
+        same_seed, other_seed = (ClrayDraws(s) for s in (5, 6))
+        assert (same_seed.order("this pass", 40, shuffled=True) == orders[0]).all()
+        assert (other_seed.order("this pass", 40, shuffled=True) != orders[0]).any()
 
     def test_memories_places_are_below_what_was_asked(self):
-        for randomness in (ClrayTaskRandomness(0), OfficialTaskRandomness(0)):
+        for randomness in (ClrayDraws(0), OfficialDraws(0)):
             with randomness.training():
                 drawn = randomness.below(7, 700)
                 assert sorted(set(drawn.tolist())) == list(range(7))
-                assert drawn.dtype == torch.int64
-                assert len(set(randomness.choice(20, 15).tolist())) == 15
+                assert drawn.dtype == np.int64
+                assert len(set(randomness.without_replacement(20, 15).tolist())) == 15
 
 
-def batches_of(training: TaskTraining) -> list[Any]:
+def batches_of(training: VisionTraining) -> list[Any]:
     """The minibatches that a trial's method is given."""
     seen: list[Any] = []
     observe = training.method.observe
@@ -205,12 +215,12 @@ class TestTheLoop:
     def test_every_epoch_has_every_image_once_in_another_order(self, train_tasks):
         seen = batches_of(train_tasks("naive", per_task=25, benchmark={"epochs": 2}))
         assert [len(batch.y) for batch in seen] == [10, 10, 5] * 4
-        assert [batch.task for batch in seen] == [0] * 6 + [1] * 6
-        passes = [torch.cat([batch.indices for batch in seen[i : i + 3]]).tolist() for i in range(0, 12, 3)]
-        assert all(sorted(p) == list(range(25)) for p in passes)
+        assert [batch.experience for batch in seen] == [0] * 6 + [1] * 6
+        passes = [np.concatenate([batch.numbers for batch in seen[i : i + 3]]).tolist() for i in range(0, 12, 3)]
+        assert [sorted(p) for p in passes] == [list(range(25))] * 2 + [list(range(25, 50))] * 2
         assert len({tuple(p) for p in passes}) == 4
         for batch in seen:
-            assert ((batch.y >= 10 * batch.task) & (batch.y < 10 * batch.task + 10)).all()
+            assert ((batch.y >= 10 * batch.experience) & (batch.y < 10 * batch.experience + 10)).all()
 
     @pytest.mark.parametrize("engine", ["auto", "eager"])
     def test_tag_is_told_of_epochs_and_tasks(self, train_tasks, engine):
@@ -223,36 +233,32 @@ class TestTheLoop:
 
     def test_a_short_batch_may_be_left_out(self, train_tasks):
         training = train_tasks("naive", per_task=25)
-        training.stream.drops_last = True
+        object.__setattr__(training.stream, "drops_last", True)
         assert [len(batch.y) for batch in batches_of(training)] == [10, 10] * 2
         assert training.step == 40
 
     def test_a_task_that_fills_no_batch_is_an_error(self, train_tasks, monkeypatch):
         """Where a short batch is left out, nothing would be learned of it. Known here only when the data is read."""
-        build = task_training.build_stream
-
-        def short(*args: Any) -> Any:
-            stream = build(*args)
-            return dataclasses.replace(stream, drops_last=True)
-
-        monkeypatch.setattr(task_training, "build_stream", short)
+        whole = loop.stream_of
+        monkeypatch.setattr(loop, "stream_of", lambda *args: dataclasses.replace(whole(*args), drops_last=True))
         assert train_tasks("naive", per_task=10).progress == 0
         trial = train_tasks("naive", per_task=10).trial
         fewer = trial.model_copy(update={"benchmark": {**trial.benchmark, "train_per_task": 9}})
         with pytest.raises(DeclarationError, match=r"only 9 images here: batch must be at most 9 \(it is 10\)"):
-            TaskTraining(fewer, locate("mnist", "embedded"))
+            VisionTraining(fewer, locate("mnist", "embedded"))
 
     def test_images_need_not_be_shuffled(self, train_tasks):
         training = train_tasks("naive", per_task=20)
-        training.stream.shuffles = False
-        assert [batch.indices.tolist() for batch in batches_of(training)] == [[*range(10)], [*range(10, 20)]] * 2
+        object.__setattr__(training.stream, "shuffles", False)
+        expected = [list(range(begin, begin + 10)) for begin in (0, 10, 20, 30)]
+        assert [batch.numbers.tolist() for batch in batches_of(training)] == expected
 
     def test_what_is_measured_after_each_task(self, train_tasks):
         training = train_tasks("naive", tasks=3, per_task=30, benchmark={"epochs": 2})
         measured = run(training)
         rows = [(60 * (t + 1), t + 1, u, "accuracy") for t in range(3) for u in range(t + 1)]
         assert [m[:4] for m in measured] == rows
-        assert measured[-1].value == training.learner.accuracy(2)
+        assert measured[-1].value == training.method.correct(2) / 100
 
     def test_it_learns_under_one_head_too(self, train_tasks):
         measured = run(train_tasks("stable_sgd", per_task=500, benchmark={"heads": "single", "epochs": 2}))
@@ -261,18 +267,18 @@ class TestTheLoop:
     def test_a_task_order(self, train_tasks):
         """The tasks of the benchmark in another order, and what they are is theirs."""
         plain, turned = train_tasks("naive", tasks=3), train_tasks("naive", tasks=3, order=[2, 0, 1])
-        assert turned.stream.heads == [(20, 30), (0, 10), (10, 20)]
+        assert heads(turned.stream) == [(20, 30), (0, 10), (10, 20)]
         for place, task in enumerate([2, 0, 1]):
-            x, y = turned.stream.batch(place, torch.arange(5))
-            assert torch.equal(x, plain.stream.batch(task, torch.arange(5))[0])
+            x, y = shown(turned.stream, place, slice(5))
+            assert torch.equal(x, shown(plain.stream, task, slice(5))[0])
             assert (y // 10 == task).all()
         assert [m[:4] for m in run(turned)] == [m[:4] for m in run(plain)]
 
     def test_a_part_is_held_out(self, train_tasks):
         training = train_tasks("naive", per_task=50, benchmark={"validation": True})
-        assert [len(m) for m in training.stream.train.members] == [45, 45]
-        assert [len(m) for m in training.stream.test.members] == [5, 5]
-        assert training.stream.test.images.data_ptr() == training.stream.train.images.data_ptr()
+        assert [len(e.examples) for e in training.stream.experiences] == [45, 45]
+        assert [len(e.tests) for e in training.stream.experiences] == [5, 5]
+        assert training.stream.test.pixels.data_ptr() == training.stream.train.pixels.data_ptr()
         assert [m.step for m in run(training)] == [45, 90, 90]
 
 
@@ -294,7 +300,7 @@ class TestCurvature:
         training, ends, measured = train_tasks("naive", benchmark={"curvature": {"images": 10}}), [], []
         while training.progress < 1:
             measured += training.advance()
-            ends.append(training.learner.flat_parameters())
+            ends.append(flat_parameters(training))
         last = [m.value for m in measured if m.metric == "displacement"][-1]
         assert last == pytest.approx((ends[-1] - ends[0]).norm().item(), rel=1e-5)
 
@@ -319,7 +325,7 @@ class TestSettings:
         for engine in ("eager", "auto"):
             training = train_tasks("tag-adam", engine=engine)
             run(training)
-            ends.append(training.learner.flat_parameters())
+            ends.append(flat_parameters(training))
         torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
 
     def test_others_have_one(self, train_tasks):
@@ -344,7 +350,7 @@ def test_the_time_of_every_declared_trial_can_be_told(name):
 def test_the_time_of_a_new_network_or_benchmark_can_be_told(monkeypatch):
     """``clray plan`` ended in a KeyError on a network that nothing but NETWORKS knew of."""
 
-    class SmallCnn(MlpNetwork):
+    class SmallCnn(Mlp):
         name: Literal["small-cnn"]  # type: ignore[assignment]
 
     class Mine(RotatedMnist):
@@ -353,9 +359,12 @@ def test_the_time_of_a_new_network_or_benchmark_can_be_told(monkeypatch):
     class Plain(Network):
         name: Literal["plain"]
 
-    monkeypatch.setitem(NETWORKS, "small-cnn", SmallCnn)
-    monkeypatch.setitem(NETWORKS, "plain", Plain)
-    monkeypatch.setitem(TASK_BENCHMARKS, "mine", Mine)
+    module = ModuleType("theirs")
+    module.SmallCnn, module.Plain, module.Mine = SmallCnn, Plain, Mine
+    for registry, names in ((NETWORKS, {"small-cnn": "SmallCnn", "plain": "Plain"}), (BENCHMARKS, {"mine": "Mine"})):
+        monkeypatch.setitem(sys.modules, f"{registry.package}.theirs", module)
+        for name, target in names.items():
+            monkeypatch.setitem(registry.targets, name, f"theirs:{target}")
     for model in ("small-cnn", "plain"):
         declared = {
             "benchmark": {"name": "mine", "tasks": 2}, "model": {"name": model}, "method": "naive",
@@ -387,12 +396,12 @@ def cifar() -> Trial:
 def test_the_official_cifar100_run_begins_alike(cifar):
     """github.com/pranshu28/TAG @187d4df, run 1: its first minibatch, and the loss on it."""
     training = train(cifar, data(cifar, fetch=False), "cpu")
-    assert isinstance(training, TaskTraining)
+    assert isinstance(training, VisionTraining)
     losses: list[tuple[Tensor, float]] = []
     learner_loss = training.learner.loss
 
-    def loss(logits: Tensor, y: Tensor, task: int) -> Tensor:
-        found = learner_loss(logits, y, task)
+    def loss(logits: Tensor, y: Tensor, experience: int) -> Tensor:
+        found = learner_loss(logits, y, experience)
         losses.append((y, found.item()))
         raise StopIteration
 
@@ -404,5 +413,5 @@ def test_the_official_cifar100_run_begins_alike(cifar):
     # In the official code's layout of memory to the last digits; with channels last convolutions round otherwise.
     assert first == pytest.approx(1.6496387720108032, rel=1e-5)
     module = training.learner.module.to(memory_format=torch.contiguous_format)
-    x, y = training.stream.batch(0, training.order[:10])
+    x, y = training.stream.examples(training.plan._order[:10])
     assert learner_loss(module(x.contiguous()), y, 0).item() == pytest.approx(1.6496387720108032, rel=3e-7)

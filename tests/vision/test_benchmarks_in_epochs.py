@@ -1,4 +1,4 @@
-"""Task-incremental benchmarks, each built from small made-up image sets, and their settings' errors."""
+"""Benchmarks that are learned in epochs, each built from small made-up image sets, and their settings' errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import heads, shown
 from PIL import Image
 from torch import Tensor
 
 from clray.errors import DataError
 from clray.trial import SettingError
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.benchmarks.base import InEpochs
 from clray.vision.data import ImageSet, locate, present
-from clray.vision.task_benchmarks import TASK_BENCHMARKS, TaskBenchmark, TaskStream, hold_out
+from clray.vision.draws import ClrayDraws
+from clray.vision.official.tag import OfficialDraws
+from clray.vision.stream import Stream
 from clray.vision.training import resolve
 
 
@@ -32,18 +37,23 @@ def made(classes: int, train: int = 3, test: int = 2, shape: tuple[int, ...] = (
 DIGITS = made(10, 6, 4, (784,))
 
 
-def settings(name: str, **changes: Any) -> TaskBenchmark:
-    return TASK_BENCHMARKS[name](name=name, **changes)
+def settings(name: str, **changes: Any) -> InEpochs:
+    return BENCHMARKS[name](name=name, **changes)
 
 
-def built(name: str, images: ImageSet = DIGITS, **changes: Any) -> TaskStream:
+def built(name: str, images: ImageSet = DIGITS, **changes: Any) -> Stream:
     benchmark = settings(name, **changes)
-    return benchmark.build(dict.fromkeys(benchmark.datasets, images), np.random.RandomState(5))
+    return benchmark.build(dict.fromkeys(benchmark.datasets, images), OfficialDraws(5))
 
 
-def everything(stream: TaskStream, task: int, split: str = "train") -> tuple[Tensor, Tensor]:
+def everything(stream: Stream, task: int, part: str = "train") -> tuple[Tensor, Tensor]:
     """All images of a task."""
-    return stream.batch(task, torch.arange(len(getattr(stream, split).members[task])), split)
+    return shown(stream, task, slice(None), part)
+
+
+def members(stream: Stream, part: str = "train") -> list[Any]:
+    """Which images of the set each task has."""
+    return [stream.image[e.examples] if part == "train" else e.tests for e in stream.experiences]
 
 
 SPLITS = {
@@ -61,30 +71,30 @@ class TestSplitClasses:
         images = made(classes)
         stream = built(name, images)
         assert settings(name).datasets == (dataset,)
-        assert (stream.task_count, stream.outputs, stream.label_classes) == (20, classes, classes)
+        assert (len(stream.experiences), stream.outputs, stream.label_classes) == (20, classes, classes)
         assert stream.shape == (3, 4, 4)
-        assert stream.heads == [(share * t, share * t + share) for t in range(20)]
+        assert heads(stream) == [(share * t, share * t + share) for t in range(20)]
         for part, labels in (("train", images.train_labels), ("test", images.test_labels)):
             for task in range(20):
                 _, y = everything(stream, task, part)
                 own = np.flatnonzero((labels >= share * task) & (labels < share * task + share))
-                assert getattr(stream, part).members[task].tolist() == own.tolist(), "in their published order"
+                assert members(stream, part)[task].tolist() == own.tolist(), "in their published order"
                 assert y.tolist() == labels[own].tolist()
 
     def test_other_numbers_of_tasks(self, name):
         _, classes, _ = SPLITS[name]
         stream = built(name, made(classes), tasks=10)
-        assert stream.heads[3] == (3 * classes // 10, 4 * classes // 10)
-        assert len(stream.train.members[0]) == 3 * classes // 10
+        assert heads(stream)[3] == (3 * classes // 10, 4 * classes // 10)
+        assert len(members(stream)[0]) == 3 * classes // 10
 
     def test_only_some_images(self, name):
         _, classes, share = SPLITS[name]
         whole, part = (built(name, made(classes), **c) for c in ({}, {"train_per_task": 5, "test_per_task": 3}))
         for task in (0, 19):
             places = [i * 3 * share // 5 for i in range(5)]
-            assert part.train.members[task].tolist() == whole.train.members[task][places].tolist()
+            assert members(part)[task].tolist() == members(whole)[task][places].tolist()
             places = [i * 2 * share // 3 for i in range(3)]
-            assert part.test.members[task].tolist() == whole.test.members[task][places].tolist()
+            assert members(part, "test")[task].tolist() == members(whole, "test")[task][places].tolist()
         too_many = 3 * classes // 20 + 1
         with pytest.raises(DataError, match=f"{name}: train_per_task is {too_many}, but a task has only"):
             built(name, made(classes), train_per_task=too_many)
@@ -109,7 +119,7 @@ class TestScales:
         pixels = np.zeros((classes, 3, 1, 1), np.uint8)
         pixels[0, :, 0, 0] = [0, 51, 255]
         labels = np.arange(classes)
-        return built(name, ImageSet(pixels, labels, pixels, labels)).batch(0, torch.tensor([0]))[0].flatten()
+        return shown(built(name, ImageSet(pixels, labels, pixels, labels)), 0, [0])[0].flatten()
 
     def test_cifar100_is_divided_by_255(self):
         torch.testing.assert_close(self.one("split-cifar100"), torch.tensor([0.0, 0.2, 1.0]))
@@ -156,8 +166,8 @@ class TestMnist:
     @pytest.mark.parametrize("name", ["rotated-mnist", "permuted-mnist"])
     def test_heads(self, name):
         single, multi = (built(name, tasks=3, heads=heads) for heads in ("single", "multi"))
-        assert built(name, tasks=3).heads == single.heads == [(0, 10)] * 3
-        assert multi.heads == [(0, 10), (10, 20), (20, 30)]
+        assert heads(built(name, tasks=3)) == heads(single) == [(0, 10)] * 3
+        assert heads(multi) == [(0, 10), (10, 20), (20, 30)]
         assert (single.outputs, multi.outputs) == (10, 30)
         for task in range(3):
             x, y = everything(single, task)
@@ -201,7 +211,7 @@ class TestMnist:
     def test_seeds(self, name):
         def maps(seed: int | None, trial: int = 5) -> Any:
             benchmark = settings(name, tasks=3, seed=seed)
-            return benchmark.build({"mnist": DIGITS}, np.random.RandomState(trial)).pixel_maps
+            return torch.from_numpy(benchmark.build({"mnist": DIGITS}, OfficialDraws(trial)).pixel_maps)
 
         assert torch.equal(maps(0), maps(0, trial=6)), "the benchmark's own"
         assert not torch.equal(maps(0), maps(1))
@@ -223,15 +233,15 @@ FIVE = {
 
 
 @pytest.fixture(scope="module")
-def stream() -> TaskStream:
-    return settings("5-dataset").build(FIVE, None)
+def stream() -> Stream:
+    return settings("5-dataset").build(FIVE, ClrayDraws(0))
 
 
 class TestFiveDatasets:
     def test_the_tasks_are_the_sets_in_their_order(self, stream):
         assert settings("5-dataset").datasets == tuple(FIVE)
         assert (stream.outputs, stream.label_classes, stream.shape) == (100, 50, (3, 32, 32))
-        assert stream.heads == [(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]
+        assert heads(stream) == [(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]
         for task, images in enumerate(FIVE.values()):
             for part in ("train", "test"):
                 x, y = everything(stream, task, part)
@@ -253,19 +263,19 @@ class TestFiveDatasets:
             assert np.abs(found - np.asarray(grey, np.float32)).max() <= 1
 
     def test_only_the_first_sets_and_some_images(self):
-        stream = settings("5-dataset", tasks=2, train_per_task=7, test_per_task=5).build(FIVE, None)
+        stream = settings("5-dataset", tasks=2, train_per_task=7, test_per_task=5).build(FIVE, ClrayDraws(0))
         assert settings("5-dataset", tasks=2).datasets == ("cifar10", "mnist")
-        assert [len(m) for m in stream.train.members] == [7, 7]
-        assert [len(m) for m in stream.test.members] == [5, 5]
+        assert [len(m) for m in members(stream)] == [7, 7]
+        assert [len(m) for m in members(stream, "test")] == [5, 5]
         assert everything(stream, 1)[1].tolist() == [
             label + 10 for label in FIVE["mnist"].train_labels[[0, 4, 8, 12, 17, 21, 25]]
         ]
         with pytest.raises(DataError, match=r"5-dataset, notmnist: train_per_task is 11, .* only 10 images"):
-            settings("5-dataset", train_per_task=11).build(FIVE, None)
+            settings("5-dataset", train_per_task=11).build(FIVE, ClrayDraws(0))
 
     def test_images_are_not_shuffled_while_searching(self):
-        assert settings("5-dataset").build(FIVE, None).shuffles
-        assert not settings("5-dataset", validation=True).build(FIVE, None).shuffles
+        assert settings("5-dataset").build(FIVE, ClrayDraws(0)).shuffles
+        assert not settings("5-dataset", validation=True).build(FIVE, ClrayDraws(0)).shuffles
 
 
 class TestStreams:
@@ -275,51 +285,54 @@ class TestStreams:
     )
     def test_memories_of_several_tasks_are_the_same_images(self, name, changes):
         stream = built(name, made(100, 3) if name == "split-cifar100" else DIGITS, **changes)
-        tasks, indices = torch.tensor([2, 0, 2, 1, 0]), torch.tensor([4, 3, 4, 0, 9])
-        x, y = stream.mixed_batch(tasks, indices)
+        places = [(2, 4), (0, 3), (2, 4), (1, 0), (0, 9)]
+        numbers = np.array([stream.experiences[task].examples[place] for task, place in places])
+        x, y = stream.examples(numbers)
         assert x.dtype == torch.float32
-        for i, (task, index) in enumerate(zip(tasks.tolist(), indices.tolist(), strict=True)):
-            one, label = stream.batch(task, torch.tensor([index]))
+        assert stream.owner[numbers].tolist() == [2, 0, 2, 1, 0]
+        for i, (task, place) in enumerate(places):
+            one, label = shown(stream, task, place)
             assert torch.equal(x[i : i + 1], one)
             assert y[i : i + 1].tolist() == label.tolist()
-        alone = stream.mixed_batch(torch.tensor([1, 1]), torch.tensor([5, 2]))
-        assert torch.equal(alone[0], stream.batch(1, torch.tensor([5, 2]))[0])
 
     def test_another_order_of_learning(self):
         stream = built("rotated-mnist", tasks=3, heads="multi")
         turned = stream.reordered([2, 0, 1])
-        assert turned.heads == [(20, 30), (0, 10), (10, 20)]
+        assert heads(turned) == [(20, 30), (0, 10), (10, 20)]
+        for place, task in enumerate([2, 0, 1]):
+            assert set(turned.owner[turned.experiences[place].examples]) == {place}
+            assert turned.experiences[place] is stream.experiences[task], "an example keeps its number"
         for place, task in enumerate([2, 0, 1]):
             for part in ("train", "test"):
                 for a, b in zip(everything(turned, place, part), everything(stream, task, part), strict=True):
                     assert torch.equal(a, b)
-        assert [turned.outputs, turned.task_count] == [30, 3]
-        assert stream.heads[0] == (0, 10), "the stream itself stays"
+        assert [turned.outputs, len(turned.experiences)] == [30, 3]
+        assert heads(stream)[0] == (0, 10), "the stream itself stays"
         classes = built("split-cub", made(200)).reordered(list(range(19, -1, -1)))
         assert sorted(set(everything(classes, 0)[1].tolist())) == list(range(190, 200))
 
     def test_a_part_is_held_out(self):
         stream = built("split-cifar100", made(100, 8))
-        held = hold_out(stream, np.random.RandomState(3))
-        again = hold_out(stream, np.random.RandomState(3))
-        other = hold_out(stream, np.random.RandomState(4))
+        held = stream.with_held_out(np.random.RandomState(3))
+        again = stream.with_held_out(np.random.RandomState(3))
+        other = stream.with_held_out(np.random.RandomState(4))
         for task in range(20):
-            kept, tested = held.train.members[task].tolist(), held.test.members[task].tolist()
+            kept, tested = members(held)[task].tolist(), members(held, "test")[task].tolist()
             assert (len(kept), len(tested)) == (36, 4)
             assert not {*kept} & {*tested}
-            assert {*kept} | {*tested} == {*stream.train.members[task].tolist()}
-            assert kept == again.train.members[task].tolist()
-            assert tested == again.test.members[task].tolist()
+            assert {*kept} | {*tested} == {*members(stream)[task].tolist()}
+            assert kept == members(again)[task].tolist()
+            assert tested == members(again, "test")[task].tolist()
             labels = torch.from_numpy(made(100, 8).train_labels)[tested]
             assert everything(held, task, "test")[1].tolist() == labels.tolist(), "training images"
-        assert any(held.test.members[t].tolist() != other.test.members[t].tolist() for t in range(20))
-        assert held.heads == stream.heads
+        assert any(members(held, "test")[t].tolist() != members(other, "test")[t].tolist() for t in range(20))
+        assert heads(held) == heads(stream)
 
     def test_a_tenth_of_too_few_is_none(self):
         """It ended in a division by zero when the first task was over."""
         stream = built("split-cifar100", made(100, 1), tasks=20)
         with pytest.raises(DataError, match="holds out a tenth of a task's images, and a task has only 5 here"):
-            hold_out(stream, np.random.RandomState(3))
+            stream.with_held_out(np.random.RandomState(3))
 
 
 def declared(name: str, method: str = "naive", **changes: Any) -> dict[str, Any]:
@@ -393,5 +406,5 @@ class TestThePublishedCifar100:
 
         stream = built("split-cifar100", load(locate("cifar100", "files")))
         for task in range(20):
-            assert (len(stream.train.members[task]), len(stream.test.members[task])) == (2500, 500)
+            assert (len(members(stream)[task]), len(members(stream, "test")[task])) == (2500, 500)
             assert torch.unique(everything(stream, task, "test")[1]).tolist() == list(range(5 * task, 5 * task + 5))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import SETTINGS
+from conftest import observe, weights_of
 from scipy.optimize import minimize
 
 from clray.optim import gem_multipliers
 from clray.training import run
-from clray.vision.methods import STREAM_METHODS, find
 from clray.vision.methods.ewc import CollapsedPenalty, SeparatePenalties
 
 ENGINES = ("eager", "fused")
@@ -17,12 +16,6 @@ ENGINES = ("eager", "fused")
 
 def flat(weights) -> np.ndarray:
     return np.concatenate([np.asarray(w, np.float64).ravel() for w in weights])
-
-
-def observe(training, count: int) -> None:
-    for _ in range(count):
-        training.method.observe(training.position)
-        training.position += 1
 
 
 class TestGemProgram:
@@ -75,13 +68,13 @@ class TestGem:
         eager, fused = (train("gem", e, settings={"margin": margin, "lr": 0.05}) for e in ENGINES)
         violated, kept = 0, 0
         for position in range(100):
-            before = eager.method.weights(0)
+            before = weights_of(eager)
             fused.method.net.load(before)
-            task = int(eager.stream.tasks[position])
+            task = int(eager.stream.owner[position])
             plain = train_step(eager, position)
             for training in (eager, fused):
-                training.method.observe(position)
-            one, other = (flat(t.method.weights(0)) - flat(before) for t in (eager, fused))
+                observe(training, 1)
+            one, other = (flat(weights_of(t)) - flat(before) for t in (eager, fused))
             assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(one) + 1e-6
             if task:
                 projected = not np.allclose(one, plain, rtol=0, atol=1e-6)
@@ -96,13 +89,13 @@ class TestGem:
         net = train("gem", "eager", settings={"margin": 0.0}).method.net
         checked = 0
         for position in range(60, 100):
-            before = training.method.weights(0)
+            before = weights_of(training)
             net.load(before)
-            memory = training.method.memories.positions[0]
+            memory = training.method.memories.numbers[0]
             past = flat([g.numpy() for g in net.gradients(net.losses(memory).mean())])
             own = flat([g.numpy() for g in net.gradients(net.losses([position]).mean())])
             observe(training, 1)
-            step = flat(training.method.weights(0)) - flat(before)
+            step = flat(weights_of(training)) - flat(before)
             if past @ own < -1e-3 * np.linalg.norm(past) * np.linalg.norm(own):
                 assert past @ step <= 1e-4 * np.linalg.norm(past) * np.linalg.norm(step)
                 checked += 1
@@ -133,21 +126,21 @@ class TestEwc:
 
         # Away from the optima, so that the penalty's part of the step is large.
         rng = np.random.default_rng(0)
-        away = [(w + 0.3 * rng.standard_normal(w.shape)).astype(np.float32) for w in eager.method.weights(0)]
+        away = [(w + 0.3 * rng.standard_normal(w.shape)).astype(np.float32) for w in weights_of(eager)]
         for training in (eager, fused):
             training.method.net.load(away)
         own = train_step(eager, 121)
         pull = -0.1 * sum(2 * 50.0 * f * (flat(away) - p) for f, p in zip(fisher, optimum, strict=True))
         assert np.linalg.norm(pull) > 0.1 * np.linalg.norm(own)
         for training in (eager, fused):
-            training.method.observe(121)
-            np.testing.assert_allclose(flat(training.method.weights(0)) - flat(away), own + pull, rtol=1e-3, atol=2e-6)
+            observe(training, 1)
+            np.testing.assert_allclose(flat(weights_of(training)) - flat(away), own + pull, rtol=1e-3, atol=2e-6)
 
     @pytest.mark.parametrize("engine", ENGINES)
     def test_fisher_is_the_squared_mean_gradient_of_the_first_examples(self, train, engine):
         training, probe = train("ewc", engine), train("online", "eager").method.net
         observe(training, 60)
-        probe.load(training.method.weights(0))
+        probe.load(weights_of(training))
         expected = flat([g.square().numpy() for g in probe.gradients(probe.losses(list(range(10))).mean())])
         observe(training, 1)
         penalty = training.method.penalty
@@ -159,7 +152,7 @@ class TestEwc:
         ends = []
         for training in (train("ewc", engine, settings={"strength": 0.0}), train("online", engine)):
             run(training)
-            ends.append(flat(training.method.weights(0)))
+            ends.append(flat(weights_of(training)))
         np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
 
 
@@ -169,24 +162,24 @@ class TestIndependent:
     def test_widths_are_divided_by_the_tasks(self, train, engine, tasks, hidden, width):
         training = train("independent", engine, tasks=tasks, per_task=2, hidden=hidden)
         assert len(training.method.nets) == tasks
-        assert training.method.weights(0)[0].shape == (width, 784)
+        assert weights_of(training, 0)[0].shape == (width, 784)
 
     def test_a_network_starts_from_the_previous_ones(self, train, engine):
         training = train("independent", engine)
-        fresh = flat(training.method.weights(1))
+        fresh = flat(weights_of(training, 1))
         observe(training, 60)
-        assert (flat(training.method.weights(1)) == fresh).all()
-        learned = flat(training.method.weights(0))
+        assert (flat(weights_of(training, 1)) == fresh).all()
+        learned = flat(weights_of(training, 0))
         observe(training, 1)
-        warm = flat(training.method.weights(1))
+        warm = flat(weights_of(training, 1))
         assert 0 < np.linalg.norm(warm - learned) < 0.1 * np.linalg.norm(warm - fresh)
-        assert (flat(training.method.weights(0)) == learned).all()
+        assert (flat(weights_of(training, 0)) == learned).all()
 
     def test_or_from_its_own_weights(self, train, engine):
         training = train("independent", engine, settings={"finetune": False})
-        fresh = flat(training.method.weights(1))
+        fresh = flat(weights_of(training, 1))
         observe(training, 61)
-        assert np.linalg.norm(flat(training.method.weights(1)) - fresh) < 0.1 * np.linalg.norm(fresh)
+        assert np.linalg.norm(flat(weights_of(training, 1)) - fresh) < 0.1 * np.linalg.norm(fresh)
 
     def test_nothing_is_forgotten(self, train, engine):
         measured = run(train("independent", engine))
@@ -199,22 +192,22 @@ class TestIndependent:
 class TestTaskInput:
     def test_only_the_tasks_own_input_layer_and_the_shared_layers_learn(self, train, engine):
         training = train("task_input", engine)
-        start = [training.method.weights(t) for t in range(3)]
+        start = [weights_of(training, t) for t in range(3)]
         assert [w.shape for w in start[0]] == [(100, 784), (100,), (100, 100), (100,), (10, 100), (10,)]
         assert not (start[0][0] == start[1][0]).all()
         assert (start[0][2] == start[1][2]).all()
         observe(training, 70)
-        first, second, third = (training.method.weights(t) for t in range(3))
+        first, second, third = (weights_of(training, t) for t in range(3))
         assert not (first[0] == start[0][0]).all()
         assert not (second[0] == start[1][0]).all()
         assert (third[0] == start[2][0]).all()
         assert (first[2] == second[2]).all()
         assert (first[2] == third[2]).all()
         observe(training, 10)
-        assert (training.method.weights(0)[0] == first[0]).all()
+        assert (weights_of(training, 0)[0] == first[0]).all()
 
     def test_weights_start_as_pytorchs(self, train, engine):
-        start = train("task_input", engine).method.weights(0)
+        start = weights_of(train("task_input", engine))
         assert np.abs(start[0]).max() == pytest.approx(1 / 28, rel=1e-3)  # Xavier's would reach 0.082
         assert not start[1].any()
 
@@ -226,8 +219,8 @@ class TestMer:
         observe(training, 20)
         method, net = training.method, train("mer", "eager", settings={"lr": 0.1}).method.net
         draws = iter([np.array([3, 3, 7, 0, 1]), np.array([9, 2, 2, 4, 5])])
-        method.memory.draw = lambda count: next(draws)
-        across = method.weights(0)
+        method.memory.draw_with_replacement = lambda count: next(draws)
+        across = method.net.weights()
         now = across
         for batch in ([20, 3, 3, 7, 0, 1], [20, 9, 2, 2, 4, 5]):
             net.load(now)
@@ -235,31 +228,31 @@ class TestMer:
                 net.step([position])
             now = [a + np.float32(0.5) * (b - a) for a, b in zip(now, net.weights(), strict=True)]
         expected = flat(across) + 0.25 * (flat(now) - flat(across))
-        method.observe(20)
-        np.testing.assert_allclose(flat(method.weights(0)), expected, atol=2e-7)
+        observe(training, 1)
+        np.testing.assert_allclose(flat(method.net.weights()), expected, atol=2e-7)
 
     def test_algorithm_6_puts_the_example_last_and_throws_a_draw_away(self, train):
         training = train("mer6", "eager", settings={"gamma": 1.0})
         observe(training, 20)
         seen: list[list[int]] = []
         draws = iter([np.array([1, 1]), np.array([5, 6])])
-        training.method.memory.draw = lambda count: next(draws)
+        training.method.memory.draw_with_replacement = lambda count: next(draws)
         training.method.net.steps = lambda batch, scale=None: seen.append(list(batch))
-        training.method.observe(20)
+        observe(training, 1)
         assert seen == [[5, 6, 20]]
 
     def test_algorithm_7_scales_the_example_wherever_it_comes(self, train):
         training = train("mer7", "eager")
-        first = flat(training.method.weights(0))
+        first = flat(weights_of(training, 0))
         observe(training, 1)
-        assert (flat(training.method.weights(0)) == first).all()  # the very first example is only remembered
+        assert (flat(weights_of(training, 0)) == first).all()  # the very first example is only remembered
         assert len(training.method.memory) == 1
         observe(training, 19)
         places = set()
         for position in range(20, 60):
             seen: list[tuple[list[int], list[float]]] = []
             training.method.net.steps = lambda batch, scale, seen=seen: seen.append((list(batch), list(scale)))
-            training.method.observe(position)
+            observe(training, 1)
             [(batch, scale)] = seen
             place = batch.index(position)
             assert scale == [5.0 if i == place else 1.0 for i in range(7)]
@@ -282,20 +275,6 @@ class TestEr:
         observe(training, 70)
         seen: list[tuple[list[int], list[float]]] = []
         training.method.net.step = lambda batch, scale=None: seen.append((list(batch), list(scale)))
-        training.method.memory.draw = lambda count: np.array([0, 1, 2, 61])
-        training.method.observe(70)
+        training.method.memory.draw_with_replacement = lambda count: np.array([0, 1, 2, 61])
+        observe(training, 1)
         assert seen == [([0, 1, 2, 61, 70], [1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2])]
-
-
-def test_every_method_is_in_the_small_settings():
-    assert {method for method, _ in SETTINGS.values()} == set(STREAM_METHODS)
-    for name in STREAM_METHODS:
-        assert find(name).Settings.model_config["extra"] == "forbid"
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_method_learns(name, train):
-    """Well more than before on what it has just learned."""
-    settings = {"lr": 0.05} if name in ("online", "task_input") else {}
-    measured = [m for m in run(train(name, per_task=300, settings=settings)) if m.eval_task == 0]
-    assert measured[1].value > measured[0].value + 0.2
