@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import socket
 import sys
 import time
 import traceback
@@ -17,9 +18,10 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from clray import gpu, stored
 from clray.claims import RunsElsewhere, alone, take
-from clray.errors import CheckpointError, Diverged, StoreError
+from clray.equal_code import is_equal
+from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
 from clray.metrics import Measurement, summarize
-from clray.provenance import code_digest, provenance
+from clray.provenance import code_digest, loaded_digest, provenance
 from clray.results import Record, Store, check_state, read_state, write_state
 from clray.tracks import track
 from clray.training import Training
@@ -54,6 +56,8 @@ class Task:
     """The name of a claim of this trial that the launch saw die (``clray.claims.take``)."""
     declaration: str = ""
     """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
+    code: str = ""
+    """The digest of the code that the trial was planned with; empty where whoever runs it may take any."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +94,7 @@ class Execution:
 
         Raises:
             RunsElsewhere: another launch is running it.
+            OtherCodeError: this process has other code than the launch was planned with.
         """
         self.task, self.store = task, store
         self.measurements: list[Measurement] = []
@@ -105,10 +110,11 @@ class Execution:
         self._checked = False
         """A state of this trial, as this process writes it, was read back."""
         self.launch = task.launch or alone()
-        self._code = code_digest(self.trial.track, track(self.trial.track).module_of(self.trial.method))
+        self._code = task.code or code_digest(self.trial)
         self.done = self._is_finished()
         if self.done:
             return
+        self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
         self._hold = take(store, task.id, self.launch, task.dead_claim, **notes)
         try:
@@ -124,7 +130,9 @@ class Execution:
 
     def _is_finished(self) -> bool:
         record = self.store.read(self.task.id)
-        if not isinstance(record, Record) or (self.task.rerun and record.provenance.get("code") != self._code):
+        if not isinstance(record, Record) or (
+            self.task.rerun and not is_equal(record.provenance.get("code"), self._code)
+        ):
             return False
         self.measurements = record.measurements
         self.seconds = record.provenance.get("seconds", 0.0)
@@ -133,11 +141,24 @@ class Execution:
         self.diverged = record.provenance.get("diverged", {})
         return True
 
+    def _require_code(self, code: str) -> None:
+        """See that the code of this process is the code that the record will name.
+
+        Raises:
+            OtherCodeError: it is not.
+        """
+        if code != self._code:
+            raise OtherCodeError(
+                f"{socket.gethostname()}: the code of clray here is not the code that this launch was planned with: "
+                "use the same checkout on all machines, and launch again where files were edited after the launch began"
+            )
+
     def _begin(self) -> None:
         set_threads(self.task.threads)
         gpu.forget_peak()
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
+        self._require_code(loaded_digest(self.trial))
         self.executions = self._hold.earlier
         self._continue()
         claim = self._hold.claim
@@ -327,7 +348,7 @@ class Execution:
         self._due = now + (max(least, _SAVING_APART * (now - begun)) if least else 0.0)
 
     def _record(self, status: str) -> Record:
-        facts = provenance(self.trial.track, track(self.trial.track).module_of(self.trial.method))
+        facts = provenance(self._code)
         facts |= {"seconds": self.seconds, "progress": self._training.progress, "saved": time.time()}
         facts |= {"executions": self.executions} | ({"gpu_memory": self.memory} if self.memory else {})
         facts |= self._training.facts
@@ -382,14 +403,6 @@ def _kind(of: type) -> Any:
     return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of
 
 
-def made_by_this_code(record: Any) -> bool:
-    """Whether this is a record, and one that the code as it stands here made."""
-    if not isinstance(record, Record):
-        return False
-    side = track(record.trial.track)
-    return record.provenance.get("code") == code_digest(record.trial.track, side.module_of(record.trial.method))
-
-
 def set_threads(threads: int) -> None:
     """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
     from threadpoolctl import threadpool_limits
@@ -404,8 +417,6 @@ def set_threads(threads: int) -> None:
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """What the store keeps of a failed attempt."""
-    import socket
-
     return {
         "error": str(error) or type(error).__name__,
         "kind": type(error).__name__,

@@ -74,8 +74,8 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
         assert set(named.split()) <= set(COMMANDS)
 
     def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
-        modules = "clray, clray.cli, clray.loading, clray.reproduction, sys"
-        code = f"import {modules}; print([n for n in {HEAVY!r} if n in sys.modules])"
+        loaded = f"print([n for n in {HEAVY!r} if n in sys.modules])"
+        code = f"import clray, clray.cli, clray.loading, clray.reproduction, sys; {loaded}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, cwd=tmp_path)
         assert done.stdout.strip() == "[]", done.stderr
 

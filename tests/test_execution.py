@@ -22,10 +22,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 from waiting import GUARD
 
+from clray import execution as execution_module
 from clray.claims import RunsElsewhere, take
 from clray.cli import app
 from clray.cluster.launch import run_here
-from clray.errors import DataError, Diverged, StateError
+from clray.errors import DataError, Diverged, OtherCodeError, StateError
 from clray.execution import Execution, Task, describe_failure
 from clray.loading import load_sweep
 from clray.planning import plan
@@ -94,6 +95,29 @@ def uninterrupted(tiny, tmp_path) -> Any:
         return to_the_end(Execution(task(tiny, elsewhere, variant, *changes), elsewhere))
 
     return run
+
+
+class TestOtherCode:
+    """The process that runs a trial may have another checkout than the one that planned it."""
+
+    def test_it_is_refused_before_anything_is_trained(self, tiny, store):
+        todo = dataclasses.replace(task(tiny, store, "online"), code="0123456789abcdef")
+        with pytest.raises(OtherCodeError, match="not the code that this launch was planned with"):
+            Execution(todo, store)
+        assert not store.claimed()
+        assert store.read(todo.id) is None
+
+    def test_a_file_that_was_edited_before_its_import_is_refused(self, tiny, store, monkeypatch):
+        todo = task(tiny, store, "online")
+        monkeypatch.setattr(execution_module, "loaded_digest", lambda trial: "0123456789abcdef")
+        with pytest.raises(OtherCodeError):
+            Execution(todo, store)
+        assert not store.claimed()
+
+    def test_the_record_names_the_code_that_was_planned_with(self, tiny, store):
+        todo = task(tiny, store, "online")
+        to_the_end(Execution(todo, store))
+        assert store.read(todo.id).provenance["code"] == todo.code
 
 
 IN_ANOTHER_PROCESS = """

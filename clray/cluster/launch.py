@@ -27,9 +27,10 @@ from clray.claims import Onlooker, RunsElsewhere
 from clray.cluster.interrupt import Interrupt
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError, StoreError
-from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure, made_by_this_code
+from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure
 from clray.output import redacted
 from clray.planning import Plan, Planned
+from clray.provenance import is_fresh
 from clray.results import Problem, Record, Store
 
 RETRIES = 3
@@ -231,7 +232,7 @@ class Launch:
     def is_finished(self, task: Task) -> bool:
         """Whether the store has what the task is to make."""
         record = self.store.read(task.id)
-        return isinstance(record, Record) and (not task.rerun or made_by_this_code(record))
+        return isinstance(record, Record) and (not task.rerun or is_fresh(record))
 
     def failed_elsewhere(self, id: str) -> str | None:
         """Why the launch that ran a trial failed at it, if it did."""

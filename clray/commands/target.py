@@ -45,10 +45,10 @@ class Target:
 
     def compare(self, store: Store) -> Comparison:
         from clray.analysis.tables import compare
-        from clray.execution import made_by_this_code
+        from clray.provenance import is_fresh
 
         return replace(
-            compare(self.name, self.sweeps, store, self.reproduction, made_by_this_code),
+            compare(self.name, self.sweeps, store, self.reproduction, is_fresh),
             arguments=f"{self.arguments}{self.in_store}",
         )
 
