@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from clray.analysis.failures import failures
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
-from clray.results import Problem, Record, Store
+from clray.record import Record
 from clray.spec import Cell, Sweep
+from clray.store import Problem, Store
 
 Order = tuple[int, ...] | None
 """A task order; None for the benchmark's own."""

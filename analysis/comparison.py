@@ -10,7 +10,7 @@ from typing import Any
 from clray.analysis.aggregate import Gathered, Order, Results, Runs, gather, read, select
 from clray.analysis.verdict import Judgement, Outcome, Question, Sample, Variance, judge, published
 from clray.metrics import METRICS
-from clray.results import Problem, Record, Store
+from clray.record import Record
 from clray.spec import (
     BenchmarkSpread,
     Claim,
@@ -26,6 +26,7 @@ from clray.spec import (
     papers,
     point_of,
 )
+from clray.store import Problem, Store
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
-from clray.results import Problem, Record, Store
+from clray.record import Record
 from clray.spec import Cell, Sweep
+from clray.store import Problem, Store
 from clray.tracks import track
 
 State = Literal["finished", "stale", "half-done", "to do"]
@@ -120,7 +121,7 @@ class _Found:
         records, self.problems = store.records(measurements=False)
         self.records = {record.id: record for record in records}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
-        self._running, self._claimed = store.running(), store.claimed()
+        self._running, self._leased = store.running(), store.leased()
 
     def state(self, id: str, code: str) -> State:
         """What is to be done about a trial.
@@ -137,7 +138,7 @@ class _Found:
 
         What somebody holds, or other code began in order to run the trial again, is none of it.
         """
-        if id in self._claimed or id not in self.checkpointed | self._running | self.failed:
+        if id in self._leased or id not in self.checkpointed | self._running | self.failed:
             return
         with contextlib.suppress(StoreError):
             begun = self._store.read(id, "running", measurements=False)

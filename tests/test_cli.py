@@ -18,8 +18,8 @@ from waiting import GUARD
 
 from clray.cli import app
 from clray.errors import ClrayError
-from clray.results import Store
 from clray.spec import Selection, load_sweep
+from clray.store import Store
 from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

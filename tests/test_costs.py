@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clray.costs import cost, markdown
-from clray.results import Record
+from clray.record import Record
 from clray.spec import Selection, load_sweep
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from clray import planning
+from clray.checkpoints import Checkpoints
 from clray.errors import DataError
 from clray.execution import Execution
 from clray.planning import Planned, plan
-from clray.results import Store
 from clray.spec import Selection, load_sweep
+from clray.store import Store
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 
@@ -148,7 +149,7 @@ def test_checkpoints_are_neither_read_nor_looked_at_one_by_one(tiny, store, monk
     begun.save()
     read: list[str] = []
     real = Store._read
-    monkeypatch.setattr(Store, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
+    monkeypatch.setattr(Checkpoints, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
     monkeypatch.setattr(Store, "_read", lambda store, relative: read.append(relative) or real(store, relative))
     assert [t.state for t in look(tiny, store, "er").trials] == ["half-done", "to do"]
     assert read == [f"running/{first.id}.parquet"]

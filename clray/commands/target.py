@@ -16,8 +16,8 @@ from clray.output import json_text, redacted
 if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
     from clray.console import PlainConsole
-    from clray.results import Store
     from clray.spec import Reproduction, Selection, Sweep
+    from clray.store import Store
 
 RESULTS = "results"
 """The store where none is named."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clray.dashboards import published_name
-from clray.results import Store
 from clray.spec import Sweep
+from clray.store import Store
 from clray.tracking.login import Mode, base_url, require_key
 
 PROJECT = "clray"

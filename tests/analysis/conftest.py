@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from made_records import REAL, measured, of
 
-from clray.results import Record, Store
+from clray.record import Record
 from clray.spec import Cell, Reproduction, Selection, Sweep, load_reproduction, load_sweep
+from clray.store import Store
 
 
 @pytest.fixture

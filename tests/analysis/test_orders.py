@@ -20,8 +20,9 @@ from clray.analysis.comparison import compare
 from clray.analysis.orders import blocks, sensitivities, sensitivity
 from clray.analysis.report import render
 from clray.errors import DeclarationError
-from clray.results import Record, Store
+from clray.record import Record
 from clray.spec import Selection, load_reproduction, load_sweep
+from clray.store import Store
 
 SWEEP = """\
 version: 1

@@ -17,8 +17,8 @@ from held import Meeting
 from rich.console import Console
 
 from clray.planning import Plan, plan
-from clray.results import Store
 from clray.spec import load_sweep
+from clray.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -24,8 +24,9 @@ from launching import GUARD, communicate, environment, until_held
 
 from clray.cluster.launch import run_here
 from clray.planning import Plan, plan
-from clray.results import Record, Store
+from clray.record import Record
 from clray.spec import load_sweep
+from clray.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,9 @@ import pytest
 from held import Meeting
 from launching import EPISODES, LANGUAGE, TASKS, survive_killed_workers
 
-from clray.results import Record, Store
+from clray.record import Record
 from clray.spec import load_sweep
+from clray.store import Store
 from clray.tracks import track
 from clray.training import run
 

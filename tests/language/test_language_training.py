@@ -18,8 +18,8 @@ from clray.language.training import data, estimate, loop_of, module_of, resolve,
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.planning import plan
 from clray.provenance import code_digest
-from clray.results import Store
 from clray.spec import SettingError, load_sweep
+from clray.store import Store
 from clray.training import run
 
 VARIANTS = {
