@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from clray.analysis.failures import failures
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import METRICS, Matrix, Measurement, final_matrix
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 
 Order = tuple[int, ...] | None

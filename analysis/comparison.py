@@ -11,9 +11,10 @@ from clray.analysis.aggregate import Gathered, Order, Results, Runs, gather, rea
 from clray.analysis.verdict import Judgement, Outcome, Question, Sample, Variance, judge, published
 from clray.loading import Paper, papers
 from clray.metrics import METRICS
+from clray.record import Record
 from clray.reproduction import BenchmarkSpread, Claim, Margin, Reproduction, Row, Searches, SearchRow, Table
-from clray.results import Problem, Record, Store
 from clray.selection import Selection
+from clray.store import Problem, Store
 from clray.sweep import Sweep, point_of
 
 

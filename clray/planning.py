@@ -12,7 +12,8 @@ from clray.equal_code import is_equal
 from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
 
@@ -125,7 +126,7 @@ class _Found:
         records, self.problems = store.records(measurements=False)
         self.records = {record.id: record for record in records}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
-        self._running, self._claimed = store.running(), store.claimed()
+        self._running, self._leased = store.running(), store.leased()
 
     def state(self, id: str, code: str) -> State:
         """What is to be done about a trial.
@@ -142,7 +143,7 @@ class _Found:
 
         What somebody holds, or other code began in order to run the trial again, is none of it.
         """
-        if id in self._claimed or id not in self.checkpointed | self._running | self.failed:
+        if id in self._leased or id not in self.checkpointed | self._running | self.failed:
             return
         with contextlib.suppress(StoreError):
             begun = self._store.read(id, "running", measurements=False)

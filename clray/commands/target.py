@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from clray.analysis.tables import Comparison
     from clray.console import PlainConsole
     from clray.reproduction import Reproduction
-    from clray.results import Store
     from clray.selection import Selection
+    from clray.store import Store
     from clray.sweep import Sweep
 
 RESULTS = "results"

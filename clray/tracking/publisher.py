@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clray.dashboards import Dashboard
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.tracking.dashboards import send_page
 from clray.tracking.login import TrackingError, home, require_key, require_server, settings_file
 from clray.tracking.notes import Notes

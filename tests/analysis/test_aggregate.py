@@ -14,7 +14,7 @@ from made_records import EMBEDDED, REAL, of
 from clray.analysis.aggregate import collapsed, gather, mean_matrix, overall_curve, read, seen_curve
 from clray.loading import load_sweep
 from clray.metrics import Measurement
-from clray.results import Record
+from clray.record import Record
 from clray.selection import Selection
 
 FIVE = [(80.0, 70.0), (81.0, 72.0), (82.0, 71.0), (79.0, 73.0), (83.0, 74.0)]

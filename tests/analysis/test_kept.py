@@ -15,7 +15,7 @@ from clray.analysis.comparison import compare
 from clray.analysis.looks import Looks
 from clray.analysis.report import render
 from clray.analysis.samples import Sample, written
-from clray.results import Store
+from clray.store import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.
 SUPPORT = [["lug", "BLUE"], ["zup", "GREEN"], ["wif", "RED"]]

@@ -21,9 +21,10 @@ from clray.analysis.orders import blocks, sensitivities, sensitivity
 from clray.analysis.report import render
 from clray.errors import DeclarationError
 from clray.loading import load_sweep
+from clray.record import Record
 from clray.reproduction import load_reproduction
-from clray.results import Record, Store
 from clray.selection import Selection
+from clray.store import Store
 
 SWEEP = """\
 version: 1

@@ -19,7 +19,7 @@ from clray.loading import load_sweep
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.planning import plan
 from clray.provenance import code_digest
-from clray.results import Store
+from clray.store import Store
 from clray.training import run
 from clray.trial import SettingError
 
