@@ -8,6 +8,7 @@ also say which runs are missing, unfinished, diverged or collapsed.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,16 +103,18 @@ class DataSet:
     Attributes:
         name: its name, or several names joined by commas.
         source: the places that it was read from, such as ``cache``.
-        fingerprint: the hash of its content.
+        fingerprint: the hash that it is known by; that of the texts alone where several models read the same texts.
         records: the number of finished records on it.
         partial: the part of the published data that it is; empty where it is the whole.
+        fingerprints: the fingerprints of its records, sorted: several where several models read the same texts.
     """
 
     name: str
     source: str
     fingerprint: str
     records: int
-    partial: str = ""
+    partial: str
+    fingerprints: Sequence[str]
 
     @property
     def embedded(self) -> bool:
@@ -139,23 +142,51 @@ def data_sets(records: Iterable[Record]) -> list[DataSet]:
 
     Real data come before embedded data, whole data before a part, then more records before fewer. The last criterion is
     the fingerprint, so that the choice never depends on the order of files.
+
+    A language trial also reads a model, whose weights or vocabulary are part of its data's fingerprint. Trials on the
+    same texts stand together, whatever their models are. But where one declared model has several contents, each of
+    them is a data set of its own, and only the first one stands with the other models.
     """
-    counts: Counter[str] = Counter()
-    names: dict[str, set[str]] = defaultdict(set)
-    sources: dict[str, set[str]] = defaultdict(set)
-    parts: dict[str, set[str]] = defaultdict(set)
+    by_fingerprint: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        fingerprint = record.data["fingerprint"]
-        counts[fingerprint] += 1
-        names[fingerprint].add(str(record.data.get("name", "data")))
-        sources[fingerprint].add(str(record.data.get("source", "unknown source")))
-        if part := record.data.get("partial"):
-            parts[fingerprint].add(str(part))
-    found = [
-        DataSet(", ".join(sorted(names[f])), " and ".join(sorted(sources[f])), f, n, ", ".join(sorted(parts[f])))
-        for f, n in counts.items()
-    ]
-    return sorted(found, key=lambda d: (d.embedded, bool(d.not_comparable_because), -d.records, d.fingerprint))
+        by_fingerprint[record.data["fingerprint"]].append(record)
+    contents = sorted((_data_set([f], group) for f, group in by_fingerprint.items()), key=_preference)
+    taken: dict[str, set[str]] = defaultdict(set)
+    together: dict[str, list[str]] = {}
+    for content in contents:
+        (fingerprint,) = content.fingerprints
+        first = by_fingerprint[fingerprint][0]
+        texts = _texts_of(first)
+        models = {json.dumps(record.trial.model, sort_keys=True) for record in by_fingerprint[fingerprint]}
+        key = fingerprint if texts is None or taken[texts] & models else f"texts {texts}"
+        if texts is not None:
+            taken[texts] |= models
+        together.setdefault(key, []).append(fingerprint)
+    found = [_data_set(group, [r for f in group for r in by_fingerprint[f]]) for group in together.values()]
+    return sorted(found, key=_preference)
+
+
+def _preference(data: DataSet) -> tuple[bool, bool, int, str]:
+    return data.embedded, bool(data.not_comparable_because), -data.records, data.fingerprint
+
+
+def _data_set(fingerprints: Sequence[str], records: Sequence[Record]) -> DataSet:
+    texts = _texts_of(records[0])
+    return DataSet(
+        name=", ".join(sorted({str(r.data.get("name", "data")) for r in records})),
+        source=" and ".join(sorted({str(r.data.get("source", "unknown source")) for r in records})),
+        fingerprint=fingerprints[0] if texts is None or len(fingerprints) == 1 else texts,
+        records=len(records),
+        partial=", ".join(sorted({str(r.data["partial"]) for r in records if r.data.get("partial")})),
+        fingerprints=sorted(fingerprints),
+    )
+
+
+def _texts_of(record: Record) -> str | None:
+    """The fingerprint of the texts alone, where the data description has it."""
+    texts = record.data.get("texts")
+    fingerprint = texts.get("fingerprint") if isinstance(texts, Mapping) else None
+    return fingerprint if isinstance(fingerprint, str) else None
 
 
 @dataclass(frozen=True)
@@ -193,17 +224,17 @@ def gather(sweep: Sweep, variants: Sequence[str], results: Results) -> Gathered:
     data, others = (found[0], found[1:]) if found else (None, [])
     if data is None and (begun := data_sets(r for d in declarations for r in results.running.get(d, ()))):
         data = replace(begun[0], records=0)
-    fingerprint = data.fingerprint if data else ""
-    gathered = {name: _runs_of(name, group, results, fingerprint) for name, group in cells.items()}
+    fingerprints = data.fingerprints if data else []
+    gathered = {name: _runs_of(name, group, results, fingerprints) for name, group in cells.items()}
     runs = [r for variant in gathered.values() for r in variant.runs]
     chance = _chance(runs)
     marked = {name: _with_collapsed_marked(variant, chance) for name, variant in gathered.items()}
     return Gathered(marked, data, others, chance, _mixed_code(runs))
 
 
-def _runs_of(name: str, cells: Sequence[Cell], results: Results, fingerprint: str) -> Runs:
+def _runs_of(name: str, cells: Sequence[Cell], results: Results, fingerprints: Sequence[str]) -> Runs:
     def on_this_data(records: Mapping[str, Sequence[Record]], cell: Cell) -> list[Record]:
-        return [r for r in records.get(cell.trial.declaration, ()) if r.data["fingerprint"] == fingerprint]
+        return [r for r in records.get(cell.trial.declaration, ()) if r.data["fingerprint"] in fingerprints]
 
     runs, diverged, missing, failed, half_done = [], [], [], {}, 0
     for cell in cells:
@@ -214,7 +245,7 @@ def _runs_of(name: str, cells: Sequence[Cell], results: Results, fingerprint: st
             runs.append(run_of(finished[0], finished[0].id in results.stale))
         else:
             missing.append((cell.trial.seed, order_of(cell.trial.task_order)))
-            for known in (cell.trial.declaration, cell.trial.id(fingerprint)):
+            for known in (cell.trial.declaration, *(cell.trial.id(fingerprint) for fingerprint in fingerprints)):
                 if known in results.failed:
                     failed[missing[-1]] = results.failed[known]
             half_done += bool(on_this_data(results.running, cell))
