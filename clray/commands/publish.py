@@ -100,7 +100,7 @@ def _page(target: Target, comparison: Comparison) -> Dashboard:
     from clray import analysis
     from clray.dashboards import dashboard
 
-    data = {table.title: table.gathered.data.fingerprint for table in comparison.tables if table.gathered.data}
+    data = {table.title: table.gathered.data.fingerprints for table in comparison.tables if table.gathered.data}
     text, again = analysis.to_markdown(comparison), f"clray publish {target.arguments}"
     return dashboard(target.name, target.sweeps, target.reproduction, text, data, again)
 
