@@ -10,20 +10,12 @@ from clray.analysis.gather import Gathered, Results, gather, not_comparable_beca
 from clray.analysis.runs import Order, Runs, order_of
 from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
+from clray.loading import Paper, papers
 from clray.metrics import METRICS
+from clray.reproduction import BenchmarkSpread, Claim, Margin, Reproduction, Row, Table
 from clray.results import Problem, Record, Store
-from clray.spec import (
-    BenchmarkSpread,
-    Claim,
-    Margin,
-    Paper,
-    Reproduction,
-    Row,
-    Selection,
-    Sweep,
-    Table,
-    papers,
-)
+from clray.selection import Selection
+from clray.sweep import Sweep
 
 NOT_YET = Judgement("not judged")
 """The judgement of a cell before it is judged."""

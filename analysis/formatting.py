@@ -14,8 +14,9 @@ from clray.analysis.gather import Gathered
 from clray.analysis.runs import Runs
 from clray.analysis.searches import ComparedSearch, ComparedSearches
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
+from clray.loading import Paper
 from clray.metrics import METRICS
-from clray.spec import Claim, Paper
+from clray.reproduction import Claim
 
 KINDS = {
     "sd": "standard deviation",

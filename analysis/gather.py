@@ -20,7 +20,7 @@ from clray.analysis.failures import failures
 from clray.analysis.runs import DIVERGED, Run, Runs, diverged_run, mark_collapsed, order_of, run_of
 from clray.metrics import final_matrix
 from clray.results import Problem, Record, Store
-from clray.spec import Cell, Sweep
+from clray.sweep import Cell, Sweep
 
 EMBEDDED = "embedded"
 """The ``source`` of the small data set that ships in a dependency. Its numbers are never judged against a paper."""

@@ -11,7 +11,8 @@ import numpy as np
 from clray.analysis.gather import Gathered, Results, gather, not_comparable_because, not_comparable_warning
 from clray.analysis.runs import Runs
 from clray.metrics import METRICS
-from clray.spec import Searches, SearchRow, Sweep, point_of
+from clray.reproduction import Searches, SearchRow
+from clray.sweep import Sweep, point_of
 
 
 @dataclass(frozen=True)

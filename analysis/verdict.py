@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clray.spec import Claim
+from clray.reproduction import Claim
 
 ALPHA = 0.05
 """Level of each family of tests, after correction."""

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from clray.execution import set_threads  # noqa: E402
-from clray.spec import Selection, load_sweep  # noqa: E402
+from clray.loading import load_sweep  # noqa: E402
+from clray.selection import Selection  # noqa: E402
 from clray.vision import data  # noqa: E402
 from clray.vision.models import Weights  # noqa: E402
 from clray.vision.stream_training import StreamTraining  # noqa: E402

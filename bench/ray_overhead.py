@@ -57,9 +57,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def planned(folder: Path, trials: int, pack: int) -> tuple[Any, Any]:
     """The plan and its store."""
+    from clray.loading import load_sweep
     from clray.planning import plan
     from clray.results import Store
-    from clray.spec import load_sweep
 
     file = folder / "short.yaml"
     file.write_text(SWEEP.format(seeds=list(range(trials)), pack=pack))

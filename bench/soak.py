@@ -36,9 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from clray.cluster.launch import Options, run_here, run_on_ray  # noqa: E402
+from clray.loading import load_sweep  # noqa: E402
 from clray.planning import Plan, plan  # noqa: E402
 from clray.results import Record, Store  # noqa: E402
-from clray.spec import load_sweep  # noqa: E402
 
 SWEEP = """
 version: 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clray.results import Record
-from clray.spec import Cell, Sweep
+from clray.sweep import Cell, Sweep
 from clray.tracks import track
 
 

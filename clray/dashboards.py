@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from clray.metrics import METRICS
-from clray.spec import Reproduction, Selection, Sweep
+from clray.reproduction import Reproduction
+from clray.selection import Selection
+from clray.sweep import Sweep
 
 Kind = Literal["verdicts", "spread", "curve", "matrices", "runs"]
 

@@ -21,9 +21,9 @@ from clray.errors import CheckpointError, Diverged, StoreError
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, provenance
 from clray.results import Record, Store, check_state, read_state, write_state
-from clray.spec import Trial
 from clray.tracks import track
 from clray.training import Training
+from clray.trial import Trial
 
 CHECKPOINT_SECONDS = 15.0
 """A trial is at most this far, and one stop, behind when its process dies; or so far as ``_SAVING_APART`` says."""

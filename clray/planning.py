@@ -12,7 +12,7 @@ from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
 from clray.results import Problem, Record, Store
-from clray.spec import Cell, Sweep
+from clray.sweep import Cell, Sweep
 from clray.tracks import track
 
 State = Literal["finished", "stale", "half-done", "to do"]

@@ -37,8 +37,8 @@ from typing import IO, TYPE_CHECKING, Any
 from clray import stored
 from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
 from clray.metrics import Measurement, summarize
-from clray.spec import Trial
 from clray.tracks import TRACKS
+from clray.trial import Trial
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,8 +18,9 @@ from waiting import GUARD
 
 from clray.cli import app
 from clray.errors import ClrayError
+from clray.loading import load_sweep
 from clray.results import Store
-from clray.spec import Selection, load_sweep
+from clray.selection import Selection
 from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -73,7 +74,8 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
         assert set(named.split()) <= set(COMMANDS)
 
     def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
-        code = f"import clray, clray.cli, clray.spec, sys; print([n for n in {HEAVY!r} if n in sys.modules])"
+        modules = "clray, clray.cli, clray.loading, clray.reproduction, sys"
+        code = f"import {modules}; print([n for n in {HEAVY!r} if n in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, cwd=tmp_path)
         assert done.stdout.strip() == "[]", done.stderr
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from clray.costs import cost, markdown
+from clray.loading import load_sweep
 from clray.results import Record
-from clray.spec import Selection, load_sweep
+from clray.selection import Selection
 
 
 def test_measured_seconds_count_before_computed_ones(tiny: Path) -> None:

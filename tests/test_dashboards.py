@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 from clray.dashboards import Dashboard, dashboard, panels
-from clray.spec import Selection, load_reproduction, load_sweep, reproduction_names
+from clray.loading import load_sweep, reproduction_names
+from clray.reproduction import load_reproduction
+from clray.selection import Selection
 
 
 def test_every_reproduction_has_a_page_with_a_section_a_table() -> None:

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 
 from clray.language.tasks import TASKS
-from clray.spec import Cell, Claim, Row, Selection, Sweep, Table, declared_root, load_reproduction, load_sweep
+from clray.loading import declared_root, load_sweep
+from clray.reproduction import Claim, Row, Table, load_reproduction
+from clray.selection import Selection
+from clray.sweep import Cell, Sweep
 
 SWEEPS = ("five_tasks", "gamma", "text_classification", "three_tasks", "two_tasks_small")
 OF_THE_PAPER = SWEEPS[:-1]

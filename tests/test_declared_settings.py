@@ -9,7 +9,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from clray.documents import Declared
-from clray.spec import Selection, SettingError, check_settings, declared_settings, later, load_sweep
+from clray.loading import load_sweep
+from clray.selection import Selection
+from clray.trial import SettingError, check_settings, declared_settings, later
 
 
 class Inner(BaseModel):

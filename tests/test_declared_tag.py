@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clray.spec import Cell, Claim, Row, SearchRow, load_reproduction, load_sweep, reproduction_names
+from clray.loading import load_sweep, reproduction_names
+from clray.reproduction import Claim, Row, SearchRow, load_reproduction
+from clray.sweep import Cell
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tag"
 SCRIPTS: list[dict[str, str]] = json.loads((FIXTURES / "script_rows.json").read_text())

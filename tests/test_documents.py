@@ -24,7 +24,7 @@ from clray.documents import (
     shown,
 )
 from clray.errors import DeclarationError
-from clray.spec import declared_root
+from clray.loading import declared_root
 
 SHIPPED = sorted([*declared_root().glob("sweeps/*/*.yaml"), *declared_root().glob("reproduce/*.yaml")])
 loaders = pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)

@@ -22,9 +22,9 @@ from clray.cluster.launch import Options
 from clray.commands import answers
 from clray.commands.run import options_of
 from clray.errors import ClusterError, DeclarationError, StoreError
+from clray.loading import load_sweep
 from clray.provenance import machine as facts_of_machine
 from clray.results import Store
-from clray.spec import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 

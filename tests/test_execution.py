@@ -27,9 +27,10 @@ from clray.cli import app
 from clray.cluster.launch import run_here
 from clray.errors import DataError, Diverged, StateError
 from clray.execution import Execution, Task, describe_failure
+from clray.loading import load_sweep
 from clray.planning import plan
 from clray.results import Record, Store, read_state, write_state
-from clray.spec import Selection, load_sweep
+from clray.selection import Selection
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 VARIANTS = ("online", "independent", "task_input", "ewc", "gem", "er", "er5", "mer", "mer6", "mer7")

@@ -15,9 +15,9 @@ from clray import gpu
 from clray.claims import take
 from clray.cli import app
 from clray.execution import Execution
+from clray.loading import load_sweep
 from clray.planning import Planned, plan
 from clray.results import Record, Store
-from clray.spec import load_sweep
 
 GIB = 2**30
 

@@ -16,7 +16,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clray import tracks
-from clray.spec import Selection, load_sweep
+from clray.loading import load_sweep
+from clray.selection import Selection
 from clray.training import run
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "your_method.md"

@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from clray.cli import app
 from clray.errors import ClrayError
-from clray.spec import Selection, Sweep, load_reproduction, load_sweep
+from clray.loading import load_sweep
+from clray.reproduction import load_reproduction
+from clray.selection import Selection
+from clray.sweep import Sweep
 
 
 @contextmanager

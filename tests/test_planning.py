@@ -9,9 +9,10 @@ import pytest
 from clray import planning
 from clray.errors import DataError
 from clray.execution import Execution
+from clray.loading import load_sweep
 from clray.planning import Planned, plan
 from clray.results import Store
-from clray.spec import Selection, load_sweep
+from clray.selection import Selection
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 
@@ -124,7 +125,7 @@ def test_a_task_carries_what_the_trial_may_use(tiny, store):
 
 def test_each_sweep_of_a_launch_reads_its_own_data(store, monkeypatch):
     """Stable SGD's second experiment has sweeps on MNIST and one on CIFAR-100."""
-    from clray.spec import load_reproduction
+    from clray.reproduction import load_reproduction
     from clray.vision import data
 
     def locate(name: str, source: str, download: bool) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clray.errors import DeclarationError
-from clray.spec import Selection, load_sweep
+from clray.loading import load_sweep
+from clray.selection import Selection
 
 TWO_LAYERS = "model.hidden=[20, 20, 20]"
 SWEEPS = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clray.errors import DeclarationError
-from clray.spec import Claim, Row, Selection, Table, declared_root, load_reproduction, papers, reproduction_names
+from clray.loading import declared_root, papers, reproduction_names
+from clray.reproduction import Claim, Row, Table, load_reproduction
+from clray.selection import Selection
 
 NAMES = ("mer_many_permutations", "mer_memory", "mer_permutations", "mer_rotations")
 FILES = {name: load_reproduction(name) for name in reproduction_names()}

@@ -22,7 +22,7 @@ from clray import results
 from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
 from clray.metrics import Measurement
 from clray.results import Problem, Record, Store, check_state, read_state, write_state
-from clray.spec import Trial
+from clray.trial import Trial
 
 A, B = "a" * 16, "b" * 16
 PROVENANCE = {

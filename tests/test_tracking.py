@@ -27,9 +27,11 @@ from clray.commands.target import selected, target_of
 from clray.dashboards import Dashboard, Section
 from clray.metrics import Measurement
 from clray.results import Record, Store
-from clray.spec import Cell, Resources, Selection, Trial
+from clray.selection import Selection
+from clray.sweep import Cell, Resources
 from clray.tracking import Follower, Publication, TrackingError, content
 from clray.tracking.notes import Notes
+from clray.trial import Trial
 
 sys.path.insert(0, str(Path(__file__).parent))
 from wandb_offline import read_run

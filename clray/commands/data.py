@@ -11,17 +11,17 @@ from clray.output import complain, say, shown
 from clray.tracks import TRACKS, find, owners, track
 
 if TYPE_CHECKING:
-    from clray.tracks import Sources
+    from clray.track_interface import DatasetRegistry
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `clray data list` calls it.")]
 
 
-def _every() -> dict[str, Sources]:
+def _every() -> dict[str, DatasetRegistry]:
     """The data sets of each track."""
     return {name: track(name).sources for name in TRACKS}
 
 
-def _named(name: str) -> tuple[Sources, str]:
+def _named(name: str) -> tuple[DatasetRegistry, str]:
     """A data set's track, and its name there."""
     every = _every()
     of, name = find(name, {track: sources.DATASETS for track, sources in every.items()}, "data set")
@@ -39,7 +39,7 @@ def list_command() -> None:
             say("\n  ".join(_lines(sources, name, typed)))
 
 
-def _lines(sources: Sources, name: str, typed: str) -> list[str]:
+def _lines(sources: DatasetRegistry, name: str, typed: str) -> list[str]:
     """What there is to say of a data set.
 
     Args:
@@ -99,7 +99,7 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _verified(sources: Sources, name: str) -> str:
+def _verified(sources: DatasetRegistry, name: str) -> str:
     """Check a data set. Returns what was found."""
     found = sources.verify(name)
     if found["source"] == "grammar":

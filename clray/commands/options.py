@@ -44,7 +44,7 @@ Address = Annotated[
 
 
 def _gpu_share(asked: float | None) -> float | None:
-    from clray.spec import gpu_share
+    from clray.sweep import gpu_share
 
     return None if asked is None else gpu_share(asked)
 

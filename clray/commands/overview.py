@@ -10,14 +10,16 @@ from clray.commands.target import store_at, terminal
 
 if TYPE_CHECKING:
     from clray.results import Problem, Record, Store
-    from clray.spec import Sweep
+    from clray.sweep import Sweep
 
 
 def list_command(results: Results = "results") -> None:
     """Reproductions, sweeps, methods and benchmarks, and how much of each is done."""
     from rich.table import Table
 
-    from clray.spec import Selection, load_reproduction, load_sweep, papers, reproduction_names, sweep_names
+    from clray.loading import load_sweep, papers, reproduction_names, sweep_names
+    from clray.reproduction import load_reproduction
+    from clray.selection import Selection
     from clray.tracks import TRACKS, track
 
     console = terminal()

@@ -109,7 +109,9 @@ def plan_command(
 def costs_command(results: Results = "results") -> None:
     """What each reproduction costs, in core and GPU hours: from the store's records, else computed. Markdown."""
     from clray.costs import cost, markdown
-    from clray.spec import Selection, load_reproduction, reproduction_names
+    from clray.loading import reproduction_names
+    from clray.reproduction import load_reproduction
+    from clray.selection import Selection
 
     records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration: record for record in records}

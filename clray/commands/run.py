@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.cluster.launch import Options
     from clray.results import Store
-    from clray.spec import Selection
+    from clray.selection import Selection
 
 
 def sweep_command(

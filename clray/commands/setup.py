@@ -17,7 +17,7 @@ from clray.output import say
 from clray.tracks import TRACKS, find, track
 
 if TYPE_CHECKING:
-    from clray.tracks import Kind
+    from clray.track_interface import BenchmarkFamily
 
 
 def doctor_command(results: Results = "results") -> None:
@@ -68,7 +68,7 @@ def init_command(
     ] = "er",
 ) -> None:
     """Copy a sweep file and a method to start your own from."""
-    from clray.spec import find_sweep
+    from clray.loading import find_sweep
 
     kinds = {name: track(name).kinds() for name in TRACKS}
     offered = {name: [method for kind in of for method in kind.methods] for name, of in kinds.items()}
@@ -116,10 +116,10 @@ def _module_name(folder: str, taken: Iterable[str]) -> str:
     return name if name.isidentifier() and name not in taken else f"my_{name}"
 
 
-def _start(kind: Kind, method: str) -> tuple[str, str]:
+def _start(kind: BenchmarkFamily, method: str) -> tuple[str, str]:
     """The sweep to start from, and a variant of it, that has the method."""
     from clray.documents import Document
-    from clray.spec import find_sweep
+    from clray.loading import find_sweep
 
     for sweep in kind.sweeps:
         for variant, settings in Document(find_sweep(sweep)).data["variants"].items():

@@ -16,8 +16,10 @@ from clray.output import json_text, redacted
 if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.console import PlainConsole
+    from clray.reproduction import Reproduction
     from clray.results import Store
-    from clray.spec import Reproduction, Selection, Sweep
+    from clray.selection import Selection
+    from clray.sweep import Sweep
 
 RESULTS = "results"
 """The store where none is named."""
@@ -78,7 +80,7 @@ def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[
         DeclarationError: the seeds are no numbers, or an item names nothing.
     """
     from clray.documents import shorter
-    from clray.spec import Selection
+    from clray.selection import Selection
 
     for item in only or ():
         if not any(name.strip() for name in item.split(",")):
@@ -116,7 +118,8 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
         DeclarationError: there is none, or it is wrong.
     """
     from clray.documents import is_there, one_of, shorter
-    from clray.spec import load_reproduction, load_sweep, reproduction_names, sweep_names, variant_names
+    from clray.loading import load_sweep, reproduction_names, sweep_names, variant_names
+    from clray.reproduction import load_reproduction
 
     def split(known: Collection[str]) -> Selection:
         return replace(selection, only=tuple(v for item in selection.only for v in _names(item, known)))

@@ -27,7 +27,7 @@ SIMPLE = {
 
 @dataclass(frozen=True)
 class Form:
-    """The form in which a data set is published: see ``clray.tracks.Form``."""
+    """The form in which a data set is published: see ``clray.track_interface.FileLayout``."""
 
     files: dict[str, str]
     partial: str = ""
@@ -35,7 +35,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set; see ``clray.tracks.Published``.
+    """A data set; see ``clray.track_interface.DatasetInfo``.
 
     Attributes:
         benchmark: a benchmark that reads it.
@@ -51,7 +51,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Found:
-    """A data set on this machine; see ``clray.tracks.Found``."""
+    """A data set on this machine; see ``clray.track_interface.LocalDataset``."""
 
     source: str
     folder: Path | None = None
@@ -65,7 +65,7 @@ DATASETS = {
         "scan_split", "simple", advice="put simple_split/ of github.com/brendenlake/SCAN into $CLRAY_DATA/scan/"
     ),
 }
-"""The data sets by name; see ``clray.tracks.Sources``."""
+"""The data sets by name; see ``clray.track_interface.DatasetRegistry``."""
 
 
 def find(name: str) -> Found | None:

@@ -16,7 +16,7 @@ from clray.episodes import models
 from clray.episodes.benchmarks import Benchmark, Drawn, Pairs, Vocabulary
 from clray.episodes.learner import Learner, as_episode
 from clray.episodes.models import Network
-from clray.spec import Trial
+from clray.trial import Trial
 
 LONGEST_WRITTEN = 50
 """``max_length_eval`` of the official code."""

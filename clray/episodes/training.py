@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from clray.documents import one_of
 from clray.episodes import data as sources
 from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
-from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
-from clray.tracks import Kind
+from clray.track_interface import BenchmarkFamily
 from clray.training import NO_OFFICIAL_DRAWS, Training
+from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32",)
 
 
-def kinds() -> list[Kind]:
-    """The benchmarks with a support set, and those without; see ``clray.tracks.Track``."""
+def kinds() -> list[BenchmarkFamily]:
+    """The benchmarks with a support set, and those without; see ``Track``."""
     from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
 
     splits = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark is ScanSplit)
     episodes = tuple(name for name in BENCHMARKS if name not in splits)
     own, split = ("metaseq2seq/mutual_exclusivity",), ("metaseq2seq/add_jump_permutation",)
     return [
-        Kind("by episodes", episodes, EPISODE_METHODS, "EPISODE_METHODS", own),
-        Kind("on a training set and a test set", splits, SPLIT_METHODS, "SPLIT_METHODS", split),
+        BenchmarkFamily("by episodes", episodes, EPISODE_METHODS, "EPISODE_METHODS", own),
+        BenchmarkFamily("on a training set and a test set", splits, SPLIT_METHODS, "SPLIT_METHODS", split),
     ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``Track``."""
     from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
     from clray.episodes.models import Model
 
@@ -55,25 +56,25 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The data a trial would use here; see ``clray.tracks.Track``."""
+    """The data a trial would use here; see ``Track``."""
     name = trial.benchmark["name"]
     return sources.locate(name, "simple" if trial.benchmark.get("split") == "simple" else None)
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """Make the trial; see ``clray.tracks.Track``."""
+    """Make the trial; see ``Track``."""
     from clray.episodes.trial import EpisodeTraining
 
     return EpisodeTraining(trial, data, device)
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.tracks.Track``."""
+    """The name of a method's file; see ``Track``."""
     return METHODS[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
-    """The name of the loop's file; see ``clray.tracks.Track``."""
+    """The name of the loop's file; see ``Track``."""
     return "trial"
 
 
@@ -89,7 +90,7 @@ _SYMBOLS = {
 
 
 def estimate(trial: Trial) -> float:
-    """The seconds on one core, from the figures of bench/episodes.py; see ``clray.tracks.Track``."""
+    """The seconds on one core, from the figures of bench/episodes.py; see ``Track``."""
     read, written = _SYMBOLS[trial.benchmark["name"]]
     width = (trial.model["embedding"] / 200) ** 2
     episode = 0.015 + width * (read * 0.00016 + written * 0.00011)

@@ -17,8 +17,8 @@ from clray.episodes.methods import find
 from clray.episodes.models import Dropout, Model
 from clray.errors import DeclarationError, Diverged
 from clray.metrics import Measurement
-from clray.spec import Trial
 from clray.training import NO_OFFICIAL_DRAWS, generator, restoring
+from clray.trial import Trial
 
 _STOP_AFTER = 10.0
 """Seconds of training after which ``advance`` returns."""

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from clray.documents import one_of
 from clray.language import data as sources
 from clray.language.methods import METHODS, find
-from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
-from clray.tracks import Kind
+from clray.track_interface import BenchmarkFamily
 from clray.training import NO_OFFICIAL_DRAWS, Training
+from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-def kinds() -> list[Kind]:
-    """The one benchmark of the track; see ``clray.tracks.Track``."""
+def kinds() -> list[BenchmarkFamily]:
+    """The one benchmark of the track; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
 
-    return [Kind("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
+    return [BenchmarkFamily("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
     from clray.language.models import Settings
 
@@ -47,7 +48,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The texts, and the weights or the vocabulary, that a trial would use here; see ``clray.tracks.Track``."""
+    """The texts, and the weights or the vocabulary, that a trial would use here; see ``Track``."""
     from clray.language.models import Settings, describe
 
     texts = sources.locate(trial.benchmark["tasks"], fetch)
@@ -67,19 +68,19 @@ def data(trial: Trial, fetch: bool) -> dict[str, Any]:
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """Make the trial; see ``clray.tracks.Track``."""
+    """Make the trial; see ``Track``."""
     from clray.language.trial import LanguageTraining
 
     return LanguageTraining(trial, data, device)
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.tracks.Track``."""
+    """The name of a method's file; see ``Track``."""
     return METHODS[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
-    """The name of the loop's file; see ``clray.tracks.Track``."""
+    """The name of the loop's file; see ``Track``."""
     return "trial"
 
 
@@ -100,7 +101,7 @@ _UPDATE = 0.05
 
 
 def estimate(trial: Trial) -> float:
-    """The seconds on one core, or for a pretrained model on one GPU; see ``clray.tracks.Track``.
+    """The seconds on one core, or for a pretrained model on one GPU; see ``Track``.
 
     It is computed, not measured: six operations for each parameter and token, and twice as many with the LM loss.
     """

@@ -24,8 +24,8 @@ from clray.language.losses import Batch
 from clray.language.methods import find
 from clray.language.scoring import as_compared
 from clray.metrics import Measurement
-from clray.spec import Trial
 from clray.training import NO_OFFICIAL_DRAWS, generator, restoring
+from clray.trial import Trial
 
 _STOP_AFTER = 10.0
 """Seconds after which ``advance`` returns, also in the middle of a phase."""

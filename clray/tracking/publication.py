@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clray.dashboards import published_name
 from clray.results import Store
-from clray.spec import Sweep
+from clray.sweep import Sweep
 from clray.tracking.login import Mode, base_url, require_key
 
 PROJECT = "clray"

@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 DATASETS = PUBLISHED
-"""See ``clray.tracks.Sources``."""
+"""See ``clray.track_interface.DatasetRegistry``."""
 Source = Literal["auto", "files", "embedded"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from clray.errors import CheckpointError, DeclarationError, Diverged
 from clray.metrics import Measurement
-from clray.spec import Trial
+from clray.trial import Trial
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS, build
 from clray.vision.engines import Workshop

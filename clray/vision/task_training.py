@@ -10,8 +10,8 @@ import torch
 
 from clray.errors import CheckpointError, DeclarationError, Diverged
 from clray.metrics import Measurement
-from clray.spec import Trial
 from clray.training import generator
+from clray.trial import Trial
 from clray.vision import data as sources
 from clray.vision import hessian
 from clray.vision.learner import Batch, Learner, TaskMethod

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from clray.spec import SettingError, Trial, check_settings, declared_settings, one_of
-from clray.tracks import Kind
+from clray.documents import one_of
+from clray.track_interface import BenchmarkFamily
 from clray.training import Training
+from clray.trial import SettingError, Trial, check_settings, declared_settings
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.methods import METHODS, STREAM_METHODS, TASK_METHODS, find
@@ -22,19 +23,21 @@ from clray.vision.models import MODELS
 PRECISIONS = ("float32",)
 
 
-def kinds() -> list[Kind]:
-    """What there is for either training loop; see ``clray.tracks.Track``."""
+def kinds() -> list[BenchmarkFamily]:
+    """What there is for either training loop; see ``Track``."""
     from clray.vision.task_benchmarks import TASK_BENCHMARKS
 
     by_task = ("tag/rotated_mnist", "tag/cifar100")
     return [
-        Kind("one example at a time", tuple(BENCHMARKS), STREAM_METHODS, "STREAM_METHODS", ("mer/rotations",)),
-        Kind("task by task", tuple(TASK_BENCHMARKS), TASK_METHODS, "TASK_METHODS", by_task),
+        BenchmarkFamily(
+            "one example at a time", tuple(BENCHMARKS), STREAM_METHODS, "STREAM_METHODS", ("mer/rotations",)
+        ),
+        BenchmarkFamily("task by task", tuple(TASK_BENCHMARKS), TASK_METHODS, "TASK_METHODS", by_task),
     ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
-    """Check a variant's settings and fill in the defaults; see ``clray.tracks.Track``."""
+    """Check a variant's settings and fill in the defaults; see ``Track``."""
     name = declared["benchmark"].get("name")
     if name in BENCHMARKS:
         return _resolve_stream(declared)
@@ -134,7 +137,7 @@ def _resolved(benchmark: BaseModel, model: BaseModel, method: str, settings: Bas
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The data set a trial would read here; see ``clray.tracks.Track``."""
+    """The data set a trial would read here; see ``Track``."""
     name, source = trial.benchmark["name"], trial.benchmark["source"]
     if name in BENCHMARKS:
         return sources.locate(trial.benchmark["dataset"], source, fetch)
@@ -156,18 +159,18 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
 
 
 def module_of(method: str) -> str:
-    """The name of a method's file; see ``clray.tracks.Track``."""
+    """The name of a method's file; see ``Track``."""
     return METHODS[method].partition(":")[0]
 
 
 def loop_of(method: str) -> str:
-    """The name of the training loop's file; see ``clray.tracks.Track``."""
+    """The name of the training loop's file; see ``Track``."""
     streams = {target.partition(":")[0] for target in STREAM_METHODS.values()}
     return "stream_training" if method in streams else "task_training"
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core with the fastest engine; see ``clray.tracks.Track``. From docs/performance.md's figures."""
+    """Seconds on one core with the fastest engine; see ``Track``. From docs/performance.md's figures."""
     return _estimate_stream(trial) if trial.benchmark["name"] in BENCHMARKS else _estimate_tasks(trial)
 
 

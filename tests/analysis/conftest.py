@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from made_records import REAL, measured, of
 
+from clray.loading import load_sweep
+from clray.reproduction import Reproduction, load_reproduction
 from clray.results import Record, Store
-from clray.spec import Cell, Reproduction, Selection, Sweep, load_reproduction, load_sweep
+from clray.selection import Selection
+from clray.sweep import Cell, Sweep
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clray.metrics import Measurement
-from clray.spec import Cell, Sweep
+from clray.sweep import Cell, Sweep
 
 REAL = {"name": "mnist", "source": "cache", "fingerprint": "0123456789abcdef"}
 EMBEDDED = {"name": "mnist", "source": "embedded", "fingerprint": "embedded-fedcba9876543210"}

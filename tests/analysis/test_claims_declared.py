@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clray.errors import DeclarationError
-from clray.spec import Claim, Reproduction, load_reproduction, reproduction_names
+from clray.loading import reproduction_names
+from clray.reproduction import Claim, Reproduction, load_reproduction
 
 TEXT = """\
 version: 1

@@ -21,8 +21,10 @@ from clray.analysis.orders import blocks, sensitivities, sensitivity
 from clray.analysis.report import render
 from clray.analysis.runs import order_name
 from clray.errors import DeclarationError
+from clray.loading import load_sweep
+from clray.reproduction import load_reproduction
 from clray.results import Record, Store
-from clray.spec import Selection, load_reproduction, load_sweep
+from clray.selection import Selection
 
 SWEEP = """\
 version: 1

@@ -18,7 +18,8 @@ from clray.analysis.comparison import compare
 from clray.analysis.runs import DivergedRun, Runs, run_of
 from clray.analysis.searches import select_point
 from clray.errors import DeclarationError
-from clray.spec import Selection, load_reproduction
+from clray.reproduction import load_reproduction
+from clray.selection import Selection
 
 SWEEP = """\
 version: 1

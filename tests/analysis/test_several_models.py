@@ -10,8 +10,9 @@ from made_records import measured, of
 
 from clray import tracks
 from clray.analysis.gather import gather, read
+from clray.loading import load_sweep
 from clray.results import Record, Store
-from clray.spec import Sweep, load_sweep
+from clray.sweep import Sweep
 
 SWEEP = """\
 version: 1

@@ -16,7 +16,9 @@ from clray.analysis import formatting
 from clray.analysis.comparison import compare, tally
 from clray.analysis.formatting import number, summary
 from clray.analysis.report import render
-from clray.spec import BenchmarkSpread, Margin, Selection, load_reproduction, load_sweep
+from clray.loading import load_sweep
+from clray.reproduction import BenchmarkSpread, Margin, load_reproduction
+from clray.selection import Selection
 
 # near the published 89.56 and 87.62 (RA and LA of MER), far from EWC's 57.96 and 78.38
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7), (87.6, 89.6)]

@@ -28,7 +28,7 @@ from clray.analysis.verdict import (
     sample,
     welch,
 )
-from clray.spec import Claim, SpreadKind
+from clray.reproduction import Claim, SpreadKind
 
 
 def claim(mean=80.0, spread=0.5, kind="sd", runs=5, known="paper", decimals=9, **more) -> Claim:

@@ -16,9 +16,9 @@ import waiting
 from held import Meeting
 from rich.console import Console
 
+from clray.loading import load_sweep
 from clray.planning import Plan, plan
 from clray.results import Store
-from clray.spec import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 

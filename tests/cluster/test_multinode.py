@@ -23,9 +23,9 @@ from held import Meeting
 from launching import GUARD, communicate, environment, until_held
 
 from clray.cluster.launch import run_here
+from clray.loading import load_sweep
 from clray.planning import Plan, plan
 from clray.results import Record, Store
-from clray.spec import load_sweep
 
 pytestmark = pytest.mark.slow
 

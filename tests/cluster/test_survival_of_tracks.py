@@ -8,8 +8,8 @@ import pytest
 from held import Meeting
 from launching import EPISODES, LANGUAGE, TASKS, survive_killed_workers
 
+from clray.loading import load_sweep
 from clray.results import Record, Store
-from clray.spec import load_sweep
 from clray.tracks import track
 from clray.training import run
 

@@ -14,7 +14,7 @@ import torch
 from clray.episodes import export
 from clray.episodes.models import Episode, Model, Network, Sequences
 from clray.episodes.training import data, resolve, train
-from clray.spec import Trial
+from clray.trial import Trial
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "metaseq2seq"
 

@@ -19,10 +19,11 @@ from clray.episodes.models import Dropout, Model, Network
 from clray.episodes.training import data, estimate, loop_of, module_of, resolve
 from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
 from clray.execution import Keeping
+from clray.loading import load_sweep, sweep_names
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest
-from clray.spec import SettingError, load_sweep, sweep_names
 from clray.training import run
+from clray.trial import SettingError
 
 SMALL = {"support": 4, "queries": 4}
 TRIALS = {

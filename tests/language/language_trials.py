@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clray.language.training import data, resolve, train
-from clray.spec import Trial
+from clray.trial import Trial
 
 TASKS = ["scan.first", "scan.count", "scan.actions"]
 

@@ -15,7 +15,7 @@ from clray.language import export
 from clray.language.export import Prediction, Sample, Tally
 from clray.metrics import Measurement
 from clray.results import Record, Store
-from clray.spec import Trial
+from clray.trial import Trial
 
 NO_ANSWER = "it has no __ans__"
 SAMPLES = [

@@ -15,12 +15,13 @@ from clray.execution import Keeping
 from clray.language import export
 from clray.language.methods import METHODS
 from clray.language.training import data, estimate, loop_of, module_of, resolve, train
+from clray.loading import load_sweep
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.planning import plan
 from clray.provenance import code_digest
 from clray.results import Store
-from clray.spec import SettingError, load_sweep
 from clray.training import run
+from clray.trial import SettingError
 
 VARIANTS = {
     "lamol": {"method": "lamol", "gamma": 0.5},

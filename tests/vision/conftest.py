@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from official import make_trial
 
-from clray.spec import Trial
+from clray.trial import Trial
 from clray.vision import data as sources
 from clray.vision.benchmarks import Stream, build, rotation_map
 from clray.vision.data import ImageSet

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clray.metrics import Measurement, summarize
-from clray.spec import Trial
 from clray.training import run
+from clray.trial import Trial
 from clray.vision.stream_training import StreamTraining
 from clray.vision.training import resolve
 

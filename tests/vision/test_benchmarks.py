@@ -13,7 +13,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from clray.errors import DataError
-from clray.spec import SettingError, load_sweep
+from clray.loading import load_sweep
+from clray.trial import SettingError
 from clray.vision.benchmarks import BENCHMARKS, MnistPermutations, MnistRotations, arrange, build, rotation_map
 from clray.vision.data import ImageSet
 from clray.vision.randomness import ClrayRandomness, OfficialRandomness

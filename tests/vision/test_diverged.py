@@ -11,8 +11,8 @@ from conftest import SETTINGS, TASK_SETTINGS
 
 from clray.errors import DeclarationError, Diverged
 from clray.optim import gem_multipliers
-from clray.spec import SettingError
 from clray.training import run
+from clray.trial import SettingError
 from clray.vision import stream_training, task_training
 
 HUGE = {"lr": 1e30}

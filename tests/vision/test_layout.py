@@ -16,7 +16,7 @@ from clray.vision.learner import _channels_last_is_safe
 from clray.vision.networks import NETWORKS
 
 TWO_FILTERS = """
-from clray.spec import Trial
+from clray.trial import Trial
 from clray.training import run
 from clray.vision.data import locate
 from clray.vision.task_training import TaskTraining

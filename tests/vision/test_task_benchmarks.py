@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from clray.errors import DataError
-from clray.spec import SettingError
+from clray.trial import SettingError
 from clray.vision.data import ImageSet, locate, present
 from clray.vision.task_benchmarks import TASK_BENCHMARKS, TaskBenchmark, TaskStream, hold_out
 from clray.vision.training import resolve

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from clray.errors import CheckpointError, DeclarationError
+from clray.loading import load_sweep, sweep_names
 from clray.metrics import Measurement
-from clray.spec import Trial, load_sweep, sweep_names
 from clray.training import run
+from clray.trial import Trial
 from clray.vision import task_training
 from clray.vision.data import locate, present
 from clray.vision.networks import NETWORKS, MlpNetwork, Network

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clray.errors import DeclarationError
 from clray.optim import gem_multipliers
-from clray.spec import later
+from clray.trial import later
 from clray.vision import methods
 from clray.vision.engines import EagerNet, FusedNet, Groups, Workshop
 from clray.vision.models import Mlp, Weights

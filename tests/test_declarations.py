@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from clray import spec
 from clray.errors import DeclarationError
-from clray.spec import Selection, load_reproduction, load_sweep
+from clray.loading import declared_root, find_sweep, load_sweep, sweep_names
+from clray.reproduction import load_reproduction
+from clray.selection import Selection
+from clray.sweep import RandomOrders
 
 SWEEP = """\
 # clray sweep sweep.yaml
@@ -457,7 +459,7 @@ class TestExpansion:
     def test_random_orders_are_drawn_as_ever(self, file):
         """Trials' ids hang on these: an order is drawn again only where it was drawn before."""
         rng = np.random.default_rng(np.random.SeedSequence(3))
-        assert spec.RandomOrders(random=5, seed=3).draw(8) == [rng.permutation(8).tolist() for _ in range(5)]
+        assert RandomOrders(random=5, seed=3).draw(8) == [rng.permutation(8).tolist() for _ in range(5)]
 
     def test_random_orders_are_permutations_from_their_seed(self, file):
         def orders(seed: int) -> list[list[int]]:
@@ -487,12 +489,12 @@ class TestExpansion:
     def test_numbers_are_numbers(self, file, text):
         assert load_sweep(file(("lr: 0.01}", f"lr: {text}}}"))).cells[0].trial.hyperparameters["lr"] == 0.001
 
-    @pytest.mark.parametrize("name", spec.sweep_names())
+    @pytest.mark.parametrize("name", sweep_names())
     def test_the_sweeps_that_ship(self, name):
         sweep = load_sweep(name)
         assert sweep.name == name
         assert len({c.trial.declaration for c in sweep.cells}) == len(sweep.cells)
-        first = (spec.declared_root() / "sweeps" / f"{name}.yaml").read_text().splitlines()[0]
+        first = (declared_root() / "sweeps" / f"{name}.yaml").read_text().splitlines()[0]
         assert first == f"# clray sweep {name}"
         assert load_sweep(name, Selection(quick=True)).cells
 
@@ -664,11 +666,11 @@ class TestReproductions:
             load_reproduction("mer_rotatons")
 
     def test_a_sweep_copied_elsewhere_keeps_its_ids(self, tmp_path):
-        copied = Path(shutil.copy(spec.find_sweep("mer/rotations"), tmp_path / "mine.yaml"))
+        copied = Path(shutil.copy(find_sweep("mer/rotations"), tmp_path / "mine.yaml"))
         assert ids(copied) == ids(Path("mer/rotations"))
 
 
 def test_random_orders_do_not_touch_the_global_generator():
     before = np.random.get_state()[1].tolist()
-    spec.RandomOrders(random=2, seed=0)
+    RandomOrders(random=2, seed=0)
     assert np.random.get_state()[1].tolist() == before

@@ -1,0 +1,63 @@
+"""The part of a sweep that a command asked for, and where the values of a sweep were declared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clray.documents import Document, dotted
+from clray.trial import short_hash
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a sweep that a command asked for, and what it changed: ``--quick --only --seeds --set``."""
+
+    quick: bool = False
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    set: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What makes the numbers another experiment than the declared one."""
+        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in self.set)
+
+    @property
+    def suffix(self) -> str:
+        """Distinguishes the files made from this selection from those of the whole: empty for the whole."""
+        name = "-quick" if self.quick else ""
+        if self.only or self.seeds or self.set:
+            name += "-" + short_hash([self.only, self.seeds, self.set])[:6]
+        return name
+
+
+class Origin:
+    """Where the values of a sweep stand: in its file, in the file's quick form, or in a flag.
+
+    Args:
+        document: the file.
+        selection: the flags.
+        flags: for each flag that changed something, the path of keys that it changed and the flag as it was typed.
+    """
+
+    def __init__(self, document: Document, selection: Selection, flags: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        self._document, self._quick, self._flags = document, selection.quick, list(flags)
+
+    def has(self, keys: Sequence[Any]) -> bool:
+        """Whether a path of keys was declared."""
+        return bool(
+            any(tuple(keys[: len(at)]) == at for at, _ in self._flags)
+            or (self._quick and self._document.has(("quick", *keys)))
+            or self._document.has(keys)
+        )
+
+    def place(self, keys: Sequence[Any]) -> str:
+        """A path of keys, after the flag or the line of the file that declares it."""
+        for at, flag in reversed(self._flags):
+            if tuple(keys[: len(at)]) == at:
+                return f"{flag}: {dotted(keys)}"
+        if self._quick and keys and self._document.has(("quick", *keys)):
+            return self._document.place(("quick", *keys))
+        return self._document.place(keys)

@@ -1,0 +1,490 @@
+"""A sweep: all trials that one file declares, with the grids, seeds and task orders that it crosses."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
+from clray.errors import DeclarationError
+from clray.metrics import METRICS
+from clray.selection import Origin, Selection
+from clray.tracks import TRACKS, track
+from clray.trial import Precision, SettingError, Trial
+
+MOST_TRIALS = 100_000
+"""Of a sweep: variants, points of their grids, task orders and seeds multiplied."""
+MOST_PLACES = 2_000_000
+"""Of all task orders of a variant together: orders times tasks."""
+MOST_NAME = 200
+"""Characters of a variant's name as it is declared."""
+MOST_POINT_NAME = 1000
+"""Characters of a variant's name with the axes of its grids."""
+
+
+class Resources(Declared):
+    """What one trial asks of the machine. It never changes a number."""
+
+    cpu: Annotated[float, Field(gt=0, le=10_000)] = 1
+    gpu: Annotated[float, Field(ge=0, le=1_000)] = 0
+    """Share of one GPU (1/k packs k trials), or a whole number of them. Asked for only where there is a GPU."""
+    pack: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
+    """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
+
+    @model_validator(mode="after")
+    def _can_be_asked_for(self) -> Resources:
+        for name, share in (("cpu", self.cpu), ("gpu", self.gpu)):
+            if 0 < share < 0.0001:
+                raise ValueError(f"{name}: {share} is too little; Ray counts in steps of 0.0001")
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"gpu: above 1 it must be a whole number of GPUs (it is {self.gpu})")
+        return self
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator takes, numpy's older one included."""
+
+
+class RandomOrders(Declared):
+    """Task orders drawn at random, as ``{random: 5, seed: 0}``; they differ from each other."""
+
+    random: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
+    seed: Seed = 0
+
+    def draw(self, tasks: int) -> list[list[int]]:
+        """The orders of so many tasks; one that was drawn before is drawn again.
+
+        Raises:
+            ValueError: so many tasks do not have so many orders.
+        """
+        there_are = math.factorial(min(tasks, 20))
+        if self.random > there_are:
+            raise ValueError(f"{tasks} tasks have no more than {there_are} different orders (random is {self.random})")
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        drawn: dict[tuple[int, ...], None] = {}
+        while len(drawn) < self.random:
+            drawn[tuple(rng.permutation(tasks).tolist())] = None
+        return [list(order) for order in drawn]
+
+
+Order = Literal["identity"] | list[int | str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trial at its place in a sweep: the variant it belongs to, and the share of a machine it asks for."""
+
+    variant: str
+    trial: Trial
+    resources: Resources
+
+
+class Sweep(Declared):
+    """All trials declared in one file."""
+
+    version: Annotated[int, Field(ge=1)]
+    """Bumped when the numbers of a finished sweep would change."""
+    paper: str = ""
+    """A key of reproduce/papers.yaml; left out where the sweep is of none of these papers."""
+    title: Annotated[str, Field(max_length=500)] = ""
+    track: str
+    benchmark: dict[str, Any]
+    model: dict[str, Any] = {}
+    evaluate: Literal["after_task"] | Annotated[int, Field(ge=1)] = "after_task"
+    """After each task, or also every N examples."""
+    randomness: Literal["clray", "official"] = "clray"
+    """``official`` draws every random number as the paper's own code does, seed by seed."""
+    engine: Literal["auto", "eager", "fused"] = "auto"
+    precision: Precision = "float32"
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    task_orders: RandomOrders | Annotated[list[Order], Field(min_length=1)] = ["identity"]
+    """Each order a list of the tasks, from 0 or by name where the benchmark names them."""
+    resources: Resources = Resources()
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """By name: a method with its settings, and what it changes of ``benchmark``, ``model`` and ``resources``. Under
+    ``grid``, axes of its own."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
+    metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
+    """The columns of the sweep's own table; they change no number."""
+    quick: dict[str, Any] = {}
+    """What ``--quick`` changes: keys of this file, and ``only`` with a list of variants."""
+
+    _name: str = PrivateAttr("")
+    _selection: Selection = PrivateAttr(Selection())
+    _source: Origin | None = PrivateAttr(None)
+
+    @property
+    def name(self) -> str:
+        """``paper/name`` for a sweep that ships with clray, else the file's stem."""
+        return self._name
+
+    @property
+    def selection(self) -> Selection:
+        return self._selection
+
+    @property
+    def comparable(self) -> bool:
+        """False where a flag made this another experiment than the declared one."""
+        return not self._selection.changes
+
+    def place(self, *keys: Any) -> str:
+        """Where a path of keys was declared, and the path itself."""
+        return self._source.place(keys) if self._source else dotted(keys)
+
+    def _wrong(self, keys: Sequence[Any], problem: str) -> DeclarationError:
+        place = self.place(*keys)
+        return DeclarationError(f"{place}: {problem}" if place else problem)
+
+    def look_over(self, papers: Collection[str]) -> None:
+        """See that the file makes sense as a whole; what a track takes is seen when ``cells`` are made.
+
+        Args:
+            papers: the keys of papers.yaml.
+
+        Raises:
+            DeclarationError: it does not.
+        """
+        if self.track not in TRACKS:
+            raise self._wrong(["track"], f"{shown(self.track)} is not a track; {one_of(self.track, TRACKS)}")
+        if self.paper and self.paper not in papers:
+            unknown = f"{shown(self.paper)} is not in papers.yaml; {one_of(self.paper, papers)}"
+            raise self._wrong(["paper"], f"{unknown}; leave the key out where the sweep is of none of these papers")
+        if twice := _twice(self.seeds):
+            raise self._wrong(["seeds"], f"a seed stands twice: {twice[0]}")
+        for i, name in enumerate(self.metrics):
+            if name not in METRICS:
+                raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
+        if twice := _twice(self.metrics):
+            raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
+        for variant, settings in self.variants.items():
+            if problem := _wrong_name(variant):
+                raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
+            for section in ("benchmark", "model", "resources"):  # before a grid is laid on them
+                if not isinstance(settings.get(section, {}), Mapping):
+                    raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
+        self._count_trials()
+
+    def _count_trials(self) -> None:
+        """See, before any is made, that there are not too many trials."""
+        points = 0
+        for settings in self.variants.values():
+            own = settings.get("grid")
+            axes = [*self.grid.values(), *(own.values() if isinstance(own, dict) else ())]
+            points += math.prod(len(choices) for choices in axes if isinstance(choices, list))
+        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        trials = points * orders * len(self.seeds)
+        if trials > MOST_TRIALS:
+            raise self._wrong(
+                [],
+                f"this sweep stands for {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
+                f"task orders × {len(self.seeds):,} seeds; allowed: at most {MOST_TRIALS:,}",
+            )
+
+    def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
+        """This sweep with these variants alone, as ``variant_settings`` gives them."""
+        kept = self.model_copy(update={"variants": variants, "grid": {}})
+        kept.__dict__.pop("cells", None)  # a copy takes what was computed for the original along
+        return kept
+
+    def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each variant with its settings, the axes of the grids crossed in, named ``variant@axis=value``.
+
+        The last axis varies fastest; the sweep's axes stand before the variant's own.
+        """
+        for name, settings in self.variants.items():
+            axes = self._axes(name, settings)
+            settings = {key: value for key, value in settings.items() if key != "grid"}
+            seen = set()
+            for values in itertools.product(*axes.values()):
+                point = dict(zip(axes, values, strict=True))
+                full = name + _suffix(point)
+                if problem := "two points have it" if full in seen else _wrong_point_name(full):
+                    place = ("variants", name, *(["grid"] if "grid" in self.variants[name] else []))
+                    raise self._wrong(place, f"{problem}: the name {shown(full)} of a grid point")
+                seen.add(full)
+                yield full, at_point(settings, point)
+
+    def _axes(self, variant: str, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """The axes that a variant is crossed with: the sweep's before its own.
+
+        Raises:
+            DeclarationError: an axis is none, or two points of the grid cannot be told apart.
+        """
+        own, at = settings.get("grid", {}), ("variants", variant, "grid")
+        if not isinstance(own, dict):
+            raise self._wrong(at, "expected axes, such as {lr: [0.1, 0.01]}")
+        for axis, choices in own.items():
+            if not isinstance(choices, list) or not choices:
+                raise self._wrong((*at, axis), "expected a list of values")
+            if axis in self.grid:
+                raise self._wrong((*at, axis), "the sweep's own grid has this axis already")
+        axes = {**self.grid, **own}
+        for axis, choices in axes.items():
+            place = (*at, axis) if axis in own else ("grid", axis)
+            if len(axis.split(".")) > MOST_DEPTH:
+                raise self._wrong(place, f"an axis has at most {MOST_DEPTH} keys")
+            if above := [other for other in axes if axis.startswith(f"{other}.")]:
+                raise self._wrong(place, f"the axis {above[0]!r} sets it already; allowed: one axis a setting")
+            if twice := _twice([_alike(choice) for choice in choices]):
+                raise self._wrong(place, f"a value stands twice: {shorter(twice[0])}")
+            if twice := _twice([str(choice) for choice in choices]):
+                raise self._wrong(place, f"two values have one name, {shown(twice[0])}: their points would, too")
+        return axes
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every trial, in the order in which a table is read: variant, then task order, then seed.
+
+        Raises:
+            DeclarationError: a setting is unknown to the track, or has a value it does not take.
+        """
+        here = track(self.track)
+        if self.precision not in here.PRECISIONS:
+            known = one_of(self.precision, here.PRECISIONS)
+            raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
+        cells = []
+        for name, settings in self.variant_settings():
+            settings = dict(settings)
+            resources = self._section(name, "resources", settings, self.resources.model_dump())
+            declared = {
+                "benchmark": self._section(name, "benchmark", settings, self.benchmark),
+                "model": self._section(name, "model", settings, self.model),
+                "method": self._method(name, settings),
+                "hyperparameters": settings,
+                "evaluate": self.evaluate,
+                "randomness": self.randomness,
+                "engine": self.engine,
+                "precision": self.precision,
+                "seeds": self.seeds,
+                "task_orders": self.task_orders,
+            }
+            try:
+                resolved = here.resolve(declared)
+                share = _resources(resources)
+            except SettingError as error:
+                section = () if error.section == "hyperparameters" else (error.section,)
+                raise self._wrong(self._setting(name, *section, *error.keys), str(error)) from None
+            for order in self._orders(name, resolved["benchmark"].get("tasks")):
+                for seed in self.seeds:
+                    trial = Trial(
+                        version=self.version,
+                        track=self.track,
+                        evaluate=self.evaluate,
+                        randomness=self.randomness,
+                        engine=self.engine,
+                        precision=self.precision,
+                        seed=seed,
+                        task_order=order,
+                        **resolved,
+                    )
+                    cells.append(Cell(name, trial, share))
+        return cells
+
+    def _section(self, name: str, section: str, settings: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+        """The sweep's ``benchmark``, ``model`` or ``resources`` with a variant's own laid on it.
+
+        Args:
+            settings: the variant's; the section is taken out of them.
+        """
+        over = settings.pop(section, {})
+        if not isinstance(over, Mapping):
+            raise self._wrong(self._setting(name, section), _no_section(section, over))
+        both = merged(base, over)
+        if section != "resources" and not isinstance(both.get("name", ""), str):
+            problem = f"expected a name (it is {shown(both['name'])})"
+            raise self._wrong(self._setting(name, section, "name"), problem)
+        return both
+
+    def _method(self, name: str, settings: dict[str, Any]) -> str:
+        """The name of a variant's method, taken out of its settings."""
+        method = settings.pop("method", None)
+        if method is None:
+            raise self._wrong(("variants", name.split("@")[0]), "a variant needs a method")
+        if not isinstance(method, str):
+            raise self._wrong(self._setting(name, "method"), f"expected the name of a method (it is {shown(method)})")
+        return method
+
+    def _setting(self, name: str, *keys: Any) -> tuple[Any, ...]:
+        """The path of keys at which a setting of a variant was declared.
+
+        Args:
+            name: the variant's, with the axes of its grids.
+            keys: where the setting stands among the settings of a variant.
+        """
+        variant, *axes = name.split("@")
+        of_sweep = keys[0] not in ("method", "grid") and keys[0] in Sweep.model_fields
+        tried: list[tuple[Any, ...]] = [("variants", variant, *keys)]
+        for axis in (part.partition("=")[0] for part in axes):
+            above, below = f"{dotted(keys)}.", f"{axis}."
+            if above.startswith(below) or below.startswith(above):
+                tried += [("variants", variant, "grid", axis), ("grid", axis)]
+        tried += [keys] if of_sweep else []
+        if self._source:
+            for path in tried:
+                if self._source.has(path):
+                    return path
+        return keys if of_sweep else tried[0]
+
+    def _orders(self, name: str, tasks: int | list[str] | None) -> list[list[int] | None]:
+        """The orders in which a variant's tasks come; None is the benchmark's own.
+
+        Args:
+            tasks: how many there are, or their names; None where they have no order.
+        """
+        if not isinstance(self.task_orders, RandomOrders) and self.task_orders == ["identity"]:
+            return [None]
+        if tasks is None:
+            problem = f"{name} has no tasks that could be ordered; allowed: leave task_orders out"
+            raise self._wrong(["task_orders"], problem)
+        count = len(tasks) if isinstance(tasks, list) else tasks
+        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        if orders * count > MOST_PLACES:
+            problem = f"{orders:,} orders × {count:,} tasks; allowed: at most {MOST_PLACES:,}"
+            raise self._wrong(["task_orders"], problem)
+        if isinstance(self.task_orders, RandomOrders):
+            try:
+                return list(self.task_orders.draw(count))
+            except ValueError as error:
+                raise self._wrong(["task_orders", "random"], str(error)) from None
+        return self._listed_orders(self.task_orders, tasks if isinstance(tasks, list) else [], count)
+
+    def _listed_orders(self, listed: Sequence[Any], names: list[str], count: int) -> list[list[int] | None]:
+        orders: list[list[int] | None] = []
+        seen: dict[tuple[int, ...], int] = {}
+        for i, order in enumerate(listed):
+            places = range(count) if order == "identity" else [names.index(t) if t in names else t for t in order]
+            if len(places) != count or set(places) != set(range(count)):
+                wanted = f"each of {', '.join(names)}" if names else f"each of 0 … {count - 1}"
+                raise self._wrong(["task_orders", i], f"must be 'identity' or hold {wanted} once")
+            if (first := seen.setdefault(tuple(places), i)) != i:
+                raise self._wrong(["task_orders", i], f"the same order as number {first + 1}; allowed: each order once")
+            # The benchmark's own order is one trial, whichever way it is written.
+            own = order == "identity" or (names and places == list(range(count)))
+            orders.append(None if own else [int(place) for place in places])
+        return orders
+
+
+def _no_section(section: str, value: Any) -> str:
+    return f"expected settings, such as {'{cpu: 1}' if section == 'resources' else '{name: …}'} (it is {shown(value)})"
+
+
+def _resources(declared: Mapping[str, Any]) -> Resources:
+    """A variant's share of a machine.
+
+    Raises:
+        SettingError: there can be no such share.
+    """
+    try:
+        share = Resources(**declared)
+    except ValidationError as error:
+        item = error.errors(include_url=False)[0]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] != "value_error":
+            message += f" (it is {shown(item['input'])})"
+        raise SettingError("resources", item["loc"], message) from None
+    for keys, problem in misread(declared, share.model_dump()):
+        raise SettingError("resources", keys, problem)
+    return share
+
+
+def gpu_share(asked: float | None) -> float | None:
+    """A share of a GPU as ``--gpu`` asks for it, under the rule for ``resources.gpu``.
+
+    Raises:
+        DeclarationError: there can be no such share.
+    """
+    if asked is not None:
+        try:
+            _resources({"gpu": asked})
+        except SettingError as error:
+            raise DeclarationError(f"--gpu {asked}: {error}") from None
+    return asked
+
+
+def _wrong_name(name: str) -> str | None:
+    """What is wrong with a variant's name, if something is."""
+    if not name.strip():
+        return "there are no letters"
+    if len(name) > MOST_NAME:
+        return f"there are {len(name):,} characters, more than {MOST_NAME},"
+    odd = next((character for character in name if character in "/@" or not character.isprintable()), None)
+    if odd is None:
+        return None
+    why = ", which makes the names of grid points," if odd == "@" else ""
+    return f"the character {shown(odd)} is not allowed{why}"
+
+
+def _wrong_point_name(name: str) -> str | None:
+    """What is wrong with the name of a grid's point, if something is."""
+    if len(name) > MOST_POINT_NAME:
+        return f"more than {MOST_POINT_NAME:,} characters"
+    odd = next((character for character in name if not character.isprintable()), None)
+    return None if odd is None else f"the character {shown(odd)} is not allowed"
+
+
+def _twice(values: Sequence[Any]) -> list[Any]:
+    """Those that stand there more than once."""
+    seen: set[Any] = set()
+    return [value for value in values if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
+
+
+def _alike(value: Any) -> str:
+    """The same text for values that are equal: 1 and 1.0 are, 1 and true are not."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, float) and part.is_integer():
+            return int(part)
+        if isinstance(part, Mapping):
+            return {key: plain(inner) for key, inner in part.items()}
+        return [plain(inner) for inner in part] if isinstance(part, list) else part
+
+    return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _suffix(point: Mapping[str, Any]) -> str:
+    """What a point of a grid adds to its variant's name."""
+    return "".join(f"@{axis}={value}" for axis, value in point.items())
+
+
+def at_point(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's settings with a point of a grid laid on them: ``{"model.dropout": 0.1}`` goes into ``model``."""
+    result = dict(settings)
+    for axis, value in point.items():
+        change: Any = value
+        for key in reversed(axis.split(".")):
+            change = {key: change}
+        result = merged(result, change)
+    return result
+
+
+def point_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes and values that ``variant@axis=value`` stands for, the values as they are declared in ``settings``."""
+    point = {}
+    for part in name.split("@")[1:]:
+        axis = part.partition("=")[0]
+        value: Any = settings
+        for key in axis.split("."):
+            value = value[key]
+        point[axis] = value
+    return point
+
+
+def merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, mappings key by key."""
+    result = copy.deepcopy(dict(base))
+    for key, value in dict(over).items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result

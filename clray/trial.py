@@ -1,0 +1,121 @@
+"""A trial: the declaration that determines its numbers, its hash, and the settings that a track puts into it.
+
+A trial's id is a hash of what determines its numbers, so that a trial is the same trial whichever sweep, machine or
+launch it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clray.documents import keys_of, misread, one_of, shown
+
+Precision = Literal["float32", "bfloat16"]
+"""Of activations and products; weights and their updates are always float32. A track says which it has."""
+
+
+class Trial(BaseModel):
+    """One variant × seed × task order: everything that determines its numbers but the data itself, all of it resolved.
+
+    ``benchmark``, ``model`` and ``hyperparameters`` hold every setting, defaults included.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    track: str
+    benchmark: dict[str, Any]
+    model: dict[str, Any]
+    method: str
+    hyperparameters: dict[str, Any]
+    evaluate: Literal["after_task"] | int
+    randomness: Literal["clray", "official"]
+    engine: Literal["auto", "eager", "fused"]
+    precision: Precision
+    seed: int
+    task_order: list[int] | None
+    """None where the tasks come in the benchmark's own order."""
+
+    @cached_property
+    def declaration(self) -> str:
+        """A hash of this declaration: the trial's name before it is known which data it will read."""
+        return short_hash(self.model_dump(mode="json"))
+
+    def id(self, fingerprint: str) -> str:
+        """The trial's id: a hash of its declaration and of the data it reads.
+
+        Args:
+            fingerprint: identifies the data set's content, as the track's ``data()`` tells it.
+        """
+        return short_hash([self.declaration, fingerprint])
+
+
+def short_hash(value: Any) -> str:
+    """A hash of plain data, in 16 of the letters 0-9 and a-f."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class SettingError(Exception):
+    """A setting that a track does not take: raised by its ``resolve``, given its place by the sweep.
+
+    Attributes:
+        section: ``benchmark``, ``model`` or ``hyperparameters``, or another key of the sweep, such as ``evaluate``.
+        keys: the path of keys below it.
+    """
+
+    def __init__(self, section: str, keys: Sequence[Any], message: str) -> None:
+        super().__init__(message)
+        self.section, self.keys = section, tuple(keys)
+
+
+def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    """``values`` as ``schema``, for a track's ``resolve``.
+
+    Raises:
+        SettingError: naming the first wrong key, and what would be right.
+    """
+    known = list(schema.model_fields)
+    for key in values:
+        if key not in known:
+            raise SettingError(section, [key], f"not a setting of {section} here; {one_of(str(key), known)}")
+    try:
+        checked = schema(**values)
+    except ValidationError as error:
+        item = error.errors(include_url=False)[0]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            message = "this setting is missing"
+        elif item["type"] != "value_error":
+            message += f" (it is {shown(item['input'])})"
+        raise SettingError(section, keys_of(item, values), message) from None
+    for keys, problem in misread(values, checked.model_dump()):
+        raise SettingError(section, keys, problem)
+    return checked
+
+
+def later(default: Any) -> Any:
+    """The default of a settings field that was added when trials of its schema had already been run.
+
+    While the field has this default it is left out of a trial's declaration, so that adding it changes no trial's id.
+    So the default must do exactly what was done before there was the field.
+    """
+    return Field(default, json_schema_extra={"later": True})
+
+
+def declared_settings(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain data for a trial's declaration: all of them, of ``later`` ones those that were changed."""
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, extra = getattr(settings, name), field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("later") and value == field.default:
+            del plain[name]
+        elif isinstance(value, BaseModel):
+            plain[name] = declared_settings(value)
+    return plain
