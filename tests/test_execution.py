@@ -106,7 +106,7 @@ class TestOtherCode:
         todo = dataclasses.replace(task(tiny, store, "online"), code="0123456789abcdef")
         with pytest.raises(OtherCodeError, match="not the code that this launch was planned with"):
             Execution(todo, store)
-        assert not store.claimed()
+        assert not store.leased()
         assert store.read(todo.id) is None
 
     def test_a_file_that_was_edited_before_its_import_is_refused(self, tiny, store, monkeypatch):
@@ -114,7 +114,7 @@ class TestOtherCode:
         monkeypatch.setattr(execution_module, "loaded_digest", lambda trial: "0123456789abcdef")
         with pytest.raises(OtherCodeError):
             Execution(todo, store)
-        assert not store.claimed()
+        assert not store.leased()
 
     def test_the_record_names_the_code_that_was_planned_with(self, tiny, store):
         todo = task(tiny, store, "online")
