@@ -21,12 +21,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from clray.vision.models import Weights  # noqa: E402
+from clray.vision.stream_training import StreamTraining  # noqa: E402
+
 from clray.execution import set_threads  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
 from clray.selection import Selection  # noqa: E402
 from clray.vision import data  # noqa: E402
-from clray.vision.models import Weights  # noqa: E402
-from clray.vision.stream_training import StreamTraining  # noqa: E402
 
 ENGINES = ("eager", "fused")
 PAST = 10

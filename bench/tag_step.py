@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from clray.vision.learner import MASKED  # noqa: E402
+
 from clray.vision.networks import ReducedResNet18  # noqa: E402
 from clray.vision.tag import PlainTag, Tag  # noqa: E402
 

@@ -36,10 +36,10 @@ from clray.errors import ClrayError, DeclarationError
 from clray.output import say
 
 if TYPE_CHECKING:
-    from clray.analysis.tables import Comparison
+    from clray.analysis import Comparison
     from clray.cluster.launch import Options
-    from clray.results import Store
     from clray.selection import Selection
+    from clray.store import Store
 
 
 def sweep_command(

@@ -14,7 +14,6 @@ from clray.metrics import Measurement
 from clray.training import generator
 from clray.vision import hessian
 from clray.vision.hessian import Curvature
-from clray.vision.learners.module import ModuleLearner
 from clray.vision.methods.base import Method
 from clray.vision.plan import Plan
 from clray.vision.stream import Stream
@@ -106,7 +105,6 @@ class Evaluator:
         """Eigenvalues at the experience just learned, and how far the parameters went since the first one was."""
         learner, curvature = self._method.learner, self._curvature
         assert curvature is not None
-        assert isinstance(learner, ModuleLearner)
         here = [p.detach().clone() for p in learner.parameters]
         if self._origin is None:
             self._origin = here

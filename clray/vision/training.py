@@ -17,6 +17,7 @@ from clray.trial import SettingError, Trial, check_settings, declared_settings
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.benchmarks.base import Benchmark, InEpochs
+from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
 from clray.vision.methods.base import Method, ModuleMethod, PerceptronMethod
 from clray.vision.networks import NETWORKS
@@ -159,14 +160,16 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     return VisionTraining(trial, data, device)
 
 
-def module_of(method: str) -> str:
-    """The name of a method's file; see ``Track``."""
-    return METHODS.targets[method].partition(":")[0]
-
-
-def loop_of(method: str) -> str:
-    """The name of the training loop's file; see ``Track``."""
-    return "trial"
+def modules_of(trial: Trial) -> list[str]:
+    """The modules that a trial runs; see ``Track``."""
+    benchmark, kind = trial.benchmark["name"], METHODS[trial.method].learner_kind
+    modules = ["clray.vision.trial", METHODS.module_of(trial.method), BENCHMARKS.module_of(benchmark)]
+    modules.append(LEARNERS.module_of(kind))
+    if kind == "module":
+        modules.append(NETWORKS.module_of(trial.model["name"]))
+    if trial.randomness == "official":
+        modules.append(BENCHMARKS[benchmark].official)
+    return modules
 
 
 def estimate(trial: Trial) -> float:

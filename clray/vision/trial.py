@@ -20,11 +20,8 @@ from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.benchmarks.base import Benchmark
 from clray.vision.draws import ClrayDraws, Draws
 from clray.vision.evaluation import Evaluator
-from clray.vision.learners.module import ModuleLearner
-from clray.vision.learners.perceptron import PerceptronLearner
+from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
-from clray.vision.networks import NETWORKS
-from clray.vision.networks.perceptron import Perceptron
 from clray.vision.plan import Plan
 from clray.vision.stream import Stream
 
@@ -65,19 +62,12 @@ class VisionTraining:
         self.trial, self.device = trial, device
         benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
         method = METHODS[trial.method]
-        if method.learner_kind == "perceptron":
-            PerceptronLearner.check(trial.engine, device)
+        learner = LEARNERS[method.learner_kind]
+        learner.check(trial, device)
         self.draws = draws_of(trial, benchmark, device)
         self.stream = stream_of(trial, benchmark, data, self.draws).to(device)
-        learner: ModuleLearner | PerceptronLearner
-        if method.learner_kind == "module":
-            network = NETWORKS[trial.model["name"]](**trial.model)
-            learner = ModuleLearner(network, self.stream, self.draws, plain=trial.engine == "eager")
-        else:
-            perceptron = Perceptron(**trial.model)
-            learner = PerceptronLearner(perceptron, self.stream, self.draws, trial.engine, device)
-        self.learner = learner
-        self.method = method(method.Settings(**trial.hyperparameters), learner)
+        self.learner = learner.of(trial, self.stream, self.draws, device)
+        self.method = method(method.Settings(**trial.hyperparameters), self.learner)
         self._check_batches(benchmark)
         self.step = 0
         """Examples learned so far."""
@@ -181,7 +171,7 @@ class VisionTraining:
             "plan": self.plan.state_dict(),
             "evaluation": self.evaluator.state_dict(),
             "draws": self.draws.state_dict(),
-            "learner": self.learner.state_dict() if isinstance(self.learner, ModuleLearner) else None,
+            "learner": self.learner.state_dict(),
             "method": _tensors(self.method.state_dict()),
         }
 
@@ -190,8 +180,7 @@ class VisionTraining:
             self.step, self._last = state["at"]
             self.plan.load_state_dict(state["plan"])
             self.evaluator.load_state_dict(state["evaluation"])
-            if isinstance(self.learner, ModuleLearner):
-                self.learner.load_state_dict(state["learner"])
+            self.learner.load_state_dict(state["learner"])
             self.method.load_state_dict(state["method"])
             self.draws.load_state_dict(state["draws"])
         except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -1,4 +1,15 @@
 """What methods train: a torch module with an optimizer, or perceptrons by plain SGD on one example at a time.
 
-A method says which kind it needs (``learner``), and so does a benchmark.
+A method says which kind it needs (``learner_kind``), and so does a benchmark (``learner``).
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from clray.vision.registry import Registry
+
+LEARNERS: Registry[Any] = Registry(
+    __name__, {"module": "module:ModuleLearner", "perceptron": "perceptron:PerceptronLearner"}
+)
+"""By kind. A class has ``check(trial, device)`` and ``of(trial, stream, draws, device)``, which makes a trial's learner."""

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clray.trial import Trial
 from clray.vision.draws import Draws
+from clray.vision.networks import NETWORKS
 from clray.vision.networks.base import Network
 from clray.vision.stream import Batch, Stream
 from clray.vision.tag import Tag, TaskOptimizer
@@ -32,8 +34,6 @@ class ModuleLearner:
         plain: where the optimizer is TAG, use ``PlainTag``, the slow reference form.
     """
 
-    kind = "module"
-
     def __init__(self, network: Network, stream: Stream, draws: Draws, plain: bool = False) -> None:
         self.stream, self.draws, self.plain = stream, draws, plain
         with draws.weights():
@@ -44,6 +44,16 @@ class ModuleLearner:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer
         """The method sets it."""
+
+    @staticmethod
+    def check(trial: Trial, device: str) -> None:
+        """Refuse what a trial asks for and a device has not: there is nothing."""
+
+    @classmethod
+    def of(cls, trial: Trial, stream: Stream, draws: Draws, device: str) -> ModuleLearner:
+        """A trial's learner."""
+        network = NETWORKS[trial.model["name"]](**trial.model)
+        return cls(network, stream, draws, plain=trial.engine == "eager")
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from clray.errors import DeclarationError
+from clray.trial import Trial
 from clray.vision.benchmarks.pixels import rearranged
 from clray.vision.draws import Draws, Weights
 from clray.vision.networks.perceptron import Perceptron
@@ -129,16 +130,14 @@ class PerceptronLearner:
 
     """
 
-    kind = "perceptron"
-
     @staticmethod
-    def check(engine: str, device: str) -> None:
+    def check(trial: Trial, device: str) -> None:
         """Refuse an engine that cannot run on a device.
 
         Raises:
             DeclarationError: it cannot.
         """
-        if engine == "fused" and device != "cpu":
+        if trial.engine == "fused" and device != "cpu":
             raise DeclarationError("engine: fused: this track's kernels are for the CPU; allowed here: auto, eager")
 
     def __init__(
@@ -148,6 +147,11 @@ class PerceptronLearner:
         possible = device == "cpu" and len(network.hidden) == 2
         self.fused = engine == "fused" or (engine == "auto" and possible)
         """Networks and evaluation are on the fused kernels."""
+
+    @classmethod
+    def of(cls, trial: Trial, stream: Stream, draws: Draws, device: str) -> PerceptronLearner:
+        """A trial's learner."""
+        return cls(Perceptron(**trial.model), stream, draws, trial.engine, device)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -162,6 +166,13 @@ class PerceptronLearner:
         from clray.vision.learners.perceptron_fused import SparseRows
 
         return SparseRows.of(self._rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the networks are the method's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
     def initial(self, sizes: Sequence[int] | None = None, initialisation: str = "xavier") -> Weights:
         """Fresh weights with zero biases: ``xavier`` (Glorot uniform, as MER has it) or ``linear`` (PyTorch's own).
