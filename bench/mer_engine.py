@@ -21,13 +21,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clray.vision.models import Weights  # noqa: E402
-from clray.vision.stream_training import StreamTraining  # noqa: E402
-
 from clray.execution import set_threads  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
 from clray.selection import Selection  # noqa: E402
 from clray.vision import data  # noqa: E402
+from clray.vision.draws import Weights  # noqa: E402
+from clray.vision.stream import Batch  # noqa: E402
+from clray.vision.trial import VisionTraining  # noqa: E402
 
 ENGINES = ("eager", "fused")
 PAST = 10
@@ -81,36 +81,35 @@ def side_by_side(work: dict[str, Callable[[], Any]], seconds: float, slices: int
     return clocks
 
 
-def start(variant: str, engine: str, digits: dict[str, Any]) -> StreamTraining:
+def start(variant: str, engine: str, digits: dict[str, Any]) -> VisionTraining:
     """A trial of the sweep on embedded digits."""
     changes = ("benchmark.source=embedded", "benchmark.train_per_task=520", f"engine={engine}")
     trial = load_sweep("mer/rotations", Selection(only=(variant,), seeds=(0,), set=changes)).cells[0].trial
-    return StreamTraining(trial, digits)
+    return VisionTraining(trial, digits)
 
 
 @functools.cache
 def learned() -> Weights:
     """What replay has made of the weights after ten tasks: every measurement begins there."""
     training = start("er-5120", "fused", data.locate("mnist", "embedded"))
-    for position in range(PAST * training.trial.benchmark["train_per_task"]):
-        training.method.observe(position)
-    return training.method.weights(0)
+    cast(Any, training.method).learn(np.arange(PAST * training.trial.benchmark["train_per_task"]))
+    return cast(Any, training.method).net.weights()
 
 
-def in_the_middle(variant: str, engine: str, digits: dict[str, Any]) -> StreamTraining:
+def in_the_middle(variant: str, engine: str, digits: dict[str, Any]) -> VisionTraining:
     """A trial as it stands after ten tasks."""
     training = start(variant, engine, digits)
     trial, method = training.trial, cast(Any, training.method)
     method.net.load(learned())
     per_task = trial.benchmark["train_per_task"]
-    training.position = PAST * per_task
+    training.step = PAST * per_task
     if trial.method in ("er", "mer"):
-        for position in range(training.position):
-            method.memory.add(position)
+        for number in range(training.step):
+            method.memory.add(number)
     if trial.method == "gem":
         for task in range(PAST):
             last = (task + 1) * per_task
-            method.memories.positions[task] = np.arange(last - method.memories.capacity, last)
+            method.memories.numbers[task] = np.arange(last - method.memories.capacity, last)
     if trial.method == "ewc":
         for task in range(PAST):
             method.penalty.consolidate(list(range(task * per_task, task * per_task + 10)))
@@ -121,13 +120,14 @@ def in_the_middle(variant: str, engine: str, digits: dict[str, Any]) -> StreamTr
 def learning(variant: str, digits: dict[str, Any]) -> dict[str, Callable[[], None]]:
     """For each engine, a function that learns from the next example."""
 
-    def observer(training: StreamTraining) -> Callable[[], None]:
-        first, length = training.position, training.trial.benchmark["train_per_task"]
+    def observer(training: VisionTraining) -> Callable[[], None]:
+        first, length = training.step, training.trial.benchmark["train_per_task"]
         count = 0
 
         def observe() -> None:
             nonlocal count
-            training.method.observe(first + count % length)
+            number = first + count % length
+            training.method.observe(Batch(training.stream, np.array([number]), int(training.stream.owner[number])))
             count += 1
 
         return observe
@@ -138,9 +138,8 @@ def learning(variant: str, digits: dict[str, Any]) -> dict[str, Callable[[], Non
 def evaluating(digits: dict[str, Any]) -> tuple[dict[str, Callable[[], Any]], int]:
     """For each engine, a function that scores a task's test set, and how many images that is."""
     trainings = {engine: in_the_middle("online", engine, digits) for engine in ENGINES}
-    weights = trainings["eager"].method.weights(0)
-    work = {e: (lambda training=t: training.workshop.accuracy(weights, 3)) for e, t in trainings.items()}
-    return work, len(trainings["eager"].stream.test_labels)
+    work = {e: (lambda training=t: training.method.correct(3)) for e, t in trainings.items()}
+    return work, len(trainings["eager"].stream.test.labels)
 
 
 def show(name: str, unit: str, each: int, clocks: dict[str, Clock]) -> None:

@@ -25,9 +25,8 @@ from torch.nn.functional import cross_entropy
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clray.vision.learner import MASKED  # noqa: E402
-
-from clray.vision.networks import ReducedResNet18  # noqa: E402
+from clray.vision.learners.module import MASKED  # noqa: E402
+from clray.vision.networks.reduced_resnet18 import ReducedResNet18  # noqa: E402
 from clray.vision.tag import PlainTag, Tag  # noqa: E402
 
 LR, B, CLASSES, BATCH = 0.00025, 5.0, 5, 10

@@ -32,7 +32,7 @@ LONGEST = (
     "test_malformed.py",
     "test_execution.py",
     "test_language_trial.py",
-    "test_task_training.py",
+    "test_trial.py",
     "test_report.py",
     "test_cli.py",
     "test_artifacts.py",

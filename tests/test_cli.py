@@ -368,7 +368,7 @@ class TestInit:
         shown = here("init", "mine")
         assert (place / "mine" / "sweep.yaml").read_text().startswith("# clray sweep mine/sweep.yaml\n")
         assert "try: clray sweep mine/sweep.yaml --quick --only er-5120\n" in shown
-        assert 'into STREAM_METHODS in __init__.py there: "mine": "mine:Er",' in shown
+        assert 'into METHODS in __init__.py there: "mine": "mine:Er",' in shown
         with pytest.raises(ClrayError, match="exists already"):
             here("init", "mine")
         assert "trials" in here("plan", "mine/sweep.yaml", "--quick", "--set", "benchmark.source=embedded")

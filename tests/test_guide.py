@@ -1,78 +1,73 @@
-"""docs/your_method.md: its methods run as they are printed there."""
+"""docs/your_method.md: what it shows runs as it is printed there."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import itertools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clray import tracks
 from clray.loading import load_sweep
 from clray.selection import Selection
 from clray.training import run
+from clray.vision.benchmarks import BENCHMARKS
+from clray.vision.datasets.published import ImageSet
+from clray.vision.draws import ClrayDraws
+from clray.vision.methods import METHODS
+from clray.vision.networks import NETWORKS
+from clray.vision.registry import Registry
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "your_method.md"
-BLOCKS = re.findall(r"^## (.+?)\n|^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+TAG = GUIDE.parent / "papers" / "tag.md"
 
 
-def block(title: str, number: int = 0) -> str:
-    """The guide's code: block ``number`` below a heading."""
-    place = [heading for heading, _ in BLOCKS].index(title)
-    return [text for _, text in itertools.takewhile(lambda block: block[1], BLOCKS[place + 1 :])][number]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The headings and the code of a page in their order, each with the other one empty."""
+    return re.findall(r"^## (.+?)\n|^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def block(title: str, page: Path = GUIDE) -> str:
+    """The first code below a heading."""
+    found = blocks(page)
+    place = [heading for heading, _ in found].index(title)
+    return found[place + 1][1]
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch) -> Callable[[str, str], Any]:
-    """``module(title, name)``: the code below a heading as a module of that name."""
+def add(tmp_path, monkeypatch, kernels) -> Callable[..., Any]:
+    """``add(package, title, lists)``: the code below a heading as the module ``mine`` of a package, with its line."""
 
-    def imported(title: str, name: str) -> Any:
-        file = tmp_path / "mine.py"
+    def added(package: str, title: str, *lists: Any) -> Any:
+        file = tmp_path / f"{title}.py"
         file.write_text(block(title), encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(name, file)
-        found = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, found)
-        spec.loader.exec_module(found)
-        return found
+        spec = importlib.util.spec_from_file_location(f"{package}.mine", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, f"{package}.mine", module)
+        spec.loader.exec_module(module)
+        for each in lists:
+            monkeypatch.setitem(each.targets if isinstance(each, Registry) else each, "mine", "mine:Mine")
+        return module.Mine
 
-    return imported
-
-
-SWEEPS = {
-    "One example at a time": ("mer/rotations", "STREAM_METHODS", "{method: mine, lr: 0.01}", ["benchmark.tasks=2"]),
-    "Task by task": ("tag/rotated_mnist", "TASK_METHODS", "{method: mine, lr: 0.01}", []),
-    "By episodes": ("metaseq2seq/mutual_exclusivity", "EPISODE_METHODS", "{method: mine}", []),
-    "Language tasks": ("lamol/two_tasks_small", "METHODS", "{method: mine, lr: 0.001, epochs: 1}", []),
-}
-SMALL = {
-    "One example at a time": ["benchmark.train_per_task=60", "benchmark.source=embedded"],
-    "Task by task": ["benchmark.train_per_task=60", "benchmark.test_per_task=50", "benchmark.source=embedded"],
-    "By episodes": ["variants.mine.episodes=3", "model.embedding=8"],
-    "Language tasks": [],
-}
+    return added
 
 
-@pytest.mark.parametrize("title", SWEEPS)
-def test_a_method_of_the_guide_runs_and_goes_on_with_the_same_bits(title, tmp_path, monkeypatch, kernels, module):
-    sweep, registry, variant, changes = SWEEPS[title]
-    name = load_sweep(sweep).track
-    package, side = importlib.import_module(f"clray.{name}.methods"), tracks.track(name)
-    module(title, f"clray.{name}.methods.mine")
-    for mapping in {registry, "METHODS"}:
-        monkeypatch.setitem(getattr(package, mapping), "mine", "mine:Mine")
-    text = (Path(__file__).resolve().parents[1] / "sweeps" / f"{sweep}.yaml").read_text(encoding="utf-8")
+def check(tmp_path, monkeypatch, sweep: str, variant: str, small: tuple[str, ...]) -> None:
+    """A sweep with such a variant runs, and goes on from a checkpoint with the same bits."""
+    side = tracks.track(load_sweep(sweep).track)
+    text = (GUIDE.parents[1] / "sweeps" / f"{sweep}.yaml").read_text(encoding="utf-8")
     path = tmp_path / "my-sweep.yaml"
     path.write_text(re.sub(r"(?m)^variants:.*\n", lambda line: f"{line[0]}  mine: {variant}\n", text))
-    every = tuple(changes + SMALL[title])
-    [cell, *_] = load_sweep(path, Selection(quick=True, only=("mine",), set=every)).cells
+    [cell, *_] = load_sweep(path, Selection(quick=True, only=("mine",), set=small)).cells
     data = side.data(cell.trial, False)
 
     def make() -> Any:
@@ -80,6 +75,7 @@ def test_a_method_of_the_guide_runs_and_goes_on_with_the_same_bits(title, tmp_pa
 
     measured = run(make())
     assert measured
+    assert all(np.isfinite(m.value) for m in measured)
     training, pieces = make(), []
     loop = sys.modules[type(training).__module__]
     monkeypatch.setattr(loop, "_STOP_AFTER", 0.0)
@@ -92,24 +88,52 @@ def test_a_method_of_the_guide_runs_and_goes_on_with_the_same_bits(title, tmp_pa
     assert pieces + run(resumed) == measured
 
 
-def test_the_guides_memory_stays_on_the_cpu_while_images_lie_elsewhere(module):
-    """On a GPU the batch's indices came from there, and the memory's went to it without being moved."""
-    mine = module("Task by task", "clray.vision.methods.mine").Mine
-    settings = mine.Settings(lr=0.1)
-    asked: list[Any] = []
-    stream = SimpleNamespace(label_classes=10, device=torch.device("meta"))
-    stream.mixed_batch = lambda tasks, indices: (asked.append((tasks.device.type, indices.device.type)), None)
-    learner = SimpleNamespace(stream=stream, parameters=[torch.nn.Parameter(torch.zeros(2))], plain=False)
-    learner.randomness = SimpleNamespace(choice=lambda available, count: torch.arange(count))
-    learner.forward = lambda x: x
-    learner.mixed_loss = lambda logits, y, tasks: learner.parameters[0].sum()
-    method = mine(settings, learner)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        method.add_gradients(SimpleNamespace(task=0, indices=torch.empty(5, dtype=torch.int64, device="cuda")))
-    assert method.memory.indices.device.type == "cpu"
-    method.memory.tasks, method.memory.indices = torch.zeros(5, dtype=torch.int64), torch.arange(5)
-    method.add_gradients(SimpleNamespace(task=1, indices=torch.arange(2)))
-    assert asked == [("meta", "meta")]
+SMALL = ("benchmark.train_per_task=60", "benchmark.source=embedded")
+ROTATED = ("tag/rotated_mnist", (*SMALL, "benchmark.test_per_task=50"))
+
+
+def test_a_method_on_images(add, tmp_path, monkeypatch):
+    add("clray.vision.methods", "A method on images", METHODS)
+    check(tmp_path, monkeypatch, ROTATED[0], "{method: mine, lr: 0.01}", ROTATED[1])
+
+
+def test_a_method_of_single_examples(add, tmp_path, monkeypatch):
+    add("clray.vision.methods", "One example at a time", METHODS)
+    check(tmp_path, monkeypatch, "mer/rotations", "{method: mine, lr: 0.01}", (*SMALL, "benchmark.tasks=2"))
+
+
+def test_a_network(add, tmp_path, monkeypatch):
+    add("clray.vision.networks", "A network", NETWORKS)
+    check(tmp_path, monkeypatch, ROTATED[0], "{method: naive, lr: 0.01}", (*ROTATED[1], "model={name: mine}"))
+
+
+def test_a_benchmark(add):
+    mine = add("clray.vision.benchmarks", "A benchmark", BENCHMARKS)
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 3, 4, 4), np.uint8), np.arange(40) % 10
+    stream = mine(name="mine").stream({"cifar10": ImageSet(pixels, labels, pixels, labels)}, ClrayDraws(0), None)
+    assert [sorted(set(stream.examples(e.examples)[1].tolist())) for e in stream.experiences] == [
+        [0, 1], [2, 3], [4, 5], [6, 7], [8, 9]
+    ]  # fmt: skip
+
+
+def test_a_method_on_language(add, tmp_path, monkeypatch):
+    package = importlib.import_module("clray.language.methods")
+    add(package.__name__, "Episodes and language", package.METHODS)
+    check(tmp_path, monkeypatch, "lamol/two_tasks_small", "{method: mine, lr: 0.001, epochs: 1}", ())
+
+
+def test_every_example_is_run():
+    """One below each heading: those that are tested here."""
+    headings = [title for title, _ in blocks(GUIDE) if title]
+    assert headings == [
+        "A method on images",
+        "One example at a time",
+        "A network",
+        "A benchmark",
+        "Episodes and language",
+    ]
+    assert len([code for _, code in blocks(GUIDE) if code]) == len(headings)
 
 
 def test_tag_outside_clray():
@@ -117,6 +141,6 @@ def test_tag_outside_clray():
     before = network.weight.detach().clone()
     batches = [(torch.randn(4, 3), torch.tensor([0, 1, 1, 0])) for _ in range(2)]
     names = {"network": network, "tasks": [batches, batches], "epochs": 2, "loss": torch.nn.functional.cross_entropy}
-    exec(block("Task by task", 1), names)
+    exec(block("TAG outside clray", TAG), names)
     assert names["optimizer"].tasks == 2
     assert not torch.equal(network.weight, before)

@@ -56,7 +56,7 @@ def test_it_is_the_same_wherever_the_package_lies(package, monkeypatch):
     assert all(len(digest) == 16 for digest in copied.values())
 
 
-@pytest.mark.parametrize("file", ["vision/methods/er.py", "vision/engines.py", "vision/kernels/mlp.py", "metrics.py"])
+@pytest.mark.parametrize("file", ["vision/methods/er.py", "vision/memory.py", "vision/kernels/mlp.py", "metrics.py"])
 def test_comments_docstrings_and_layout_do_not_count(package, file):
     before = digests()
     append(package / file, "\n\n# a comment\n\n")
@@ -83,21 +83,20 @@ def test_what_tracks_share_counts_for_those_who_use_it(package, file):
     assert changed == ({"gem"} if file == "optim.py" else {*METHODS, *TASK_METHODS})
 
 
-@pytest.mark.parametrize(
-    "file", ["stream_training.py", "engines.py", "kernels/mlp.py", "randomness.py", "benchmarks.py"]
-)
-def test_what_methods_share_counts_for_those_who_use_it(package, file):
-    before = digests()
-    append(package / "vision" / file, "\nx = 1\n")
-    changed = {method for method, digest in digests().items() if digest != before[method]}
-    assert changed == {*METHODS, *(TASK_METHODS if file == "benchmarks.py" else ())}
+SHARED = {
+    ("trial.py", "plan.py", "evaluation.py", "stream.py", "draws.py", "benchmarks/pixels.py"): METHODS + TASK_METHODS,
+    ("learners/perceptron.py", "learners/perceptron_fused.py", "kernels/mlp.py", "benchmarks/mer.py"): METHODS,
+    ("learners/module.py", "tag.py", "hessian.py", "landscape.py", "networks/mlp.py"): TASK_METHODS,
+    ("benchmarks/rearranged_mnist.py", "benchmarks/in_epochs.py", "networks/layers.py"): TASK_METHODS,
+    ("networks/reduced_resnet18.py", "benchmarks/split.py", "official/mer.py", "registry.py"): (),
+}
 
 
-@pytest.mark.parametrize("file", ["task_training.py", "tag.py", "learner.py", "networks.py", "hessian.py"])
-def test_the_other_loop_counts_for_its_own_methods(package, file):
+@pytest.mark.parametrize(("file", "methods"), [(file, methods) for of, methods in SHARED.items() for file in of])
+def test_what_methods_share_counts_for_those_who_use_it(package, file, methods):
     before = digests()
     append(package / "vision" / file, "\nx = 1\n")
-    assert {method for method, digest in digests().items() if digest != before[method]} == set(TASK_METHODS)
+    assert {method for method, digest in digests().items() if digest != before[method]} == set(methods)
 
 
 @pytest.mark.parametrize(
@@ -125,17 +124,19 @@ def test_a_number_in_the_code_counts(package):
 
 
 def test_what_is_done_with_the_data_after_it_was_read_counts(package):
-    before = digests()
-    append(package / "vision/datasets/resize.py", "\nx = 1\n")  # which a benchmark of the tasks imports
-    assert {method for method, digest in digests().items() if digest != before[method]} == set(TASK_METHODS)
+    five = load_sweep("tag/5_dataset").cells[0].trial
+    before = digests(), provenance.loaded_digest(five)
+    append(package / "vision/resize.py", "\nx = 1\n")  # which enlarges the images of that benchmark
+    assert digests() == before[0]
+    assert provenance.loaded_digest(five) != before[1]
 
 
 def test_what_only_a_type_checker_imports_does_not(package):
     before = digests()
     (package / "vision/unused.py").write_text("x = 1\n", encoding="utf-8")
-    source = (package / "vision/buffers.py").read_text(encoding="utf-8")
+    source = (package / "vision/memory.py").read_text(encoding="utf-8")
     for_checkers = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from clray.vision import unused\n"
-    (package / "vision/buffers.py").write_text(source + for_checkers, encoding="utf-8")
+    (package / "vision/memory.py").write_text(source + for_checkers, encoding="utf-8")
     changed = digests()
     assert changed["er"] != before["er"]
     (package / "vision/unused.py").write_text("x = 2\n", encoding="utf-8")
@@ -176,7 +177,7 @@ import clray
 from clray.loading import load_sweep
 from clray.provenance import code_digest, loaded_digest
 trial = load_sweep("mer/rotations").cells[0].trial
-file = Path(clray.__file__).parent / "vision" / "stream_training.py"
+file = Path(clray.__file__).parent / "vision" / "trial.py"
 def edit():
     file.write_text(file.read_text() + "\\nx = 1\\n")
 """
@@ -189,7 +190,7 @@ def edit():
 
     def test_it_is_the_text_that_was_imported(self, package):
         code = """
-import clray.vision.stream_training
+import clray.vision.trial
 before = loaded_digest(trial)
 edit()
 print(before, loaded_digest(trial), code_digest(trial))
@@ -200,7 +201,7 @@ print(before, loaded_digest(trial), code_digest(trial))
         code = """
 planned = code_digest(trial)
 edit()
-import clray.vision.stream_training
+import clray.vision.trial
 print(planned, code_digest(trial), loaded_digest(trial))
 """
         planned, kept, loaded = self.run(package, code)

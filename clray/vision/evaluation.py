@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from clray.errors import Diverged
 from clray.metrics import Measurement
-from clray.training import generator
-from clray.vision import hessian
-from clray.vision.hessian import Curvature
 from clray.vision.methods.base import Method
 from clray.vision.plan import Plan
 from clray.vision.stream import Stream
 
+if TYPE_CHECKING:
+    from clray.vision.landscape import Landscape
+
 
 class Evaluator:
-    """The measurements of a trial: accuracies, and the curvature where the benchmark asks for it.
+    """The measurements of a trial: accuracies, and the loss around the weights where a benchmark asks for it.
 
     Experiences are measured after every visit of one and, where a trial says so, every N examples. Where experiences
     are visited again and again there is no accuracy matrix: then only the end counts, and every N examples.
@@ -32,8 +29,7 @@ class Evaluator:
         every: examples between measurements within visits; None for none.
         before_training: measure once before anything is learned.
         unseen: measure all experiences; otherwise those whose visits have begun.
-        curvature: what is measured of the Hessian after a visit, at the experience just learned.
-        seed: the trial's, for the Hessian's solver.
+        landscape: measures the loss around the weights after a visit, at the experience just learned.
     """
 
     def __init__(
@@ -44,23 +40,20 @@ class Evaluator:
         every: int | None,
         before_training: bool,
         unseen: bool,
-        curvature: Curvature | None,
-        seed: int,
+        landscape: Landscape | None,
     ) -> None:
         self._stream, self._method, self._plan = stream, method, plan
-        self._every, self._unseen, self._curvature, self._seed = every, unseen, curvature, seed
+        self._every, self._unseen, self._landscape = every, unseen, landscape
         self._unmeasured: list[int] = []
         """Experiences whose accuracy is still to be measured."""
-        self._curvature_due = False
-        self._origin: list[Tensor] | None = None
-        """All parameters after the first visit, from where displacements are measured."""
+        self._landscape_due = False
         if before_training:
             self._unmeasured = self._wanted()
 
     @property
     def due(self) -> bool:
         """Something is left to be measured before the trial goes on."""
-        return bool(self._unmeasured) or self._curvature_due
+        return bool(self._unmeasured) or self._landscape_due
 
     def until_due(self, step: int) -> int | None:
         """Examples until the next measurement within a visit; None where there is none."""
@@ -74,13 +67,13 @@ class Evaluator:
     def after_visit(self) -> None:
         if not self._plan.revisits or self._plan.over:
             self._unmeasured = self._wanted()
-            self._curvature_due = self._curvature is not None
+            self._landscape_due = self._landscape is not None
 
     def _wanted(self) -> list[int]:
         return list(range(len(self._stream.experiences))) if self._unseen else self._plan.seen
 
     def measure(self, step: int, last: int, deadline: float) -> list[Measurement]:
-        """Some of what is due: accuracies as far as the time allows, at least one, and the curvature by itself.
+        """Some of what is due: accuracies as far as the time allows, one at least, then the loss around the weights.
 
         Args:
             step: examples learned.
@@ -91,8 +84,8 @@ class Evaluator:
             return []
         trained = len(self._plan.seen)
         if not self._unmeasured:
-            self._curvature_due = False
-            return self._measure_curvature(step, last, trained)
+            self._landscape_due = False
+            return self._measure_landscape(step, last, trained)
         measured: list[Measurement] = []
         while not measured or (self._unmeasured and time.monotonic() <= deadline):
             experience = self._unmeasured.pop(0)
@@ -101,30 +94,18 @@ class Evaluator:
             measured.append(Measurement(step, trained, experience, "accuracy", accuracy))
         return measured
 
-    def _measure_curvature(self, step: int, experience: int, trained: int) -> list[Measurement]:
-        """Eigenvalues at the experience just learned, and how far the parameters went since the first one was."""
-        learner, curvature = self._method.learner, self._curvature
-        assert curvature is not None
-        here = [p.detach().clone() for p in learner.parameters]
-        if self._origin is None:
-            self._origin = here
-        x, y = self._stream.tests(experience, 0, curvature.images)
-        begin, end = self._stream.experiences[experience].logits
-        rng = torch.Generator().manual_seed(int(generator(self._seed, f"Hessian {trained}").integers(2**32)))
-        found = hessian.measure(learner.module, x, y - begin, curvature, rng, lambda out: out[:, begin:end])
-        found |= {
-            "displacement": hessian.displacement(here, self._origin),
-            "relative_displacement": hessian.relative_displacement(here, self._origin),
-        }
+    def _measure_landscape(self, step: int, experience: int, trained: int) -> list[Measurement]:
+        assert self._landscape is not None
+        found = self._landscape.measure(self._method.learner, experience, trained)
         if odd := [name for name, value in found.items() if not math.isfinite(value)]:
             raise Diverged(step, experience, ", ".join(odd))
         return [Measurement(step, trained, experience, name, value) for name, value in found.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        unmeasured = list(self._unmeasured)
-        return {"unmeasured": unmeasured, "curvature_due": self._curvature_due, "origin": self._origin}
+        landscape = None if self._landscape is None else self._landscape.state_dict()
+        return {"unmeasured": list(self._unmeasured), "landscape_due": self._landscape_due, "landscape": landscape}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._unmeasured, self._curvature_due = list(state["unmeasured"]), state["curvature_due"]
-        origin = state["origin"]
-        self._origin = None if origin is None else [part.to(self._stream.device) for part in origin]
+        self._unmeasured, self._landscape_due = list(state["unmeasured"]), state["landscape_due"]
+        if self._landscape is not None:
+            self._landscape.load_state_dict(state["landscape"], self._stream.device)

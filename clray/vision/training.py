@@ -16,7 +16,8 @@ from clray.training import Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
-from clray.vision.benchmarks.base import Benchmark, InEpochs
+from clray.vision.benchmarks.base import Benchmark
+from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
 from clray.vision.methods.base import Method, ModuleMethod, PerceptronMethod

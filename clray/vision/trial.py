@@ -84,8 +84,7 @@ class VisionTraining:
             every=None if trial.evaluate == "after_task" else trial.evaluate,
             before_training=benchmark.measures_before_training,
             unseen=benchmark.measures_unseen,
-            curvature=benchmark.measured_curvature,
-            seed=trial.seed,
+            landscape=benchmark.landscape(trial.seed),
         )
 
     def _check_batches(self, benchmark: Benchmark) -> None:
@@ -118,12 +117,10 @@ class VisionTraining:
         """Learn until something is to be measured, the trial is over, or the time is up."""
         while not self.plan.over:
             learned = self._learn()
-            if learned:
-                self.step += learned
+            self.step += learned
             if self.plan.visit_is_over:
                 self._end_visit()
-            elif learned:
-                self.evaluator.after_batch(self.step, learned)
+            self.evaluator.after_batch(self.step, learned)
             if self.evaluator.due or time.monotonic() > deadline:
                 return
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from clray.errors import DataError
 from clray.trial import SettingError
 from clray.vision.benchmarks import BENCHMARKS
-from clray.vision.benchmarks.base import InEpochs
+from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.data import ImageSet, locate, present
 from clray.vision.draws import ClrayDraws
 from clray.vision.official.tag import OfficialDraws

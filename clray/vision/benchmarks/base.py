@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from clray.vision.datasets.published import ImageSet, Source
-from clray.vision.hessian import Curvature
-from clray.vision.ranges import Count, Passes, Tasks
+from clray.vision.ranges import Tasks
 
 if TYPE_CHECKING:
     from clray.vision.draws import Draws
+    from clray.vision.landscape import Landscape
     from clray.vision.stream import Stream
 
 
@@ -53,9 +53,12 @@ class Benchmark(BaseModel):
         """Passes over an experience's examples."""
         return 1
 
-    @property
-    def measured_curvature(self) -> Curvature | None:
-        """What is measured of the Hessian after each experience."""
+    def landscape(self, seed: int) -> Landscape | None:
+        """Measures the loss around the weights after each experience; None where that is not measured.
+
+        Args:
+            seed: the trial's.
+        """
         return None
 
     @property
@@ -79,55 +82,4 @@ class Benchmark(BaseModel):
         Raises:
             DataError: there are fewer images than the settings ask for.
         """
-        raise NotImplementedError
-
-
-class InEpochs(Benchmark):
-    """Benchmarks whose tasks are learned in epochs and minibatches, as TAG's and Stable SGD's codes do."""
-
-    epochs: Passes = 1
-    """Passes over a task's training images."""
-    train_per_task: Count | None = None
-    """Only so many of a task's training images, evenly spread over their published order; None for all."""
-    test_per_task: Count | None = None
-    """The same of its test images."""
-    validation: bool = False
-    """Hold out a tenth of each task's training images and evaluate on those: how hyper-parameters are searched.
-
-    No test image is looked at then, so that ``test_per_task`` has no effect beside it.
-    """
-    curvature: Curvature | None = None
-    """Measure the Hessian's largest eigenvalues and the displacement of the parameters after every task."""
-
-    drops_last: ClassVar[bool] = False
-    """A last batch that is not full is left out."""
-    shuffles_while_validating: ClassVar[bool] = True
-    """Training images are shuffled anew each epoch when a part is held out for validation."""
-    image_count: ClassVar[int] = 60_000
-    """Training images of all tasks together in the whole data set, roughly, for plans."""
-
-    @property
-    def passes(self) -> int:
-        return self.epochs
-
-    @property
-    def measured_curvature(self) -> Curvature | None:
-        return self.curvature
-
-    @property
-    def examples_of_task(self) -> float:
-        return self.train_per_task or self.image_count / self.tasks
-
-    @property
-    def tests_of_task(self) -> float:
-        return self.test_per_task or min(self.examples_of_task / 5, 10_000)
-
-    def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
-        stream = self.build(images, draws)
-        if self.validation:
-            stream = stream.with_held_out(draws.benchmark)
-        return stream if order is None else stream.reordered(order)
-
-    def build(self, images: dict[str, ImageSet], draws: Draws) -> Stream:
-        """The tasks in the benchmark's own order, their images whole; see ``stream``."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from clray.vision.benchmarks.base import InEpochs
+from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.datasets.published import ImageSet
 from clray.vision.resize import bilinear
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from clray.vision.benchmarks.base import InEpochs
+from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.benchmarks.pixels import PIXELS, SIDE, rotation_map
 from clray.vision.datasets.published import ImageSet
 from clray.vision.ranges import Rate

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from clray.vision.benchmarks.base import InEpochs
+from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.datasets.published import ImageSet
 from clray.vision.ranges import Count, Tasks
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clray.vision.stream import Stream
 
 
-class _SplitClasses(InEpochs):
+class SplitClasses(InEpochs):
     """Each task has the next few classes of one image set, in the order of their labels."""
 
     classes_per_task: Count | None = None
@@ -38,7 +38,7 @@ class _SplitClasses(InEpochs):
         return unit(images)
 
     @model_validator(mode="after")
-    def _classes_divide(self) -> _SplitClasses:
+    def _classes_divide(self) -> SplitClasses:
         if self.classes_per_task is None and self.label_classes % self.tasks:
             raise ValueError(f"tasks: {self.label_classes} classes do not divide into {self.tasks} tasks")
         if self.tasks * (self.classes_per_task or 1) > self.label_classes:
@@ -71,7 +71,7 @@ class _SplitClasses(InEpochs):
         )
 
 
-class SplitCifar100(_SplitClasses):
+class SplitCifar100(SplitClasses):
     """CIFAR-100 in label order: 20 tasks of 5 classes, or 10 of 10."""
 
     name: Literal["split-cifar100"]
@@ -83,7 +83,7 @@ class SplitCifar100(_SplitClasses):
     shuffles_while_validating = False
 
 
-class SplitMiniImageNet(_SplitClasses):
+class SplitMiniImageNet(SplitClasses):
     """mini-ImageNet at 84 pixels, 20 tasks of 5 classes; of every class 480 images for training, 120 for testing."""
 
     name: Literal["split-mini-imagenet"]
@@ -101,7 +101,7 @@ class SplitMiniImageNet(_SplitClasses):
         return centred(images)
 
 
-class SplitCub(_SplitClasses):
+class SplitCub(SplitClasses):
     """CUB-200 birds at 224 pixels, 20 tasks of 10 classes.
 
     As TAG's code scales them: the mean that is subtracted from red, green and blue is that of blue, green and red, and

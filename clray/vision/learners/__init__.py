@@ -12,4 +12,4 @@ from clray.vision.registry import Registry
 LEARNERS: Registry[Any] = Registry(
     __name__, {"module": "module:ModuleLearner", "perceptron": "perceptron:PerceptronLearner"}
 )
-"""By kind. A class has ``check(trial, device)`` and ``of(trial, stream, draws, device)``, which makes a trial's learner."""
+"""By kind. A class has ``check(trial, device)``, and ``of(trial, stream, draws, device)``, which makes the learner."""

@@ -1,0 +1,54 @@
+"""The loss around a trial's weights: its curvature at the experience just learned, and how far the weights went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clray.training import generator
+from clray.vision import hessian
+from clray.vision.hessian import Curvature
+from clray.vision.learners.module import ModuleLearner
+
+
+class Landscape:
+    """Measures it after an experience was learned, and remembers where the weights were after the first one.
+
+    Args:
+        curvature: what is measured of the Hessian.
+        seed: the trial's, for the first vector of the Hessian's solver.
+    """
+
+    def __init__(self, curvature: Curvature, seed: int) -> None:
+        self._curvature, self._seed = curvature, seed
+        self._origin: list[Tensor] | None = None
+        """All parameters after the first experience."""
+
+    def measure(self, learner: ModuleLearner, experience: int, trained: int) -> dict[str, float]:
+        """Eigenvalues of the Hessian at an experience's test images, and displacements since the first experience.
+
+        Args:
+            learner: the network as it is.
+            experience: the one just learned.
+            trained: experiences learned so far.
+        """
+        here = [p.detach().clone() for p in learner.parameters]
+        if self._origin is None:
+            self._origin = here
+        x, y = learner.stream.tests(experience, 0, self._curvature.images)
+        begin, end = learner.stream.experiences[experience].logits
+        rng = torch.Generator().manual_seed(int(generator(self._seed, f"Hessian {trained}").integers(2**32)))
+        found = hessian.measure(learner.module, x, y - begin, self._curvature, rng, lambda out: out[:, begin:end])
+        return found | {
+            "displacement": hessian.displacement(here, self._origin),
+            "relative_displacement": hessian.relative_displacement(here, self._origin),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"origin": self._origin}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        origin = state["origin"]
+        self._origin = None if origin is None else [part.to(device) for part in origin]
