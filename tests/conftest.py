@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +38,6 @@ def embedded() -> dict[str, Any]:
     from clray.vision.data import locate
 
     return locate("mnist", "embedded")
-
-
-@pytest.fixture(scope="session")
-def read_data_once() -> Iterator[None]:
-    """Decoding a data set takes longer than most of the trials of a test."""
-    from clray.vision import data
-
-    read, kept = data.load, {}
-
-    def load(described: dict[str, Any]) -> Any:
-        if described["fingerprint"] not in kept:
-            kept[described["fingerprint"]] = read(described)
-        return kept[described["fingerprint"]]
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(data, "load", functools.wraps(read)(load))
-    yield
-    patch.undo()
 
 
 TINY = """\

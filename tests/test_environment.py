@@ -124,7 +124,7 @@ class TestOptions:
         assert CliRunner().invoke(app, ["sweep", str(tiny), "--cpus", "0"]).exit_code == 2
 
 
-@pytest.mark.usefixtures("kernels", "read_data_once")
+@pytest.mark.usefixtures("kernels")
 class TestGpuNotUsed:
     @pytest.fixture
     def wants_gpu(self, tiny: Path) -> list[str]:

@@ -35,7 +35,7 @@ from clray.record import Record
 from clray.selection import Selection
 from clray.store import Store
 
-pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
+pytestmark = pytest.mark.usefixtures("kernels")
 VARIANTS = ("online", "independent", "task_input", "ewc", "gem", "er", "er5", "mer", "mer6", "mer7")
 EAGER = ("ewc", "gem", "er", "mer7", "task_input")
 """Methods whose eager form has a state of its own, or whose draws could be lost."""

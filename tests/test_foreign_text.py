@@ -58,7 +58,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("my sweeps/odd.yaml")
 
 
-@pytest.mark.usefixtures("kernels", "read_data_once")
+@pytest.mark.usefixtures("kernels")
 class TestEveryCommand:
     def test_names_are_shown_as_they_are(self, odd: Path) -> None:
         launch = ("sweep", odd, "--local", "--wandb", "off")
@@ -194,7 +194,7 @@ class TestSelection:
         with pytest.raises(ClrayError, match="--only two: no such variant"):
             target_of(str(odd), selected(False, ["two,1"], None, None))
 
-    @pytest.mark.usefixtures("kernels", "read_data_once")
+    @pytest.mark.usefixtures("kernels")
     def test_one_variant_is_never_a_list(self, odd: Path) -> None:
         assert "two, three seed 0, trial " in here("run", odd, "--variant", "two, three")
         with pytest.raises(ClrayError, match="no,1: no such variant"):
@@ -233,7 +233,6 @@ class TestSelection:
 @pytest.mark.usefixtures("kernels")
 class TestOutput:
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-    @pytest.mark.usefixtures("read_data_once")
     def test_it_may_lack_letters(self, odd: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A launch with its plan, lines, table and report; then everything that looks at it."""
         odd.write_text(odd.read_text().replace("a[b]", "数 → é").replace("seeds: [0]", "seeds: [0, 1]"))
@@ -306,7 +305,6 @@ class TestOutput:
             assert str(caught.value).endswith(f": cannot be written: {reason}")
         assert sorted(os.listdir()) == ["full", "my sweeps"]
 
-    @pytest.mark.usefixtures("read_data_once")
     def test_a_launch_goes_on_without_its_page(self, odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("results").mkdir()
         Path("results/reports").write_text("a file where the folder would be")

@@ -121,7 +121,7 @@ def test_an_out_of_memory_error_is_known_by_its_kind() -> None:
     assert not gpu.is_out_of_memory(RuntimeError("CUDA error: out of memory in words only"))
 
 
-@pytest.mark.usefixtures("kernels", "read_data_once")
+@pytest.mark.usefixtures("kernels")
 class TestInRecords:
     def begun(self, trial: Planned, store: Store, card: Card) -> Execution:
         """A trial that has saved, having taken 4 GiB."""

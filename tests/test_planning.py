@@ -16,7 +16,7 @@ from clray.provenance import is_fresh
 from clray.selection import Selection
 from clray.store import Store
 
-pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 @pytest.fixture

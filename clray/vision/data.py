@@ -8,8 +8,9 @@ What is published and how it is read is said in ``clray.vision.datasets``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,8 +305,33 @@ def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str
 # Reading and downloading
 
 
+_MOST_KEPT = 2**28
+"""Bytes of image sets that a process keeps between its trials."""
+_kept: dict[str, ImageSet] = {}
+"""The image sets read last, by fingerprint."""
+
+
+def _read_once(read: Callable[[dict[str, Any]], ImageSet]) -> Callable[[dict[str, Any]], ImageSet]:
+    """Keep what was read for the next trials of this process: of short ones reading is most of the time."""
+
+    @functools.wraps(read)
+    def load(data: dict[str, Any]) -> ImageSet:
+        fingerprint = data["fingerprint"]
+        if fingerprint not in _kept:
+            images = read(data)
+            images.protect()
+            _kept[fingerprint] = images
+            while sum(each.nbytes for each in _kept.values()) > _MOST_KEPT:
+                del _kept[next(iter(_kept))]
+            return images
+        return _kept[fingerprint]
+
+    return load
+
+
+@_read_once
 def load(data: dict[str, Any]) -> ImageSet:
-    """Read the data set that ``locate`` described, wherever this machine has it.
+    """Read the data set that ``locate`` described, wherever this machine has it. Nobody may change the arrays.
 
     Raises:
         DataError: this machine cannot provide the same content.

@@ -28,8 +28,10 @@ class Draws(Protocol):
     An official code's class has those that the code makes.
     """
 
-    benchmark: np.random.RandomState
-    """For what a benchmark draws anew for every trial."""
+    @property
+    def benchmark(self) -> np.random.RandomState:
+        """For what a benchmark draws anew for every trial."""
+        ...
 
     def examples(self, available: int, experiences: int, count: int) -> list[NDArray[np.int64]]:
         """For each experience, ``count`` of ``available`` training images, none twice, in order of arrival."""

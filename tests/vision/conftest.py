@@ -56,11 +56,6 @@ TASK_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 """Small settings of methods that learn in batches, with every optimizer and way."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _data(read_data_once: None) -> None:
-    pass
-
-
 @pytest.fixture(scope="session")
 def digits(embedded: dict[str, Any]) -> ImageSet:
     return sources.load(embedded)

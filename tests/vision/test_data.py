@@ -26,7 +26,7 @@ from clray.vision.datasets import embedded
 from clray.vision.datasets.idx import idx_set
 from clray.vision.datasets.published import Published
 
-load = inspect.unwrap(data.load)  # the tests of the track read each data set once: here it is read
+load = inspect.unwrap(data.load)  # a process reads each data set once: here it is read every time
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -344,3 +344,21 @@ def test_the_published_files(mnist, monkeypatch):
     images = load(found)
     assert images.train_images.shape == (60000, 784)
     assert np.bincount(images.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+class TestReadOnce:
+    def test_a_process_reads_a_set_once(self, monkeypatch):
+        monkeypatch.setattr(data, "_kept", {})
+        digits = data.locate("mnist", "embedded")
+        first, again = data.load(digits), data.load(digits)
+        assert first is again
+        with pytest.raises(ValueError, match="read-only"):
+            first.train_images[0, 0] = 1
+
+    def test_large_sets_are_not_kept(self, monkeypatch):
+        monkeypatch.setattr(data, "_kept", {})
+        digits = data.locate("mnist", "embedded")
+        monkeypatch.setattr(data, "_MOST_KEPT", data.load(digits).nbytes - 1)
+        monkeypatch.setattr(data, "_kept", {})
+        assert data.load(digits) is not data.load(digits)
+        assert data._kept == {}

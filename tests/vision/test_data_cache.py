@@ -25,7 +25,7 @@ from clray.errors import DataError
 from clray.vision import data
 from clray.vision.datasets import cache, cifar
 
-load = inspect.unwrap(data.load)  # the tests of the track read each data set once: here it is read
+load = inspect.unwrap(data.load)  # a process reads each data set once: here it is read every time
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,16 @@ class ImageSet:
             if labels.min() < 0:
                 raise ValueError(f"{part}: a label is {labels.min()}, expected 0 or more")
 
+    def protect(self) -> None:
+        """Make the arrays read-only: several trials use them."""
+        for name in ARRAYS:
+            getattr(self, name).setflags(write=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(getattr(self, name).nbytes for name in ARRAYS)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""

@@ -36,8 +36,8 @@ class Net(Protocol):
         """One SGD step per example, in this order; ``scale`` multiplies each example's loss."""
         ...
 
-    def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
-        """``step`` on each batch in turn: the same bits."""
+    def step_each(self, batches: Sequence[Numbers] | Numbers, scales: Sequence[Sequence[float]] | None = None) -> None:
+        """``step`` on each batch (or on each row) in turn: the same bits."""
         ...
 
     def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
@@ -235,7 +235,7 @@ class EagerPerceptron:
         for i, number in enumerate(numbers):
             self.step([int(number)], None if scale is None else [scale[i]])
 
-    def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
+    def step_each(self, batches: Sequence[Numbers] | Numbers, scales: Sequence[Sequence[float]] | None = None) -> None:
         for i, batch in enumerate(batches):
             self.step(batch, None if scales is None else scales[i])
 

@@ -93,7 +93,7 @@ class FusedPerceptron:
         rates = (np.ones(batches.shape) if scale is None else scale).astype(np.float32) * np.float32(self.lr)
         mlp.reptile(self.theta, self.shape, self._examples, batches, rates, np.float32(rate))
 
-    def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
+    def step_each(self, batches: Sequence[Numbers] | Numbers, scales: Sequence[Sequence[float]] | None = None) -> None:
         sizes = np.array([len(batch) for batch in batches])
         starts = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=starts[1:])

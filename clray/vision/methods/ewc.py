@@ -63,7 +63,9 @@ class SeparatePenalties:
         return {"terms": [list(term) for term in self.terms]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.terms = [tuple([np.asarray(part) for part in side] for side in term) for term in state["terms"]]
+        self.terms = [
+            ([np.asarray(f) for f in fisher], [np.asarray(p) for p in optimum]) for fisher, optimum in state["terms"]
+        ]
         self._tensors = None
 
 
