@@ -391,7 +391,8 @@ class TestInit:
         spec.loader.exec_module(copied)
         monkeypatch.setitem(sys.modules, spec.name, copied)
         for mapping in {registry, "METHODS"}:
-            monkeypatch.setitem(getattr(methods, mapping), name, target)
+            lines = getattr(methods, mapping)
+            monkeypatch.setitem(getattr(lines, "targets", lines), name, target)
         mine = (f"variants.{variant}.method={name}",)
         [cell] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,), set=mine)).cells
         assert cell.trial.method == name

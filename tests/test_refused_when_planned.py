@@ -21,7 +21,6 @@ SWEEPS = {
     ("sweep", "changes", "key", "message"),
     [
         ("stream", ["engine=fused", TWO_LAYERS], "engine", "two hidden layers, and the model has 3.*auto, eager"),
-        ("tasks", ["evaluate=100"], "evaluate", "100: rotated-mnist allows only after_task"),
         ("tasks", ["engine=fused"], "engine", "only the TAG optimizers have a fused form; allowed: auto, eager"),
         ("tasks", ["randomness=official", "evaluate=100"], "evaluate", "allows only after_task"),
         ("tasks", ["randomness=official", "seeds=[1, 4294967296]"], "seeds.1", "less than 4294967296"),
