@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.errors import DataError
 from clray.folders import can_be_written, private_folder
 
@@ -248,13 +249,4 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Best effort: a note that cannot be kept only costs the next process its time."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(value, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except OSError:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        write_atomically(path, json.dumps(value).encode())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.tracking.publication import Publication
 
 with contextlib.suppress(ImportError):  # not everywhere: without it one publisher at a time is safe
@@ -56,9 +56,7 @@ class Notes:
         return self._all().get(self._target, {})
 
     def write(self, note: dict[str, Any]) -> None:
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**self._all(), self._target: note}, indent=1))
-        os.replace(temporary, self._path)
+        write_atomically(self._path, json.dumps({**self._all(), self._target: note}, indent=1).encode())
 
     def elsewhere(self) -> set[str]:
         """The folders of offline runs that belong to other targets."""
