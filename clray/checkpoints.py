@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from clray.errors import CheckpointError, StateError, StoreError
+from clray.errors import CheckpointError, StateError
 from clray.store import Store
 
 _CHECKPOINT_MAGIC = b"clray checkpoint 1\n"
@@ -46,8 +45,8 @@ class Checkpoints:
             DeclarationError: ``trial_id`` is no trial's id.
         """
         self._store = store
-        self._relative = store._of("checkpoints", trial_id, ".ckpt")
-        self._trial_id, self._path = trial_id, store.path(self._relative)
+        self._relative = store.place("checkpoints", trial_id, ".ckpt")
+        self._trial_id, self._storage = trial_id, store.storage
         self._intact: Any = None
         """The stamp of the newest checkpoint, where this process has written or checked it."""
         self._swept = False
@@ -71,7 +70,7 @@ class Checkpoints:
         """
         if not self._swept:
             self._swept = True
-            self._store._sweep(self._trial_id, ("checkpoints",))
+            self._store.remove_temporaries(self._trial_id, ("checkpoints",))
 
         def content(file: IO[bytes]) -> None:
             file.write(bytes(_CHECKPOINT_HEAD))
@@ -84,61 +83,40 @@ class Checkpoints:
             if check is not None:
                 check(io.BufferedReader(_Part(file)))
 
-        self._store._write(self._relative, content, before=(lambda: None) if replace else self._keep_former)
-        with suppress(OSError):  # without a stamp, it is checked before it becomes the one before
-            self._intact = self._stamp()
+        self._store.write_file(self._relative, content, before=None if replace else self._keep_former)
+        with suppress(OSError):  # without it, the file is checked before it becomes the one before
+            self._intact = self._storage.version(self._relative)
 
     def _keep_former(self) -> None:
         """Make the newest checkpoint the one before, if it is intact."""
-        stamp = self._stamp()
-        if stamp is None:
+        version = self._storage.version(self._relative)
+        if version is None:
             return
-        if stamp != self._intact:
-            with self._opened(self._path) as found:
+        if version != self._intact:
+            with self._opened(self._relative) as found:
                 if found is None or found.content is None:
                     return
-        if self._store._local:
-            os.replace(self._path, f"{self._path}.previous")
-        else:
-            # The store copies it. Where it cannot (S3: objects over 5 GB) there is no checkpoint before the newest.
-            with suppress(OSError):
-                self._store._fs.copy_file(self._path, f"{self._path}.previous")
-
-    def _stamp(self) -> Any:
-        """The newest checkpoint's time and size, which change when it does; None where there is none."""
-        info = self._store._fs.get_file_info(self._path)
-        return (info.mtime_ns, info.size) if info.is_file else None
+        self._storage.move(self._relative, f"{self._relative}.previous")
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[StoredCheckpoint | None]:
-        """A checkpoint, gone through once to see whether it is whole; None where there is none."""
-        import pyarrow as pa
-
-        try:
-            source: Any
-            if self._store._local:
-                source = open(path, "rb")  # noqa: SIM115 - closed below
-            else:
-                with self._store._fs.open_input_stream(path) as stream:
-                    source = pa.BufferReader(stream.read())
-        except FileNotFoundError:
+    def _opened(self, relative: str) -> Iterator[StoredCheckpoint | None]:
+        """A checkpoint after a check of its hash; None where there is none."""
+        with self._store.problems(relative, "read"):
+            source = self._storage.open(relative)
+        if source is None:
             yield None
             return
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
         with source:
-            try:
+            with self._store.problems(relative, "read"):
                 whole = _is_whole(source)
-                if whole and path == self._path:
-                    self._intact = self._stamp()
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be read: {error}") from error
-            yield StoredCheckpoint(path, io.BufferedReader(_Part(source)) if whole else None)
+                if whole and relative == self._relative:
+                    self._intact = self._storage.version(relative)
+            yield StoredCheckpoint(self._store.path(relative), io.BufferedReader(_Part(source)) if whole else None)
 
     def read(self) -> Iterator[StoredCheckpoint]:
         """The trial's checkpoints, the newest first, torn ones included."""
-        for path in (self._path, f"{self._path}.previous"):
-            with self._opened(path) as found:
+        for relative in (self._relative, f"{self._relative}.previous"):
+            with self._opened(relative) as found:
                 if found is not None:
                     yield found
 

@@ -143,7 +143,7 @@ class Execution:
         self.executions = self._hold.earlier
         self._continue()
         lease = self._hold.lease
-        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.taken}
+        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.acquired}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]

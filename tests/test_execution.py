@@ -837,7 +837,7 @@ class TestLease:
             execution = Execution(dataclasses.replace(todo, launch=launch), store)
             execution._hold._over.set()  # it dies
             dead = dataclasses.replace(execution._hold.lease, processes="another boot")
-            store.replace_lease(todo.id, dead.to_bytes())
+            store.write_file(f"claims/{todo.id}.json", dead.to_bytes())
             path = store.path("claims", f"{todo.id}.json")
             os.utime(path, (time.time() - 60,) * 2)
         last = Execution(dataclasses.replace(todo, launch="three"), store)
@@ -849,9 +849,9 @@ class TestLease:
         execution = Execution(todo, store)
         execution.step()
         execution.save()
-        gone = dataclasses.replace(execution._hold.lease, born=-5)
+        gone = dataclasses.replace(execution._hold.lease, start_ticks=-5)
         execution._hold._over.set()
-        store.replace_lease(todo.id, gone.to_bytes())
+        store.write_file(f"claims/{todo.id}.json", gone.to_bytes())
         said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert "1 begun" in said
         assert f"{todo.id} er seed 0: 0%, left by {gone.owner}, which is gone" in said
