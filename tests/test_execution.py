@@ -711,11 +711,11 @@ class TestLease:
         execution = Execution(todo, store)
         [id] = store.leased()
         assert id == todo.id
-        notes = execution._hold.lease.notes
+        notes = execution._holder.lease.notes
         assert (notes["variant"], notes["seed"], notes["progress"]) == ("er", 0, 0.0)
         execution.step()
         execution.step()
-        assert execution._hold.lease.notes["progress"] == pytest.approx(1 / 3)
+        assert execution._holder.lease.notes["progress"] == pytest.approx(1 / 3)
         assert store.leased() == {todo.id}
         to_the_end(execution)
         assert store.leased() == set()
@@ -771,7 +771,7 @@ class TestLease:
         execution = Execution(dataclasses.replace(todo, launch="first"), store)
         execution.step()
         other = Execution(dataclasses.replace(todo, launch="first"), store)  # as after a failure of Ray's network
-        execution._hold.renew()
+        execution._holder.renew()
         with pytest.raises(RunsElsewhere):
             execution.step()
         execution.stop()
@@ -835,8 +835,8 @@ class TestLease:
         todo = task(tiny, store, "er")
         for launch in ("one", "two"):
             execution = Execution(dataclasses.replace(todo, launch=launch), store)
-            execution._hold._over.set()  # it dies
-            dead = dataclasses.replace(execution._hold.lease, processes="another boot")
+            execution._holder._over.set()  # it dies
+            dead = dataclasses.replace(execution._holder.lease, processes="another boot")
             store.write_file(f"claims/{todo.id}.json", dead.to_bytes())
             path = store.path("claims", f"{todo.id}.json")
             os.utime(path, (time.time() - 60,) * 2)
@@ -849,8 +849,8 @@ class TestLease:
         execution = Execution(todo, store)
         execution.step()
         execution.save()
-        gone = dataclasses.replace(execution._hold.lease, start_ticks=-5)
-        execution._hold._over.set()
+        gone = dataclasses.replace(execution._holder.lease, start_ticks=-5)
+        execution._holder._over.set()
         store.write_file(f"claims/{todo.id}.json", gone.to_bytes())
         said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert "1 begun" in said

@@ -387,6 +387,19 @@ def test_a_lease_under_another_trial_s_name_is_passed_over(store: Store, held: A
     held(acquire(store, B))
 
 
+def test_the_lease_of_an_older_clray_is_read_and_it_reads_ours(tmp_path: Path) -> None:
+    """Both may share a store: the keys in the file are those that claims had."""
+    older = {
+        "trial": A, "launch": "l", "host": "far", "pid": 7, "processes": "boot", "born": 3, "taken": 1.7e9,
+        "token": "t", "notes": {"seed": 1},
+    }  # fmt: skip
+    lease = Lease.from_bytes(A, json.dumps(older).encode())
+    assert (lease.start_ticks, lease.acquired, lease.renewals, lease.foreign) == (3, 1.7e9, 0, "")
+    assert json.loads(lease.to_bytes()) == {**older, "renewals": 0}
+    acquire(Store(tmp_path), A).release()
+    assert os.listdir(tmp_path) == ["claims"]
+
+
 def test_a_later_clray_may_say_more(store: Store) -> None:
     said = {**json.loads(of_another_host(A).to_bytes()), "colour": "blue"}
     store.create_lease(A, json.dumps(said).encode())

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from clray import atomic
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
@@ -23,6 +25,7 @@ from clray.errors import CheckpointError, DeclarationError, StateError, StoreErr
 from clray.metrics import Measurement
 from clray.record import Record
 from clray.spec import Trial
+from clray.storage import PyarrowStorage
 from clray.store import Problem, Store
 
 A, B = "a" * 16, "b" * 16
@@ -631,6 +634,48 @@ class TestSuperseded:
         Path(store.write(record(provenance={"code": "old"}))).write_bytes(b"torn")
         store.write(record())
         assert store.superseded(record().id) == []
+
+
+class TestThroughPyarrow:
+    """HDFS and the like: pyarrow's local files stand in for them."""
+
+    @pytest.fixture
+    def store(self, store: Store) -> Store:
+        store.storage = PyarrowStorage(fs.LocalFileSystem(), store.path())
+        return store
+
+    def test_records(self, store):
+        assert store.records() == ([], [])
+        store.write(record(status="running"))
+        store.write(record())
+        store.write(record())
+        assert store.records() == ([record()], [])
+        assert files(store) == [f"records/{record().id}.parquet"]
+
+    def test_checkpoints(self, store):
+        for content in (b"one", b"two", b"three"):
+            save(store, A, content)
+        assert kept(store, A) == [b"three", b"two"]
+        Path(store.path("checkpoints", f"{A}.ckpt")).write_bytes(b"torn")
+        save(store, A, b"four")
+        assert kept(store, A) == [b"four", b"two"]
+        store.delete_checkpoint(A)
+        assert files(store) == []
+
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, store):
+        store.write_failure(A, {"error": "it died"})
+
+        def fail() -> None:
+            raise OSError("no")
+
+        with pytest.raises(StoreError, match="cannot be written: no"):
+            store.write_file(f"failures/{A}.json", b"new", before=fail)
+        assert store.failure(A) == {"error": "it died"}
+        assert files(store) == [f"failures/{A}.json"]
+
+    def test_its_clock(self, store):
+        assert abs(store.clock() - time.time()) < 60
+        assert files(store) == []
 
 
 @pytest.mark.parametrize("id", ["", "a", "../../x", "A" * 16, f"{A}/..", f"{A}\n", "x" * 5000])
