@@ -88,8 +88,8 @@ class TestBytes:
         """Put in several parts, and read piece by piece."""
         import torch
 
-        monkeypatch.setattr("clray.storage._PIECE", 2**22)
-        state = {"w": torch.arange(3 * 2**20)}
+        monkeypatch.setattr("clray.storage._PIECE", 2**21)
+        state = {"w": torch.arange(900_000)}
         Checkpoints(store, A).write(lambda file: write_state(A, state, file))
         [found] = [read_state(A, found.content)["w"] for found in Checkpoints(store, A).read()]
         assert (found == state["w"]).all()
@@ -121,6 +121,32 @@ class TestBytes:
         assert [line.partition("?")[0] for line in bucket.requests()] == [f"GET {name}", f"PUT {name}", "POST /bucket"]
         store.read(record().id)
         assert bucket.requests() == [f"GET {name}"]
+
+
+class TestTrials:
+    def test_a_trial_is_continued_and_finished_with_the_same_bits(self, store, bucket, tiny, tmp_path):
+        from test_execution import task, to_the_end
+        from typer.testing import CliRunner
+
+        from clray.cli import app
+        from clray.execution import Execution
+
+        here = Store(tmp_path / "results")
+        expected = to_the_end(Execution(task(tiny, here, "er"), here))
+        todo = task(tiny, store, "er")
+        begun = Execution(todo, store)
+        while begun.progress < 0.3:
+            begun.step()
+        status = CliRunner().invoke(app, ["status", "--results", store.uri], catch_exceptions=False).output
+        assert f"{todo.id} er seed 0: " in status
+        assert f"process {os.getpid()}, seen " in status
+        begun.stop()
+        assert (store.checkpointed(), store.leased(), store.finished()) == ({todo.id}, set(), set())
+        again = Execution(todo, Store(store.uri))
+        assert again.resumed == begun.progress
+        assert again.passed_over == []
+        assert to_the_end(again) == expected
+        assert (store.checkpointed(), store.leased(), store.finished()) == (set(), set(), {todo.id})
 
 
 class TestAddresses:
