@@ -251,6 +251,25 @@ def test_one_that_was_out_of_reach_too_long_learns_it(store: Store, held: Any) -
     assert store.leased() == {A}
 
 
+def test_who_lost_it_does_not_write_it_again_when_the_other_is_done(store: Store) -> None:
+    first, second = acquire(store, A, "launch 1"), acquire(store, A, "launch 1")
+    first.renew()
+    second.release()
+    first.renew()
+    assert first.lost
+    assert store.leased() == set()
+
+
+def test_one_that_was_renewed_since_it_was_read_cannot_be_taken_over(store: Store, held: Any) -> None:
+    """Although it says the same: S3's etag is a hash of the content."""
+    holder = held(acquire(store, A))
+    found = store.read_lease(A)
+    assert found is not None
+    holder.renew()
+    assert store.take_over_lease(A, b"of another", found) is None
+    assert LeaseMonitor(store).live(A) is not None
+
+
 def test_a_torn_one_counts_until_it_is_old(store: Store, held: Any) -> None:
     store.create_lease(A, b'{"trial": "aaaaaaaaaaaaaaaa", "laun')
     with pytest.raises(RunsElsewhere, match="by another launch"):
