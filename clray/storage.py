@@ -502,14 +502,14 @@ def open_storage(uri: str) -> tuple[Storage, str]:
     Raises:
         OSError, ValueError: nothing serves this URI.
     """
-    from pyarrow import fs
-
     if "://" not in uri:
         root = str(Path(uri).expanduser().resolve())
         return DiskStorage(root), root
     scheme = uri.partition("://")[0]
     if scheme in ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl"):
         return _object_storage(uri), uri
+    from pyarrow import fs
+
     files, root = fs.FileSystem.from_uri(uri)
     if isinstance(files, fs.LocalFileSystem):
         return DiskStorage(root), uri

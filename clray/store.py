@@ -66,12 +66,10 @@ class Store:
         Raises:
             StoreError: nothing serves this URI.
         """
-        import pyarrow as pa
-
         text = os.fspath(uri)
         try:
             self.storage, self.uri = open_storage(text)
-        except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # pyarrow's are among them
             raise StoreError(f"{text}: cannot be opened as a results store: {error}") from None
         self._clock: tuple[float, float] | None = None
         """The time that the store's clock showed, and this machine's stopwatch at that moment."""
