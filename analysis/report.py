@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clray.analysis import attention, formatting, landscape, plots, samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
@@ -15,12 +14,8 @@ from clray.analysis.other_claims import other_claims
 from clray.analysis.runs import Run, order_name
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
-from clray.errors import StoreError
 from clray.output import write_file
 from clray.store import Problem, Store
-
-if TYPE_CHECKING:
-    from pyarrow import fs
 
 EXPLAINED = {
     "reproduced": (
@@ -58,40 +53,13 @@ def _encoded(page: str) -> bytes:
     return page.encode("utf-8", "backslashreplace")
 
 
-def _write_below(comparison: Comparison, path: Path) -> str:
-    """Write the report into a folder of the store; the folder is created where it is missing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return str(write_report(comparison, path))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
     """Write the report as ``reports/NAME.html`` of the store, on any file system, and return its path or URI.
 
     Raises:
         ClrayError: the file cannot be written.
     """
-    from pyarrow import fs
-
-    if "://" not in store.uri:
-        return _write_below(comparison, Path(store.path("reports", f"{name}.html")))
-    files, root = fs.FileSystem.from_uri(store.uri)
-    path = posixpath.join(root.rstrip("/"), "reports", f"{name}.html")
-    if isinstance(files, fs.LocalFileSystem):
-        return _write_below(comparison, Path(path))
-    _send(render(comparison), files, path)
-    return f"{store.uri.partition('://')[0]}://{path}"
-
-
-def _send(content: str, files: fs.FileSystem, path: str) -> None:
-    try:
-        files.create_dir(posixpath.dirname(path), recursive=True)
-        with files.open_output_stream(path) as stream:  # an object is there once it is whole
-            stream.write(_encoded(content))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}") from error
+    return store.write_report(f"{name}.html", _encoded(render(comparison)))
 
 
 def render(comparison: Comparison) -> str:

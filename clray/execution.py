@@ -66,11 +66,11 @@ class Task:
 
 
 @runtime_checkable
-class Keeping(Protocol):
-    """A ``Training`` of which more is kept than its record."""
+class HasArtifacts(Protocol):
+    """A ``Training`` that also makes files (artifacts) when it ends."""
 
     def artifacts(self) -> dict[str, bytes]:
-        """Files by name, of the trial at its end. They are made and written after its record, which is safe by then."""
+        """The files by name, at the trial's end. They are made and written after the record, which is safe by then."""
         ...
 
 
@@ -118,16 +118,16 @@ class Execution:
             return
         self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
-        self._hold = acquire(store, task.id, self.launch, task.dead_lease, **notes)
+        self._holder = acquire(store, task.id, self.launch, task.dead_lease, **notes)
         try:
             self.done = self._is_finished()  # by who held the lease until just now
             if self.done:
                 self._remove_leftovers()
-                self._hold.release()
+                self._holder.release()
             else:
                 self._begin()
         except BaseException:
-            self._hold.release()
+            self._holder.release()
             raise
 
     def _is_finished(self) -> bool:
@@ -161,21 +161,21 @@ class Execution:
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
         self._require_code(loaded_digest(self.trial))
-        self.executions = self._hold.earlier
+        self.executions = self._holder.earlier
         self._continue()
-        lease = self._hold.lease
-        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.taken}
+        lease = self._holder.lease
+        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.acquired}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
         self.seconds += time.perf_counter() - begun
         self._due = clock() + self.task.checkpoint_seconds
         self._tell()
-        self._hold.renew()  # whoever takes over from one that dies soon knows of it, too
+        self._holder.renew()  # whoever takes over from one that dies soon knows of it, too
 
     def _tell(self) -> None:
-        """Note for those who watch how far the trial is."""
-        self._hold.note(progress=self.progress, executions=self.executions, gpu_memory=self.memory)
+        """Write the trial's progress into the lease, for those who watch."""
+        self._holder.note(progress=self.progress, executions=self.executions, gpu_memory=self.memory)
 
     @property
     def progress(self) -> float:
@@ -188,7 +188,7 @@ class Execution:
 
     @property
     def ending(self) -> dict[str, Any]:
-        """What is shown of a trial that is over; ``elsewhere`` where another launch ran it."""
+        """The facts to show about a trial that is over; ``elsewhere`` where another launch ran it."""
         facts: dict[str, Any] = {"metrics": self.metrics, "seconds": self.seconds, "resumed": self.resumed}
         if self.memory:
             facts["gpu_memory"] = self.memory
@@ -245,8 +245,8 @@ class Execution:
             RunsElsewhere: this process was out of reach for so long that another launch took the trial over.
         """
         try:
-            if self._hold.lost:
-                raise RunsElsewhere(self._hold.lease)
+            if self._holder.lost:
+                raise RunsElsewhere(self._holder.lease)
             begun = time.perf_counter()
             try:
                 self.measurements += self._training.advance()
@@ -260,27 +260,27 @@ class Execution:
                 self.save()
             self._tell()
         except BaseException:
-            self._hold.release()
+            self._holder.release()
             raise
         if self.done:
-            self._hold.release()
+            self._holder.release()
 
     def _finish(self) -> None:
-        """Write the record, and after it what may fail without a loss."""
-        self._stay_ours()
+        """Write the record, and after it the artifacts, which may fail without a loss."""
+        self._require_lease()
         record = self._record("diverged" if self.diverged else "finished")
         record.check()
         self.store.write(record)
         self.done = True
-        if self.diverged or not isinstance(self._training, Keeping):
+        if self.diverged or not isinstance(self._training, HasArtifacts):
             return
         if missing := self._write_artifacts(self._training):
             record.provenance["missing_artifacts"] = missing
             with contextlib.suppress(StoreError):  # such as a full disk, which may be the reason
                 self.store.write(record)
 
-    def _write_artifacts(self, training: Keeping) -> dict[str, str]:
-        """Keep what a trial leaves beside its record. Returns why some of it is missing, by name."""
+    def _write_artifacts(self, training: HasArtifacts) -> dict[str, str]:
+        """Write the trial's artifacts. Returns the reasons why some are missing, by name."""
         missing: dict[str, str] = {}
         try:
             artifacts = training.artifacts()
@@ -293,15 +293,15 @@ class Execution:
                 missing[name] = str(error)
         return missing
 
-    def _stay_ours(self) -> None:
-        """See that nobody took the trial over: what this process wrote would lie in the other's way.
+    def _require_lease(self) -> None:
+        """Renew the lease. Without it this process must write nothing: another one runs the trial.
 
         Raises:
-            RunsElsewhere: somebody did.
+            RunsElsewhere: another process has taken the trial over.
         """
-        self._hold.renew()
-        if self._hold.lost:
-            raise RunsElsewhere(self._hold.lease)
+        self._holder.renew()
+        if self._holder.lost:
+            raise RunsElsewhere(self._holder.lease)
 
     def _remove_leftovers(self) -> None:
         """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
@@ -309,15 +309,15 @@ class Execution:
             self.store.remove_leftovers(self.task.id)
 
     def stop(self) -> None:
-        """Keep what was learned, and let the trial go; between two steps, or not at all."""
+        """Save a checkpoint and release the lease. It is called between two steps."""
         try:
-            if not self.done and not self._hold.lost:
+            if not self.done and not self._holder.lost:
                 self.save()
         except RunsElsewhere:
-            pass  # who took it over saves
+            pass  # the process that took it over saves
         finally:
             if not self.done:
-                self._hold.release()
+                self._holder.release()
 
     def save(self) -> None:
         """Write a checkpoint and, for those who watch, the record so far.
@@ -327,7 +327,7 @@ class Execution:
             StateError: the trial's state cannot be read back; nothing was written.
         """
         begun = clock()
-        self._stay_ours()
+        self._require_lease()
         state = {
             "training": self._training.state_dict(),
             "measurements": [[int(m[0]), int(m[1]), int(m[2]), str(m[3]), float(m[4])] for m in self.measurements],
@@ -368,7 +368,7 @@ class Execution:
 
 
 def _outline(state: Any) -> Any:
-    """The types within a state: of a mapping by key, of a list or tuple in their order."""
+    """The types within a state: a mapping by key, a list or tuple in order."""
     if isinstance(state, dict):
         return {key: _outline(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -418,7 +418,7 @@ def set_threads(threads: int) -> None:
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
-    """What the store keeps of a failed attempt."""
+    """The facts about a failed attempt that the store keeps."""
     return {
         "error": str(error) or type(error).__name__,
         "kind": type(error).__name__,

@@ -14,11 +14,11 @@ import os
 import re
 import sys
 import unicodedata
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from clray.atomic import write_atomically
 from clray.errors import ClrayError
 
 STAND_INS = {
@@ -192,13 +192,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
             raise IsADirectoryError("it is a folder: name a file")
         if not real.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {real.parent}")
-        temporary = real.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, real)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(real, content)
     except (OSError, ValueError) as error:
         raise ClrayError(f"{target}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     return target

@@ -736,11 +736,11 @@ class TestLease:
         execution = Execution(todo, store)
         [id] = store.leased()
         assert id == todo.id
-        notes = execution._hold.lease.notes
+        notes = execution._holder.lease.notes
         assert (notes["variant"], notes["seed"], notes["progress"]) == ("er", 0, 0.0)
         execution.step()
         execution.step()
-        assert execution._hold.lease.notes["progress"] == pytest.approx(1 / 3)
+        assert execution._holder.lease.notes["progress"] == pytest.approx(1 / 3)
         assert store.leased() == {todo.id}
         to_the_end(execution)
         assert store.leased() == set()
@@ -796,7 +796,7 @@ class TestLease:
         execution = Execution(dataclasses.replace(todo, launch="first"), store)
         execution.step()
         other = Execution(dataclasses.replace(todo, launch="first"), store)  # as after a failure of Ray's network
-        execution._hold.renew()
+        execution._holder.renew()
         with pytest.raises(RunsElsewhere):
             execution.step()
         execution.stop()
@@ -860,9 +860,9 @@ class TestLease:
         todo = task(tiny, store, "er")
         for launch in ("one", "two"):
             execution = Execution(dataclasses.replace(todo, launch=launch), store)
-            execution._hold._over.set()  # it dies
-            dead = dataclasses.replace(execution._hold.lease, processes="another boot")
-            store.replace_lease(todo.id, dead.to_bytes())
+            execution._holder._over.set()  # it dies
+            dead = dataclasses.replace(execution._holder.lease, processes="another boot")
+            store.write_file(f"claims/{todo.id}.json", dead.to_bytes())
             path = store.path("claims", f"{todo.id}.json")
             os.utime(path, (time.time() - 60,) * 2)
         last = Execution(dataclasses.replace(todo, launch="three"), store)
@@ -874,9 +874,9 @@ class TestLease:
         execution = Execution(todo, store)
         execution.step()
         execution.save()
-        gone = dataclasses.replace(execution._hold.lease, born=-5)
-        execution._hold._over.set()
-        store.replace_lease(todo.id, gone.to_bytes())
+        gone = dataclasses.replace(execution._holder.lease, start_ticks=-5)
+        execution._holder._over.set()
+        store.write_file(f"claims/{todo.id}.json", gone.to_bytes())
         said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert "1 begun" in said
         assert f"{todo.id} er seed 0: 0%, left by {gone.owner}, which is gone" in said

@@ -220,7 +220,7 @@ def test_a_store_that_may_not_be_written_is_planned_all_the_same(tiny, store, mo
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(store, "_fs", ReadOnly(store._fs, refuse))
+    monkeypatch.setattr(store, "storage", ReadOnly(store.storage, refuse))
     assert look(tiny, store, "online").trials[0].state == "finished"
 
 
@@ -231,5 +231,5 @@ class ReadOnly:
         self._files, self._refuse = files, refuse
 
     def __getattr__(self, name: str) -> object:
-        changes = name.startswith(("delete", "move", "copy", "create", "open_output"))
+        changes = name.startswith(("delete", "move", "write", "create", "remove", "renew", "take_over", "stamp"))
         return self._refuse if changes else getattr(self._files, name)

@@ -187,7 +187,7 @@ def verify(name: str) -> dict[str, Any]:
     if found is None:
         raise DataError(_missing(name))
     if found.folder:
-        cache.forget(found.folder, _paths(found), _about(found.form))
+        cache.forget_checked(found.folder, _paths(found), _about(found.form))
     facts = _facts(found)
     if found.folder and _kept(name, facts["fingerprint"], thoroughly=True) is None:
         _convert(found)
@@ -318,7 +318,7 @@ def _folder(task: str, fingerprint: str) -> Path:
 
 def _kept(task: str, fingerprint: str, thoroughly: bool = False) -> TaskData | None:
     folder = _folder(task, fingerprint)
-    note = cache.kept(folder, thoroughly)
+    note = cache.read_decoded(folder, thoroughly)
     if note is None:
         return None
     try:
@@ -332,8 +332,8 @@ def _keep(data: TaskData, fingerprint: str) -> None:
     """Write converted examples to the cache. Where dev and test are the same list, they share one file."""
     files = {split: f"{'test' if getattr(data, split) is data.test else split}.parquet" for split in SPLITS}
     writers = {file: functools.partial(_write, getattr(data, split)) for split, file in files.items()}
-    with contextlib.suppress(OSError):  # full disk or read-only cache: they are converted again next time
-        cache.keep(_folder(data.name, fingerprint), writers, {"splits": files})
+    with contextlib.suppress(OSError):  # a full disk or a read-only cache: they are converted again the next time
+        cache.write_decoded(_folder(data.name, fingerprint), writers, {"splits": files})
 
 
 def _write(examples: list[Example], path: Path) -> None:

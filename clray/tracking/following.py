@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.dashboards import Dashboard
 from clray.errors import StoreError
 from clray.tracking.login import TrackingError
@@ -106,9 +107,7 @@ def follow(
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file as a whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(value).encode(), flush=False)
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,7 @@ import torch
 from language_trials import TASKS, begin, make_trial
 
 from clray.errors import CheckpointError, ClrayError, DataError, DeclarationError, Diverged
-from clray.execution import Keeping
+from clray.execution import HasArtifacts
 from clray.language import export
 from clray.language.methods import METHODS
 from clray.language.training import data, estimate, modules_of, resolve, train
@@ -510,7 +510,7 @@ class TestSettings:
         assert estimate(make_trial(epochs=4)) > estimate(make_trial(epochs=2)) > 0
 
     def test_artifacts_are_kept(self):
-        assert isinstance(begin(make_trial()), Keeping)
+        assert isinstance(begin(make_trial()), HasArtifacts)
 
 
 SWEEP = """\
