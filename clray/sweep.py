@@ -254,8 +254,8 @@ class Sweep(Declared):
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
         cells = []
         shared = {name: getattr(self, name) for name in Trial.model_fields if name in type(self).model_fields}
-        for section in ("version", "track", "benchmark", "model"):
-            del shared[section]
+        for key in ("version", "track", "benchmark", "model"):
+            del shared[key]
         for name, settings in self.variant_settings():
             settings = dict(settings)
             resources = self._section(name, "resources", settings, self.resources.model_dump())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from clray import equal_code, planning
+from clray.cli import app
 from clray.errors import DataError
 from clray.execution import Execution
 from clray.loading import load_sweep
@@ -48,7 +50,7 @@ def test_the_four_states(tiny, store, monkeypatch):
     monkeypatch.setattr(planning, "code_digest", lambda t: "changed" if t.method == "er" else real(t))
     found = look(tiny, store, "online", "er")
     assert [t.state for t in found.trials] == ["finished", "half-done", "stale", "to do"]
-    assert [t.cell.variant for t in found.left()] == ["online", "er"]
+    assert [t.variant for t in found.left()] == ["online", "er"]
     assert [t.state for t in found.left(rerun_stale=True)] == ["half-done", "stale", "to do"]
     assert [t.state for t in found.in_state("finished", "stale")] == ["finished", "stale"]
 
@@ -97,7 +99,7 @@ def test_data_that_is_insisted_on_must_be_had(tiny, store, monkeypatch, tmp_path
 def test_records_of_other_data_are_others(tiny, store):
     finish(look(tiny, store, "online").trials[0], store)
     planned = look(tiny, store, "online").trials[0]
-    assert planned.cell.trial.id("of other data") != planned.id
+    assert planned.trial.id("of other data") != planned.id
 
 
 def test_seconds_are_the_record_s_or_an_estimate(tiny, store):
@@ -142,7 +144,7 @@ def test_a_task_carries_what_the_trial_may_use(tiny, store):
     planned = look(tiny, store, "online").trials[0]
     assert planned.task().threads == 2
     assert planned.task(device="cuda", rerun=True).rerun
-    assert planned.task().trial["seed"] == 0
+    assert planned.task().trial.seed == 0
 
 
 def test_each_sweep_of_a_launch_reads_its_own_data(store, monkeypatch):
@@ -232,3 +234,55 @@ class ReadOnly:
     def __getattr__(self, name: str) -> object:
         changes = name.startswith(("delete", "move", "copy", "create", "open_output"))
         return self._refuse if changes else getattr(self._files, name)
+
+
+class TestOtherIds:
+    """A trial to do whose record lies in the store under another id is named."""
+
+    def differences(self, tiny, store, *changes: str) -> list[tuple[str, ...]]:
+        sweep = load_sweep(tiny, Selection(only=("er",), set=changes))
+        return [other.differences for other in plan({"tiny": sweep}, store).other_ids]
+
+    def test_of_the_same_variant_with_another_setting(self, tiny, store):
+        for trial in look(tiny, store, "er").trials:
+            finish(trial, store)
+        assert self.differences(tiny, store) == []
+        assert self.differences(tiny, store, "variants.er.lr=0.07") == [("hyperparameters.lr",)] * 2
+        assert self.differences(tiny, store, "seeds=[7]") == []
+        found = look(tiny, store, "er", "online").other_ids
+        assert found == []
+
+    def test_a_setting_that_was_added_or_taken_away(self, tiny, store, monkeypatch):
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        settings = {**record.trial.hyperparameters, "gone": 1}
+        record.trial = record.trial.model_copy(update={"hyperparameters": settings})
+        record.trial.__dict__.pop("declaration", None)
+        record.id, record.sweep, record.variant = record.trial.id(record.data["fingerprint"]), "another", "name"
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        found = look(tiny, store, "er")
+        [other] = found.other_ids
+        assert (other.name, other.record, other.differences) == (first.name, record.id, ("hyperparameters.gone",))
+        assert [t.state for t in found.trials] == ["to do", "to do"]
+
+    def test_of_other_data(self, tiny, store):
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        record.data = {**record.data, "fingerprint": "another"}
+        record.id = record.trial.id("another")
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        [other] = look(tiny, store, "er").other_ids
+        assert other.differences == ("data",)
+
+    def test_one_line_says_so(self, tiny, store):
+        for trial in look(tiny, store, "er").trials:
+            finish(trial, store)
+        command = ["plan", str(tiny), "--only", "er", "--results", store.uri, "--set", "variants.er.lr=0.07"]
+        done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+        first = look(tiny, store, "er").trials[0].id
+        said = f"to do, with a record under another id: er seed 0 (record {first}) and 1 more; what differs: "
+        assert said + f"hyperparameters.lr; see `clray show {first}`" in done.output

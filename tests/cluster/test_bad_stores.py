@@ -17,7 +17,7 @@ from launching import GUARD, environment, numbers, planned, quiet
 
 from clray import claims
 from clray.claims import Claim
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.results import Record, Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
