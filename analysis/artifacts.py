@@ -1,4 +1,4 @@
-"""What trials leave in the store beside their records, read for a page: checked, and never a reason to fail."""
+"""Reads the artifacts that trials keep beside their records. A broken artifact is reported and stops nothing."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from clray.analysis.aggregate import Run
-from clray.results import Problem, Store
+from clray.analysis.runs import Run
+from clray.store import Problem, Store
 
 T = TypeVar("T")
 
-_LOOKED_INTO = 3
-"""Of a variant's runs: what none of the first few has kept, its track does not keep, and each look costs a request."""
+MAX_RUNS_PROBED = 3
+"""Look for an artifact in at most this many runs of a variant: each look is a request to the store."""
 
 
-def first_kept(
-    store: Store, runs: Sequence[Run], name: str, form: TypeAdapter[T], problems: list[Problem]
+def first_artifact(
+    store: Store, runs: Sequence[Run], name: str, schema: TypeAdapter[T], problems: list[Problem]
 ) -> tuple[Run, T] | None:
-    """The first run that has kept an artifact of this name, with its content.
+    """The first run that has an artifact of this name, and the artifact's content.
 
     Args:
-        name: such as ``looks.json``.
-        form: what the content must be.
-        problems: takes what is torn, or of another form.
+        name: the artifact's name, such as ``samples.json``.
+        schema: the type that the content must have.
+        problems: files that are broken or of another type are added to it.
 
     Returns:
-        None where no run has a usable one.
+        None where no run has a usable artifact.
     """
-    for run in runs[:_LOOKED_INTO]:
+    for run in runs[:MAX_RUNS_PROBED]:
         content = store.read_artifact(run.id, name)
         if content is None:
             continue
         try:
-            return run, form.validate_json(content)
+            return run, schema.validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))

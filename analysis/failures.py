@@ -1,4 +1,4 @@
-"""Trials whose last attempt failed, and why: a table lists them as failed, not only as missing."""
+"""Trials whose last attempt failed, with the reason: a table lists them as failed, not only as missing."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from clray.output import shown
-from clray.results import Store
+from clray.store import Store
 
 if TYPE_CHECKING:
     from clray.analysis.comparison import ComparedRow
 
 _LONGEST = 200
-"""Characters of a reason that a table shows."""
+"""The most characters of a reason that a table shows."""
 
 
 def failures(store: Store) -> dict[str, str]:
-    """Why trials failed, each reason on one line: by the trial's id, and by its declaration where its note has one."""
+    """The reasons why trials failed, each on one line: by the trial's id, and by its declaration where it is known."""
     found = {}
-    for id in sorted(store.failed()):
-        note = store.failure(id)
+    for trial_id in sorted(store.failed()):
+        note = store.failure(trial_id)
         if isinstance(note, Mapping):
-            found[id] = _on_one_line(note)
+            found[trial_id] = _on_one_line(note)
             if isinstance(declaration := note.get("declaration"), str):
-                found[declaration] = found[id]
+                found[declaration] = found[trial_id]
     return found
 
 
@@ -35,12 +35,12 @@ def _on_one_line(note: Mapping[str, object]) -> str:
 
 
 def failed_notes(rows: Iterable[ComparedRow]) -> list[tuple[str, str]]:
-    """A note for each reason, with the trials that failed for it, as pairs of a key and a sentence."""
+    """The notes about failed trials, as pairs of a key and a sentence: one note for each reason, with its trials."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         seeds: dict[str, dict[int, None]] = defaultdict(dict)
         for (seed, _), reason in row.runs.failed.items():
             seeds[reason][seed] = None
-        for reason, of in seeds.items():
-            by_reason[reason].append(f"{row.label} seed{'s'[: len(of) > 1]} {', '.join(map(str, of))}")
+        for reason, failed in seeds.items():
+            by_reason[reason].append(f"{row.label} seed{'s'[: len(failed) > 1]} {', '.join(map(str, failed))}")
     return [("failed", f"{'; '.join(trials)}: {reason}") for reason, trials in by_reason.items()]

@@ -1,8 +1,8 @@
-"""The figure of Stable SGD (Mirzadeh 2020), Fig. 3: what each task's loss looks like, and what becomes of the task.
+"""The figure of Stable SGD (Mirzadeh 2020), Fig. 3: the curvature of each task's loss, and the task's accuracy.
 
-A column a variant; from top to bottom the accuracy of each task as learning goes on, the largest eigenvalues of the
-Hessian on each task right after it was learned, and how far the weights have moved from those after the first task.
-Records hold all that as measurements: ``eigenvalue_1`` … ``eigenvalue_k``, ``displacement`` and
+A column for each variant. Its panels show, from top to bottom: the accuracy of each task during learning, the largest
+eigenvalues of the Hessian on each task right after it was learned, and the distance of the weights from those after the
+first task. Records hold these as measurements: ``eigenvalue_1`` … ``eigenvalue_k``, ``displacement`` and
 ``relative_displacement``, each on the task that was just learned.
 """
 
@@ -32,12 +32,12 @@ _LOGARITHMIC_FROM = 20  # the largest eigenvalue over the smallest
 
 @dataclass(frozen=True)
 class Landscape:
-    """What the runs of one variant measured of their losses: arrays over runs, NaN where nothing was measured.
+    """The measurements of one variant's runs as arrays; NaN where nothing was measured.
 
     Attributes:
-        accuracy: [runs, T, T], row i after task i, fractions.
-        eigenvalues: [runs, T, k], of each task right after it was learned, the largest first.
-        displacements: by name, [runs, T]; only those that were measured.
+        accuracy: [runs, T, T], fractions; row i was measured after task i.
+        eigenvalues: [runs, T, k], the eigenvalues of each task right after it was learned, the largest first.
+        displacements: [runs, T] for each displacement that was measured, by its name.
     """
 
     accuracy: Matrix
@@ -54,7 +54,7 @@ class Landscape:
 
 
 def landscape(runs: Iterable[Iterable[Measurement]]) -> Landscape | None:
-    """The runs of one variant, those with eigenvalues; None where none has any."""
+    """The arrays of one variant, over its runs that have eigenvalues; None where no run has any."""
     accuracies, eigenvalues, displacements = [], [], []
     for measurements in map(list, runs):
         names = {m.metric for m in measurements}
@@ -87,23 +87,23 @@ def _just_learned(measurements: Iterable[Measurement], metric: str, tasks: int) 
 
 
 def _stack(arrays: Sequence[Matrix | list[Matrix]]) -> Matrix:
-    """Arrays of one rank as one array, the shorter ones filled up with NaN."""
-    each = [np.asarray(array) for array in arrays]
-    stacked = np.full((len(each), *np.max([array.shape for array in each], axis=0)), np.nan)
-    for place, array in zip(stacked, each, strict=True):
+    """Stack arrays of equal rank; shorter ones are padded with NaN."""
+    arrays = [np.asarray(array) for array in arrays]
+    stacked = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
+    for place, array in zip(stacked, arrays, strict=True):
         place[tuple(slice(n) for n in array.shape)] = array
     return stacked
 
 
 @plots.drawing()
 def figure(variants: Mapping[str, Iterable[Iterable[Measurement]]]) -> Figure | None:
-    """The figure, a column for each variant that has eigenvalues; None where none has.
+    """Draw the figure: a column for each variant that has eigenvalues; None where no variant has any.
 
-    Lines are means over the runs; bands, where there is more than one run, one standard deviation. All columns share
-    their scales. Eigenvalues are drawn on a logarithmic scale where they are positive and spread widely.
+    Lines are means over the runs. A variant with more than one run has bands of one standard deviation. All columns
+    share their scales. Eigenvalues are drawn on a logarithmic scale where they are positive and spread widely.
 
     Args:
-        variants: by label, the measurements of each run.
+        variants: the measurements of each run of a variant, by the variant's label.
     """
     return _figure(_landscapes(variants))
 
@@ -113,7 +113,7 @@ def svg(variants: Mapping[str, Iterable[Iterable[Measurement]]], key: str = "lan
     """The figure as an ``svg`` element; empty where there is nothing to draw.
 
     Args:
-        key: distinguishes the figure's ids from those of other figures on the same page.
+        key: a prefix of the figure's ids, different for each figure of a page.
     """
     found = _landscapes(variants)
     drawn = _figure(found)
@@ -156,7 +156,7 @@ def _figure(landscapes: Mapping[str, Landscape]) -> Figure | None:
 
 
 def _logarithmic(row: Iterable[Axes]) -> None:
-    """With numbers at the ticks, not powers of ten."""
+    """Make the scales logarithmic, with plain numbers at the ticks instead of powers of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     for axes in row:
@@ -195,7 +195,7 @@ def _draw_displacement(axes: Axes, one: Landscape, name: str) -> None:
 
 
 def _line(axes: Axes, x: NDArray[np.int_], values: Matrix, task: int, label: str) -> None:
-    """The mean of ``values`` [runs, n] over ``x`` [n], in the task's colour, with its band."""
+    """Draw the mean of ``values`` [runs, n] over ``x`` [n] in the task's colour, with a band of one sd."""
     colour = plots.SERIES[task % len(plots.SERIES)]
     dashes = plots.DASHES[task // len(plots.SERIES) % len(plots.DASHES)]
     mean = _mean(values)
@@ -209,12 +209,12 @@ def _line(axes: Axes, x: NDArray[np.int_], values: Matrix, task: int, label: str
 
 
 def _mean(values: Matrix) -> Matrix:
-    """Over the runs; NaN wherever one of them has no measurement."""
+    """The mean over the runs; NaN wherever one of them has no measurement."""
     return np.asarray(np.mean(values, axis=0))
 
 
 def _alt(landscapes: Mapping[str, Landscape]) -> str:
-    """The figure in words."""
+    """The figure as text."""
     said = []
     for label, one in landscapes.items():
         first = _mean(one.eigenvalues)[:, 0]

@@ -1,7 +1,8 @@
-"""How much a metric depends on the order in which the tasks are learned.
+"""The sensitivity of a metric to the order in which the tasks are learned.
 
-For any sweep with more than one task order: each order's mean, their mean and spread, and the best and the worst
-order by name. Where a table declares ``orders``, also a column for each of them, ours beside the published number.
+For any sweep with more than one task order: the mean of each order, the mean and the spread of these means, and the
+names of the best and the worst order. Where a table declares ``orders``, also a column for each of them, with ours
+beside the published number.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from clray.analysis.aggregate import Order, Runs, order_name
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable
-from clray.analysis.words import number, undecided, verdict_text
+from clray.analysis.formatting import number, undecided, verdict_text
+from clray.analysis.runs import Order, Runs, order_name
 from clray.metrics import METRICS
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One variant's metric by task order, in per cent.
+    """One metric of one variant by task order, in per cent.
 
     Attributes:
-        means: the mean over the runs of each order that has any, by the order's name, as the sweep declares them.
-        runs: how many runs each of these has.
-        expected: how many orders the sweep declares.
-        within: the standard deviation over seeds within an order, pooled over the orders; NaN where none has two runs.
+        means: the mean over the runs of each order that has runs, by the order's name, in the sweep's order.
+        runs: the number of runs of each of these orders.
+        expected: the number of orders that the sweep declares.
+        within: the standard deviation over seeds within an order, pooled over orders; NaN where no order has two runs.
     """
 
     metric: str
@@ -38,12 +39,12 @@ class Sensitivity:
 
     @property
     def mean(self) -> float:
-        """Over the orders, each counted once."""
+        """The mean over the orders, each counted once."""
         return float(np.mean(list(self.means.values())))
 
     @property
     def sd(self) -> float:
-        """Over the orders' means (n - 1); NaN for a single order."""
+        """The standard deviation over the orders' means (n - 1); NaN for a single order."""
         return float(np.std(list(self.means.values()), ddof=1)) if len(self.means) > 1 else math.nan
 
     @property
@@ -59,10 +60,10 @@ class Sensitivity:
 
 
 def sensitivity(runs: Runs, metric: str, titles: Mapping[Order, str]) -> Sensitivity | None:
-    """A variant's sensitivity; None where the sweep has one order, or no run measured the metric.
+    """The sensitivity of one variant; None where the sweep has one order, or no run measured the metric.
 
     Args:
-        titles: names of orders, for those that have other names than their tasks.
+        titles: the names of orders that have a name of their own.
     """
     if len(runs.orders) < 2:
         return None
@@ -85,7 +86,7 @@ def sensitivity(runs: Runs, metric: str, titles: Mapping[Order, str]) -> Sensiti
 
 
 def sensitivities(table: ComparedTable) -> list[tuple[ComparedRow, Sensitivity]]:
-    """Of a table's first metric, for each row that has runs; empty for a sweep with one task order."""
+    """The sensitivity of a table's first metric, for each row that has runs; empty for a sweep with one task order."""
     found = []
     for row in table.rows:
         titles = {cell.runs.orders[0]: cell.order for cell in row.orders.values() if cell.runs.expected}
@@ -100,7 +101,7 @@ def sensitivities(table: ComparedTable) -> list[tuple[ComparedRow, Sensitivity]]
 
 @dataclass(frozen=True)
 class Block:
-    """What stands below a table about task orders.
+    """A further table below a table, such as the one about task orders.
 
     Attributes:
         head, body: the lines.
@@ -116,14 +117,14 @@ class Block:
 
 
 def blocks(table: ComparedTable) -> list[Block]:
-    """A column for each order that the table declares, then the sensitivity; nothing for a sweep with one order."""
+    """The columns of the orders that the table declares, then the sensitivity; empty for a sweep with one order."""
     return [block for block in (_columns(table), _sensitivities(table)) if block]
 
 
 def _columns(table: ComparedTable) -> Block | None:
-    """For each method ours by order and, where there is any, the published number; the last column is about all runs.
+    """A line with our means by order for each method, and a line with the published numbers where there are any.
 
-    Below stand the differences, and the verdicts where an order has one.
+    Further lines hold the differences, and the verdicts where an order has one. The last column is about all runs.
     """
     if not table.orders:
         return None
@@ -140,18 +141,21 @@ def _columns(table: ComparedTable) -> Block | None:
         body += [[row.label if line is lines[0] else "", *line] for line in lines]
     head = ["method", "", *table.orders, "all orders"]
     text = "mean over the order's runs, ± their standard deviation (number of runs) where there are several"
-    notes = [("orders", text), *(("order", f"{k}: {v}") for k, v in declared_orders(table).items() if not _plain(k, v))]
+    notes = [
+        ("orders", text),
+        *(("order", f"{k}: {v}") for k, v in declared_orders(table).items() if not _title_names_tasks(k, v)),
+    ]
     return Block(f"{table.metrics[0]} by task order", head, body, "ll" + "r" * (len(head) - 2), notes + _reasons(table))
 
 
 def declared_orders(table: ComparedTable) -> dict[str, str]:
-    """The tasks of each order that has a column, in words."""
+    """The tasks of each order that has a column, as text."""
     runs = {cell.order: cell.runs for _, cell in table.by_order if cell.runs.expected}
     return {label: order_name(runs[label].orders[0], runs[label].tasks) for label in table.orders if label in runs}
 
 
-def _plain(label: str, order: str) -> bool:
-    """Whether a title says by itself which order it is: ``SST-WOZ`` for ``sst → woz.en``."""
+def _title_names_tasks(label: str, order: str) -> bool:
+    """True where a title names the order's tasks, as ``SST-WOZ`` does for ``sst → woz.en``."""
     parts, tasks = label.lower().split("-"), order.lower().split(" → ")
     return len(parts) == len(tasks) and all(map(str.startswith, tasks, parts))
 
@@ -161,11 +165,11 @@ def _reasons(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 def _ours(cell: ComparedCell) -> str:
-    """``53.41``, or ``53.41 ± 1.20 (5)`` where there are several runs."""
+    """Our runs as ``53.41``, or as ``53.41 ± 1.20 (5)`` where there are several."""
     ours = cell.ours
     if ours is None:
         return "–"
-    mark = "‡" if cell.runs.suspects else ""
+    mark = "‡" if cell.runs.collapsed_runs else ""
     return number(ours.mean) + (f" ± {number(ours.sd)} ({ours.n})" if ours.n > 1 else "") + mark
 
 
@@ -211,11 +215,11 @@ def _or_dash(value: float) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# As plain data
+# Data for programs
 
 
 def sensitivity_data(table: ComparedTable) -> list[dict[str, Any]]:
-    """A line a variant: numbers in per cent, None for what there is not."""
+    """A dictionary for each variant; numbers are in per cent, and None stands for a missing value."""
     return [
         {
             "table": table.title,
@@ -232,7 +236,7 @@ def sensitivity_data(table: ComparedTable) -> list[dict[str, Any]]:
             "best_mean": one.means[one.best],
             "worst_order": one.worst,
             "worst_mean": one.means[one.worst],
-            "comparable": not table.bars,
+            "comparable": not table.not_comparable_because,
         }
         for row, one in sensitivities(table)
     ]

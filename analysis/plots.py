@@ -1,7 +1,7 @@
-"""Figures of a comparison, as SVG text: small, the same bytes for the same numbers, at home on light and dark pages.
+"""Figures of a comparison as SVG text: small files, and the same bytes for the same numbers.
 
-Lines and letters take the page's ink (``currentColor``) and its colours (``--series-0`` …, ``--reproduced`` …, with
-fallbacks), so that a figure set into a page follows its theme. No figure is registered anywhere: pyplot is not used.
+Lines and letters take the page's text colour (``currentColor``) and its CSS colours (``--series-0`` …, ``--reproduced``
+…, with fallbacks), so a figure inside a page follows its light or dark theme. pyplot and its global state are not used.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clray.analysis.aggregate import Runs
 from clray.analysis.comparison import ComparedCell, ComparedTable
+from clray.analysis.formatting import number
 from clray.analysis.orders import sensitivities
+from clray.analysis.runs import Runs
 from clray.analysis.verdict import Outcome
-from clray.analysis.words import number
 from clray.metrics import Matrix
 from clray.output import visible
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by most colour-blind readers; lines beyond the eighth repeat them dashed.
+# Colours of Okabe and Ito, which most colour-blind readers can distinguish. Later lines repeat them with dashes.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fc4", "#8c8c8c")
 OUTCOME_COLOURS: Mapping[Outcome, str] = {
     "reproduced": "#1a7f4b",
@@ -46,34 +46,34 @@ _MARKERS: Mapping[Outcome, str] = {
     "inconclusive": "s",
     "not judged": ".",
 }
-_NO_MATH = {"text.parse_math": False}  # dollars in a label are dollars
-INK = "#010203"  # stands for the page's ink until the SVG is written
+_NO_MATH = {"text.parse_math": False}  # a dollar sign in a label is printed as it is
+INK = "#010203"  # replaced by the page's text colour when the SVG is written
 DASHES = ("solid", "dashed", "dotted")
 
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Within, matplotlib draws under its own defaults and says nothing, whatever the user's settings of it are.
+    """A context in which matplotlib uses its own defaults and prints nothing, whatever the user's settings are.
 
-    A figure must be made and written within. It holds for matplotlibrc, styles and MPLBACKEND, of which none can be
-    read at fault here: nothing is shown on a screen.
+    A figure must be made and written inside the context. It ignores matplotlibrc, styles and MPLBACKEND: a mistake in
+    them must not stop a report, and nothing is shown on a screen.
     """
-    loud = logging.getLogger("matplotlib")
-    level = loud.level
-    loud.setLevel(logging.ERROR)  # a folder for its cache that it cannot write, a setting that it does not know
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # no warnings about a cache folder it cannot write or a setting it does not know
     try:
         matplotlib = _matplotlib()
         with warnings.catch_warnings(), matplotlib.rc_context():
-            warnings.simplefilter("ignore")  # letters that a font lacks: the page has other fonts
+            warnings.simplefilter("ignore")  # such as missing letters in a font: the page uses other fonts
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_NO_MATH)
             yield
     finally:
-        loud.setLevel(level)
+        logger.setLevel(level)
 
 
 def _matplotlib() -> Any:
-    """The library, imported without its look at MPLBACKEND: a name that it does not know would end the import."""
+    """Import matplotlib without MPLBACKEND in the environment: an unknown name there would stop the import."""
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
@@ -84,7 +84,7 @@ def _matplotlib() -> Any:
 
 
 CURVES = {
-    # column of a run's history: (attribute of Runs, axis, the figure in words)
+    # column of a run's history: (attribute of Runs, label of the axis, description of the figure)
     "accuracy/mean_seen": ("seen_curves", "mean accuracy on them (%)", "Mean accuracy over the tasks seen so far"),
     "accuracy/mean": ("overall_curves", "mean accuracy on all tasks (%)", "Mean accuracy over all tasks"),
 }
@@ -92,11 +92,11 @@ CURVES = {
 
 @drawing()
 def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mean_seen") -> str:
-    """A mean accuracy after each task: a line a variant, its band one sd over the runs.
+    """Draw a mean accuracy after each task: a line for each variant, with a band of one sd over its runs.
 
     Args:
-        key: distinguishes the figure's ids from those of other figures on the same page.
-        value: over which tasks, one of ``CURVES``.
+        key: a prefix of the figure's ids, different for each figure of a page.
+        value: one of ``CURVES``, which says over which tasks the mean is taken.
     """
     attribute, axis, _ = CURVES[value]
     shown = [row for row in table.rows if row.runs.runs]
@@ -121,13 +121,16 @@ def curves(table: ComparedTable, key: str = "curves", value: str = "accuracy/mea
 
 
 def has_curve(table: ComparedTable, value: str) -> bool:
-    """Whether there is a line to draw: a mean over all tasks is there once, at the end, where only those seen count."""
+    """Tell if there is a line to draw: it needs values after at least two tasks.
+
+    Where only the tasks seen so far were evaluated, the mean over all tasks exists once, at the end.
+    """
     measured = [getattr(row.runs, CURVES[value][0]) for row in table.rows if row.runs.runs]
     return any(np.isfinite(values).all(axis=0).sum() > 1 for values in measured)
 
 
 def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
-    """The curves in words."""
+    """The curves as text."""
     attribute, _, words = CURVES[value]
     ends = [f"{r.label} {100 * getattr(r.runs, attribute)[:, -1].mean():.1f}" for r in table.rows if r.runs.runs]
     return f"{words}, after each task; at the end, in per cent: " + ", ".join(ends)
@@ -135,7 +138,7 @@ def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
 
 @drawing()
 def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") -> str:
-    """Each run of each variant, their mean and one sd to each side, and what was published: a panel a metric."""
+    """Draw each run of each variant, their mean ± one sd, and the published number: a panel for each metric."""
     rows = [row for row in table.rows if row.runs.runs]
     figure, panels = _figure(7.2, 0.9 + 0.3 * len(rows), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
@@ -152,7 +155,7 @@ def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") 
 
 
 def spreads_alt(table: ComparedTable, metrics: Sequence[str]) -> str:
-    """The spreads in words."""
+    """The spreads as text."""
     said = [
         f"{row.label} {metric} {number(ours.mean)}" + (f" ± {number(ours.sd)}" if ours.n > 1 else "")
         for row in table.rows
@@ -163,7 +166,7 @@ def spreads_alt(table: ComparedTable, metrics: Sequence[str]) -> str:
 
 
 def _draw_spread(axes: Axes, height: float, cell: ComparedCell, colour: str) -> None:
-    """Ours on the row's line, the published number a little below it."""
+    """Draw our runs on the row's line, and the published number a little below it."""
     if cell.ours:
         sd = cell.ours.sd if cell.ours.n > 1 else 0.0
         ends = [cell.ours.mean - sd, cell.ours.mean + sd]
@@ -179,7 +182,7 @@ def _draw_spread(axes: Axes, height: float, cell: ComparedCell, colour: str) -> 
 
 @drawing()
 def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
-    """The mean accuracy matrix over the runs: row i after learning task i, column j the task it was measured on."""
+    """Draw the mean accuracy matrix over the runs: row i after learning task i, column j measured on task j."""
     matrix = runs.mean_matrix
     assert matrix is not None, "a heat map needs a run"
     figure, axes = _figure(3.9, 3.3)
@@ -197,7 +200,7 @@ def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
 
 
 def heat_map_alt(runs: Runs, label: str) -> str:
-    """The heat map in words."""
+    """The heat map as text."""
     matrix = runs.mean_matrix
     assert matrix is not None
     learned, kept = 100 * np.diag(matrix).mean(), 100 * matrix[-1].mean()
@@ -209,7 +212,7 @@ def heat_map_alt(runs: Runs, label: str) -> str:
 
 
 def write_values(axes: Axes, matrix: Matrix, first: int = 0) -> None:
-    """Each value (per cent) of a matrix into its cell, whose centres are whole numbers from ``first`` on."""
+    """Write each value (per cent) of a matrix into its cell; the cells' centres are whole numbers from ``first`` on."""
     for (i, j), value in np.ndenumerate(matrix):
         if np.isfinite(value):
             colour = "#000000" if value > 60 else "#ffffff"
@@ -217,8 +220,12 @@ def write_values(axes: Axes, matrix: Matrix, first: int = 0) -> None:
 
 
 def colour_scale(axes: Axes, share: float = 0.05) -> None:
-    """The scale of a heat map from 0 to 100 per cent, beside it: so wide a share of its width, and as far away."""
-    # drawn as an image: a colorbar would put a path for each of its 256 colours into the SVG
+    """Draw the scale of a heat map, 0 to 100 per cent, beside it.
+
+    Args:
+        share: the scale's width, and its distance from the heat map, as a share of the heat map's width.
+    """
+    # It is drawn as an image: a colorbar would put a path for each of its 256 colours into the SVG.
     scale = axes.inset_axes((1 + share, 0.0, share, 1.0))
     scale.imshow(np.linspace(100, 0, 64)[:, None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 100))
     scale.set_xticks([])
@@ -229,9 +236,9 @@ def colour_scale(axes: Axes, share: float = 0.05) -> None:
 
 @drawing()
 def differences(table: ComparedTable, key: str = "differences") -> str:
-    """Ours less published with the 95% interval, a panel a metric; the band is the margin.
+    """Draw our mean minus the published one, with its 95% interval: a panel for each metric; the band is the margin.
 
-    A panel is at most six margins wide to each side: what lies beyond is drawn as an arrow at its edge.
+    A panel reaches at most six margins to each side. An interval beyond that ends in an arrow at the panel's edge.
     """
     metrics = [m for m in table.metrics if any(row.cells[m].judgement.interval for row in table.rows)]
     rows = [row for row in table.rows if any(row.cells[m].judgement.interval for m in metrics)]
@@ -255,7 +262,7 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
 
 
 def differences_alt(table: ComparedTable) -> str:
-    """The differences in words."""
+    """The differences as text."""
     said = [
         f"{row.label} {cell.metric} {number(cell.judgement.difference, True)}, {cell.judgement.outcome}"
         for row, cell in table.over_all
@@ -287,9 +294,10 @@ def _draw_difference(axes: Axes, height: float, cell: ComparedCell, reach: float
 
 @drawing()
 def orders(table: ComparedTable, key: str = "orders") -> str:
-    """A dot an order and variant: the mean over the order's runs. The line is the mean over orders, the bar one sd.
+    """Draw a dot for each task order of each variant: the mean over the order's runs.
 
-    A published number of a single order is a small diamond of its colour, a little below.
+    The line is the mean over orders, the bar one sd to each side. A published number of a single order is a small
+    diamond in the order's colour, a little below.
     """
     found = sensitivities(table)
     names = list(dict.fromkeys(name for _, one in found for name in one.means))
@@ -319,12 +327,12 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
 
 
 def _order_mark(place: int) -> tuple[str, str]:
-    """A colour and a marker for each task order."""
+    """The colour and the marker of a task order."""
     return SERIES[place % len(SERIES)], "os^vP*X"[place // len(SERIES) % 7]
 
 
 def orders_alt(table: ComparedTable) -> str:
-    """The dots in words."""
+    """The dots as text."""
     said = [
         f"{row.label} {number(one.mean)}, best {one.best} {number(one.means[one.best])}, worst {one.worst} "
         f"{number(one.means[one.worst])}"
@@ -338,7 +346,7 @@ def orders_alt(table: ComparedTable) -> str:
 
 
 def _figure(width: float, height: float, panels: int = 0) -> tuple[Figure, Any]:
-    """A figure (inches) with one plot, or with a list of ``panels`` side by side."""
+    """Make a figure with one plot, or with a list of ``panels`` side by side; width and height are in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -349,7 +357,7 @@ def _figure(width: float, height: float, panels: int = 0) -> tuple[Figure, Any]:
 
 
 def ink(axes: Axes) -> None:
-    """Draw in the page's ink, on no ground."""
+    """Draw axes in the page's text colour, without a background."""
     axes.set_facecolor("none")
     axes.tick_params(colors=INK, labelsize=8.5, width=0.6)
     for label in (axes.xaxis.label, axes.yaxis.label):
@@ -362,7 +370,7 @@ def ink(axes: Axes) -> None:
 
 
 def legend(figure: Figure, marks: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    """Below the plots: each mark with its label."""
+    """Draw a legend below the plots: each mark with its label."""
     made = figure.legend(
         handles=list(marks),
         labels=[str(i) for i in range(len(marks))],
@@ -372,13 +380,13 @@ def legend(figure: Figure, marks: Sequence[Any], labels: Sequence[str], columns:
         fontsize=8.5,
         labelcolor=INK,
     )
-    # Only now: a label that begins with "_" would be left out by some releases of matplotlib.
+    # The labels are set here because some releases of matplotlib leave out a label that begins with "_".
     for text, label in zip(made.get_texts(), labels, strict=True):
         text.set_text(visible(label))
 
 
 def svg(figure: Figure, key: str, alt: str) -> str:
-    """The figure as an ``svg`` element with ids of its own, its colours handed to the page."""
+    """The figure as an ``svg`` element with its own ids; its colours are taken from the page's CSS."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file that needs nothing else, neither a network nor a script."""
+"""The report of a comparison: one HTML file that needs no network and no script."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clray.analysis import landscape, looks, plots, samples, words
-from clray.analysis.aggregate import Run, known_metrics, order_name
+from clray.analysis import attention, formatting, landscape, plots, samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
-from clray.analysis.sources import other_sources
+from clray.analysis.other_claims import other_claims
+from clray.analysis.runs import Run, order_name
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
 from clray.output import write_file
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -45,7 +45,7 @@ EXPLAINED = {
 
 
 def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
-    """Write the comparison's page, whole or not at all, into a folder that there is.
+    """Write the report into an existing folder. The file is replaced as a whole, never in part.
 
     Raises:
         ClrayError: the file cannot be written.
@@ -54,12 +54,12 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
 
 
 def _encoded(page: str) -> bytes:
-    # A name may hold half a letter, as a file's name that is no UTF-8 does.
+    # A name may hold a lone surrogate: Python's form of a file name that is no UTF-8.
     return page.encode("utf-8", "backslashreplace")
 
 
 def _write_below(comparison: Comparison, path: Path) -> str:
-    """Write the page into a folder of the store, which is made where there is none."""
+    """Write the report into a folder of the store; the folder is created where it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return str(write_report(comparison, path))
@@ -68,7 +68,7 @@ def _write_below(comparison: Comparison, path: Path) -> str:
 
 
 def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
-    """Write the comparison's page as ``reports/NAME.html`` of the store, on whichever file system. Returns where it is.
+    """Write the report as ``reports/NAME.html`` of the store, on any file system, and return its path or URI.
 
     Raises:
         ClrayError: the file cannot be written.
@@ -95,7 +95,7 @@ def _send(content: str, files: fs.FileSystem, path: str) -> None:
 
 
 def render(comparison: Comparison) -> str:
-    """The page as text; the same comparison gives the same bytes."""
+    """The report as text; the same comparison gives the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -107,26 +107,27 @@ def render(comparison: Comparison) -> str:
     )
     problems = list(comparison.problems)
     sections = [
-        _section(i, table) | _kept(i, table, comparison.store, problems) for i, table in enumerate(comparison.tables)
+        _section(i, table) | _artifacts(i, table, comparison.store, problems)
+        for i, table in enumerate(comparison.tables)
     ]
     groups: list[ComparedTable | ComparedSearches] = [*comparison.tables, *comparison.searches]
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         problems=problems,
-        paper_line=words.paper_line(comparison.paper) if comparison.paper else "",
+        paper_line=formatting.paper_line(comparison.paper) if comparison.paper else "",
         sections=sections,
         searches=[_searches(i, group) for i, group in enumerate(comparison.searches)],
         explained=EXPLAINED,
         which=_which,
         commits=_seen(run.commit for group in groups for run in group.gathered.runs),
-        metrics=known_metrics(
+        metrics=formatting.metric_definitions(
             dict.fromkeys([m for t in comparison.tables for m in t.metrics] + [g.metric for g in comparison.searches])
         ),
     )
 
 
 def _which(row: ComparedRow, run: Run) -> str:
-    """Which of a variant's runs it is."""
+    """Name a run among its variant's runs: by its seed, and by its task order where there are several."""
     order = f", order {_order(row, run)}" if len(row.runs.orders) > 1 else ""
     return f"seed {run.seed}{order}"
 
@@ -140,7 +141,7 @@ def _seen(values: Any) -> list[str]:
 
 
 def _section(index: int, table: ComparedTable) -> dict[str, Any]:
-    """All that the template shows of one table; figures are safe to set as they are."""
+    """The template's values for one table. Figures are marked as safe HTML."""
     from markupsafe import Markup
 
     shown = panels(table.metrics)
@@ -149,13 +150,13 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
     return {
         "id": f"table-{index + 1}",
         "table": table,
-        "heading": words.heading(table),
-        "summary": words.summary(cell for _, cell in table.cells),
+        "heading": formatting.heading(table),
+        "summary": formatting.summary(cell for _, cell in table.cells),
         "counts": _counts(table),
-        "titles": words.column_titles(table),
-        "notes": words.notes(table),
-        "stale": words.stale_text(table),
-        "sources": [_block(block) for block in other_sources(table)],
+        "titles": formatting.column_titles(table),
+        "notes": formatting.notes(table),
+        "stale": formatting.stale_text(table),
+        "other_claims": [_block(block) for block in other_claims(table)],
         "rows": [_row(table, row) for row in table.rows],
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
@@ -174,7 +175,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
 
 
 def _block(block: Block) -> dict[str, Any]:
-    """A table about task orders: its lines by method, each cell with its class where it is a verdict."""
+    """A further table below a table: its lines by method; a cell that is a verdict has its CSS class."""
     outcomes = {str(outcome): outcome.replace(" ", "-") for outcome in OUTCOMES}
     methods: list[tuple[str, list[Any]]] = []
     for label, *line in block.body:
@@ -190,30 +191,30 @@ def _block(block: Block) -> dict[str, Any]:
     }
 
 
-def _kept(index: int, table: ComparedTable, store: Store | None, problems: list[Problem]) -> dict[str, Any]:
-    """What the template shows of that which trials keep beside their records; ``problems`` takes what is unreadable."""
+def _artifacts(index: int, table: ComparedTable, store: Store | None, problems: list[Problem]) -> dict[str, Any]:
+    """The template's values for the artifacts that trials keep. Files that cannot be read are added to ``problems``."""
     from markupsafe import Markup
 
-    attention, written = [], []
+    examples, written = [], []
     for i, row in enumerate(table.rows if store else []):
         assert store is not None
-        if found := looks.read(store, row.runs.runs, problems):
-            run, seen = found
-            attention.append((row, run, seen, Markup(looks.svg(seen, row.label, f"a{index}-{i}"))))
+        if found := attention.read(store, row.runs.runs, problems):
+            run, example = found
+            examples.append((row, run, example, Markup(attention.svg(example, row.label, f"a{index}-{i}"))))
         if sampled := samples.read(store, row.runs.runs, problems):
             written.append((row, sampled))
-    return {"attention": attention, "written": written}
+    return {"attention": examples, "written": written}
 
 
 def _searches(index: int, group: ComparedSearches) -> dict[str, Any]:
-    head, body = words.search_lines(group)
+    head, body = formatting.search_lines(group)
     return {
         "id": f"search-{index + 1}",
-        "heading": words.heading(group),
+        "heading": formatting.heading(group),
         "warning": group.warning,
         "head": head,
         "lines": body,
-        "notes": words.search_notes(group),
+        "notes": formatting.search_notes(group),
     }
 
 
@@ -225,7 +226,7 @@ def _curves(index: int, table: ComparedTable, shown: Sequence[Panel]) -> list[tu
 
 
 def _counts(table: ComparedTable) -> list[tuple[str, str, int]]:
-    """Outcome, its dagger, how often; the numbers read in the paper before all others."""
+    """(outcome, dagger, count) for each outcome; the numbers read in the paper come before all others."""
     groups = zip(tally(cell for _, cell in table.cells), ("", "†"), strict=True)
     return [(outcome, dagger, counts[outcome]) for counts, dagger in groups for outcome in OUTCOMES if counts[outcome]]
 
@@ -240,15 +241,15 @@ def _row(table: ComparedTable, row: ComparedRow) -> dict[str, Any]:
 
 def _cell(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
     ends = interval(cell.ours) if cell.ours else None
-    several = len(words.published_kinds(table)) > 1
+    several = len(formatting.published_kinds(table)) > 1
     return {
         "metric": cell.metric,
-        "ours": words.ours_text(cell),
-        "ours_interval": f"95% interval {words.number(ends[0])} to {words.number(ends[1])}" if ends else "",
-        "published": words.published_text(cell, several),
+        "ours": formatting.ours_text(cell),
+        "ours_interval": f"95% interval {formatting.number(ends[0])} to {formatting.number(ends[1])}" if ends else "",
+        "published": formatting.published_text(cell, several),
         "claim": cell.claim,
-        "difference": words.difference_text(cell),
-        "verdict": words.verdict_text(cell),
+        "difference": formatting.difference_text(cell),
+        "verdict": formatting.verdict_text(cell),
         "outcome": cell.judgement.outcome.replace(" ", "-"),
         "reason": cell.judgement.reason if cell.claim else "",
     }
@@ -258,7 +259,7 @@ def _trial(row: ComparedRow, run: Run, metrics: Sequence[str]) -> dict[str, Any]
     return {
         "run": run,
         "order": _order(row, run),
-        "values": [words.number(run.metrics[m]) if m in run.metrics else "–" for m in metrics],
+        "values": [formatting.number(run.metrics[m]) if m in run.metrics else "–" for m in metrics],
         "seconds": "–" if run.seconds is None else f"{run.seconds:,.0f}",
         "data": str(run.data.get("source", "")),
     }

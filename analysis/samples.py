@@ -1,7 +1,7 @@
-"""Pseudo-samples: what a language model wrote of its earlier tasks to rehearse them, and what of it was of no use.
+"""Pseudo-samples: examples of earlier tasks that a language model wrote for its own replay.
 
-Trials of the language track keep them as ``samples.json``: a list of objects with ``before``, ``of``, ``text``,
-``question``, ``answer`` and ``dropped``; nothing of that track is needed to show them.
+Trials of the language track keep them as the artifact ``samples.json``: a list of objects with ``before``, ``of``,
+``text``, ``question``, ``answer`` and ``dropped``. Showing them needs no code of that track.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, TypeAdapter
 
-from clray.analysis.aggregate import Run
-from clray.analysis.artifacts import first_kept
-from clray.results import Problem, Store
+from clray.analysis.artifacts import first_artifact
+from clray.analysis.runs import Run
+from clray.store import Problem, Store
 
 NAME = "samples.json"
 _SHOWN = 6
+"""The most samples that are shown."""
 _LONGEST = 400
-"""Characters of a text that are shown."""
+"""The most characters of a text that are shown."""
 
 
-class Sample(BaseModel):
+class PseudoSample(BaseModel):
     """One pseudo-sample.
 
     Attributes:
-        before: the task that was about to be learned when it was written, after the tasks before it.
-        of: the task that it was to be an example of.
-        text: all that the model wrote.
-        question, answer: what it was read as; None where it could not be read.
-        dropped: why it was not learned from; None or empty where it was.
+        before: the task that was learned next after the model wrote the sample.
+        of: the task that the sample is an example of.
+        text: the whole text that the model wrote.
+        question, answer: the two parts of the text; None where it could not be parsed.
+        dropped: the reason why it was not used for training; None or empty where it was.
     """
 
     before: str | int | None = None
@@ -41,25 +42,25 @@ class Sample(BaseModel):
     dropped: str | None = None
 
 
-_FORM = TypeAdapter(list[Sample])
+_FORM = TypeAdapter(list[PseudoSample])
 
 
 @dataclass(frozen=True)
-class Written:
-    """What one run wrote.
+class PseudoSamples:
+    """The pseudo-samples of one run.
 
     Attributes:
-        counts: by (before, of) in the order of writing, how many were written and how many kept.
-        reasons: why the others were dropped, the most frequent reason first.
-        shown: a handful of those kept, taken in turn from each (before, of), texts cut to a readable length.
-        dropped: one of those dropped for each reason.
+        counts: the number of samples written and the number kept, by (before, of), in the order of writing.
+        reasons: the reasons why samples were dropped, with their number, the most frequent reason first.
+        shown: some of the samples kept, taken in turn from each (before, of), with long texts cut.
+        dropped: one dropped sample for each reason.
     """
 
     run: Run
     counts: dict[tuple[str, str], tuple[int, int]]
     reasons: list[tuple[str, int]]
-    shown: list[Sample]
-    dropped: list[Sample]
+    shown: list[PseudoSample]
+    dropped: list[PseudoSample]
 
     @property
     def made(self) -> int:
@@ -70,22 +71,22 @@ class Written:
         return sum(kept for _, kept in self.counts.values())
 
 
-def read(store: Store, runs: Sequence[Run], problems: list[Problem]) -> Written | None:
-    """What the first of a variant's runs that has kept its pseudo-samples wrote; None where none has any."""
-    found = first_kept(store, runs, NAME, _FORM, problems)
+def read(store: Store, runs: Sequence[Run], problems: list[Problem]) -> PseudoSamples | None:
+    """The pseudo-samples of a variant's first run that has kept them; None where no run has any."""
+    found = first_artifact(store, runs, NAME, _FORM, problems)
     return written(*found) if found and found[1] else None
 
 
-def written(run: Run, samples: Sequence[Sample]) -> Written:
-    """The samples of a run, counted and a handful of them chosen."""
-    groups: dict[tuple[str, str], list[Sample]] = {}
+def written(run: Run, samples: Sequence[PseudoSample]) -> PseudoSamples:
+    """Count a run's pseudo-samples, and choose the ones to show."""
+    groups: dict[tuple[str, str], list[PseudoSample]] = {}
     for sample in samples:
         groups.setdefault((_name(sample.before), _name(sample.of)), []).append(sample)
     kept = {group: [s for s in members if not s.dropped] for group, members in groups.items()}
     turns = [(group, turn) for turn in range(_SHOWN) for group in kept if turn < len(kept[group])][:_SHOWN]
     first_of = {s.dropped: s for s in reversed(samples) if s.dropped}
     reasons = Counter(s.dropped for s in samples if s.dropped).most_common()
-    return Written(
+    return PseudoSamples(
         run=run,
         counts={group: (len(members), len(kept[group])) for group, members in groups.items()},
         reasons=reasons,
@@ -98,7 +99,7 @@ def _name(task: str | int | None) -> str:
     return "–" if task is None else str(task)
 
 
-def _cut(sample: Sample) -> Sample:
+def _cut(sample: PseudoSample) -> PseudoSample:
     def brief(text: str | None) -> str | None:
         return text if text is None or len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
 

@@ -1,4 +1,4 @@
-"""A comparison for the terminal, laid out for its width."""
+"""A comparison for the terminal, with a layout for the terminal's width."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
-from clray.analysis.orders import Block, blocks
-from clray.analysis.sources import other_sources
-from clray.analysis.verdict import Outcome
-from clray.analysis.words import (
+from clray.analysis.formatting import (
     column_titles,
     difference_text,
     heading,
@@ -25,6 +22,9 @@ from clray.analysis.words import (
     undecided,
     verdict_text,
 )
+from clray.analysis.orders import Block, blocks
+from clray.analysis.other_claims import other_claims
+from clray.analysis.verdict import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -39,8 +39,8 @@ STYLES: Mapping[Outcome, str] = {
 }
 
 
-def text(comparison: Comparison) -> RenderableType:
-    """The comparison for a ``rich`` console, laid out for its width: 80 columns suffice."""
+def to_terminal(comparison: Comparison) -> RenderableType:
+    """The comparison as a ``rich`` renderable, with a layout for the console's width; 80 columns are enough."""
     from rich.console import Group
     from rich.text import Text
 
@@ -69,7 +69,7 @@ def text(comparison: Comparison) -> RenderableType:
 
 
 class _TerminalTable:
-    """A table that measures the console before it lays itself out."""
+    """A table whose layout depends on the console's width."""
 
     def __init__(self, table: ComparedTable) -> None:
         self.table = table
@@ -87,7 +87,7 @@ class _TerminalTable:
             lines[:0] = [("why", f"{reason}: {where}") for reason, where in undecided(self.table.over_all).items()]
         yield Text("")
         yield _notes_grid(lines)
-        for block in [*other_sources(self.table), *blocks(self.table)]:
+        for block in [*other_claims(self.table), *blocks(self.table)]:
             yield Text("")
             yield Text(block.title, style="bold")
             yield from _block_grid(block, console, options)
@@ -96,7 +96,7 @@ class _TerminalTable:
 
 
 def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-    """As it is where it fits; else, where a method has several lines, each column as a line below the method."""
+    """The block as a table where it fits; else, where a method has several lines, each column becomes a line."""
     from rich.measure import Measurement
     from rich.table import Table as Grid
     from rich.text import Text
@@ -155,7 +155,7 @@ def _verdict(cell: ComparedCell) -> Text:
 
 
 def _matrix_grid(table: ComparedTable) -> RenderableType:
-    """One line a variant, one column a metric: a table without published numbers."""
+    """A table without published numbers: a line for each variant, a column for each metric."""
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -169,7 +169,7 @@ def _matrix_grid(table: ComparedTable) -> RenderableType:
 
 
 def _wide_grid(table: ComparedTable) -> RenderableType:
-    """One line a cell, with the reason of its verdict."""
+    """A line for each cell, with the reason of its verdict."""
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -207,7 +207,7 @@ def _search_grid(group: ComparedSearches) -> RenderableType:
 
 
 def _narrow_lines(table: ComparedTable, width: int) -> Iterator[Text]:
-    """A line a variant, below it a line a cell; a cell takes two where the terminal is narrower than its line."""
+    """A line for each variant, and below it a line for each cell; a cell takes two lines in a narrow terminal."""
     from rich.text import Text
 
     several = len(published_kinds(table)) > 1

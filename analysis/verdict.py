@@ -1,13 +1,13 @@
-"""Our runs against a published number: is the difference zero, is it negligible, and how many runs would tell?
+"""The statistics of a verdict: do our runs agree with a published number, do they differ, how many runs would decide?
 
-Pure functions. Means, spreads and margins are in the metric's own unit, which is per cent for the tables. Two tests
-are made of each cell, both with Welch's unequal variances (Welch 1947): of no difference, and of a difference as large
-as the margin (two one-sided tests, Schuirmann 1987). Each family of tests is corrected by Holm's step-down method
-(Holm 1979).
+Pure functions. Means, spreads and margins are in the metric's own unit, which is per cent for the tables. Each cell
+gets two tests, both with Welch's unequal variances (Welch 1947): a test against no difference, and an equivalence test
+against a difference as large as the margin (two one-sided tests, Schuirmann 1987). Each family of tests is corrected by
+Holm's step-down method (Holm 1979).
 
-The variance of the difference has up to four parts: that of our mean, that of the published mean, the rounding of the
-printed number, and, where the stream of tasks is itself drawn at random, twice the variance between draws. Their
-degrees of freedom are combined as Satterthwaite (1946) does.
+The variance of the difference has up to four parts: the variance of our mean, that of the published mean, the rounding
+of the printed number, and, where the stream of tasks is itself drawn at random, twice the variance between draws. Their
+degrees of freedom are combined by the formula of Satterthwaite (1946).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from clray.reproduction import Claim
 ALPHA = 0.05
 """Level of each family of tests, after correction."""
 POWER = 0.80
-"""Chance of a decision that ``runs_to_decide`` asks for."""
+"""The chance of a decision that ``runs_to_decide`` requires."""
 MOST_RUNS = 1000
 """The largest number of runs that ``runs_to_decide`` tries."""
 PREDICTION = 0.95
-"""Chance with which a mean of runs like the published ones lies in their prediction interval."""
+"""The chance that a mean of runs like the published ones lies in their prediction interval."""
 
 Outcome = Literal["reproduced", "consistent", "differs", "inconclusive", "not judged"]
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "consistent", "differs", "inconclusive", "not judged")
@@ -147,7 +147,7 @@ def welch(ours: Sample, theirs: Sample, others: Sequence[Variance] = ()) -> Diff
     """The difference of two means with unequal variances. Where every variance is zero its error is zero.
 
     Args:
-        others: what else the difference varies by: the rounding of a printed number, the draw of the stream.
+        others: further parts of the variance: the rounding of the printed number, the draw of the stream.
     """
     parts = [
         Variance(ours.variance_of_mean, ours.n - 1),
@@ -181,7 +181,7 @@ def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
 
     Args:
         p_values: the tests that were made.
-        family: how many tests the family has, those not made yet included; they count as undecided.
+        family: the number of tests in the family, with those not made yet; these count as undecided.
     """
     family = max(family or 0, len(p_values))
     adjusted, highest = [1.0] * len(p_values), 0.0
@@ -309,49 +309,49 @@ def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (
 
 
 @dataclass(frozen=True)
-class Question:
-    """One cell to judge.
+class CellInput:
+    """The numbers of one cell that its verdict is computed from.
 
     Attributes:
-        ours: our runs; None without any.
-        claim: what was published, with its defaults filled in.
-        margin: the difference below which the two count as the same; None where none was declared.
-        barred: why this cell cannot be judged whatever its numbers; empty where it can.
-        stream: the variance of the difference that comes from the draw of the stream, where it was measured.
-        family: names the cells whose tests are corrected together.
+        ours: the sample of our runs; None without any run.
+        claim: the published number, with its defaults filled in; None where nothing was published.
+        margin: the equivalence margin; None where none was declared.
+        blocked_reason: the reason why the cell must not be judged, whatever its numbers; empty where it may be.
+        stream: the part of the difference's variance that comes from the draw of the stream; None where not measured.
+        family: the name of the family of tests that are corrected together.
     """
 
     ours: Sample | None
     claim: Claim | None
     margin: float | None = None
-    barred: str = ""
+    blocked_reason: str = ""
     stream: Variance | None = None
     family: str = ""
 
     @property
     def others(self) -> list[Variance]:
-        """The parts of the difference's variance beside those of the two means."""
+        """The parts of the difference's variance other than those of the two means."""
         assert self.claim is not None
         return [rounding(self.claim), *([self.stream] if self.stream else [])]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a cell's numbers allow to say.
+    """The verdict on a cell.
 
     Attributes:
         outcome: ``reproduced``: equivalent within the margin, even if a tiny difference is significant. ``differs``:
             different, and not equivalent. ``consistent``: inside the prediction interval of the published runs, and no
             number of further runs of ours would decide. ``inconclusive``: neither shown, and more runs of ours would
             decide, or we lie outside that interval. ``not judged``.
-        reason: in words, for the reader of a table.
-        dagger: the claim was not read in the paper: the outcome judges the number as we have it.
+        reason: the reason as text, for the reader of a table.
+        dagger: True where the published number was not read in the paper: the outcome judges the number as we have it.
         difference: ours less theirs, None without two numbers to compare.
         interval: its 95% interval, not corrected.
         p_difference, p_equivalence: corrected for the family; None where the test was not made.
-        aim: what more runs of ours would have to show in an inconclusive cell.
-        runs: how many runs of ours in total would show it with a chance of ``POWER``; None where no number does.
-        prediction: half the width of the published runs' prediction interval, where no number of runs decides.
+        aim: the finding that more runs of ours could show in an inconclusive cell.
+        runs: the total number of our runs that shows it with a chance of ``POWER``; None where no number does.
+        prediction: half the width of the published runs' prediction interval; None where more runs could decide.
     """
 
     outcome: Outcome
@@ -366,41 +366,41 @@ class Judgement:
     prediction: float | None = None
 
 
-def judge(questions: Sequence[Question], alpha: float = ALPHA) -> list[Judgement]:
+def judge(cells: Sequence[CellInput], alpha: float = ALPHA) -> list[Judgement]:
     """Judge the cells of one table together.
 
     A family's size is the number of its claims that can be tested at all, whether or not we have run them, so that a
     cell is judged no more mildly because the others are missing.
     """
     families: dict[str, list[int]] = defaultdict(list)
-    for i, question in enumerate(questions):
-        families[question.family].append(i)
+    for i, cell in enumerate(cells):
+        families[cell.family].append(i)
     judged: dict[int, Judgement] = {}
     for members in families.values():
-        found = _judge_family([questions[i] for i in members], alpha)
+        found = _judge_family([cells[i] for i in members], alpha)
         judged |= dict(zip(members, found, strict=True))
-    return [judged[i] for i in range(len(questions))]
+    return [judged[i] for i in range(len(cells))]
 
 
-def _judge_family(questions: Sequence[Question], alpha: float) -> list[Judgement]:
-    pairs = [_pair(q) for q in questions]
-    gaps = {i: welch(*pair, questions[i].others) for i, pair in enumerate(pairs) if pair is not None}
-    margins = {i: margin for i in gaps if (margin := _margin(questions[i])) is not None}
-    testable = [q for q in questions if q.claim is not None and published(q.claim) is not None]
+def _judge_family(cells: Sequence[CellInput], alpha: float) -> list[Judgement]:
+    pairs = [_pair(cell) for cell in cells]
+    gaps = {i: welch(*pair, cells[i].others) for i, pair in enumerate(pairs) if pair is not None}
+    margins = {i: margin for i in gaps if (margin := _margin(cells[i])) is not None}
+    testable = [cell for cell in cells if cell.claim is not None and published(cell.claim) is not None]
     differing = _Family({i: p_difference(gap) for i, gap in gaps.items()}, len(testable), alpha)
     equal = _Family(
         {i: p_equivalence(gaps[i], margin) for i, margin in margins.items()},
-        sum(_margin(q) is not None for q in testable),
+        sum(_margin(cell) is not None for cell in testable),
         alpha,
     )
     return [
-        _decide(q, pair, gaps[i], _Tests.of(i, differing, equal), alpha) if pair is not None else _unjudged(q)
-        for i, (q, pair) in enumerate(zip(questions, pairs, strict=True))
+        _decide(cell, pair, gaps[i], _Tests.of(i, differing, equal), alpha) if pair is not None else _unjudged(cell)
+        for i, (cell, pair) in enumerate(zip(cells, pairs, strict=True))
     ]
 
 
 class _Family:
-    """Tests corrected together, by cell, and the level at which Holm's method would test the next undecided one."""
+    """Tests that are corrected together, and the level at which Holm's method would test the next undecided one."""
 
     def __init__(self, p_values: dict[int, float], size: int, alpha: float) -> None:
         self.p = dict(zip(p_values, holm(list(p_values.values()), size), strict=True))
@@ -410,7 +410,7 @@ class _Family:
 
 @dataclass(frozen=True)
 class _Tests:
-    """One cell's corrected p values, and the levels at which it would have to be decided."""
+    """The corrected p values of one cell, and the levels at which further runs would be tested."""
 
     p_difference: float
     p_equivalence: float | None
@@ -422,40 +422,40 @@ class _Tests:
         return cls(differing.p[cell], equal.p.get(cell), differing.next_level, equal.next_level)
 
 
-def _margin(q: Question) -> float | None:
-    return q.margin if q.claim is not None and supports_equivalence(q.claim) else None
+def _margin(cell: CellInput) -> float | None:
+    return cell.margin if cell.claim is not None and supports_equivalence(cell.claim) else None
 
 
-def _pair(q: Question) -> tuple[Sample, Sample] | None:
-    """Both samples, where the cell can be tested."""
-    if q.barred or q.ours is None or q.ours.n < 2 or q.claim is None:
+def _pair(cell: CellInput) -> tuple[Sample, Sample] | None:
+    """Our sample and the published one; None where the cell cannot be tested."""
+    if cell.blocked_reason or cell.ours is None or cell.ours.n < 2 or cell.claim is None:
         return None
-    theirs = published(q.claim)
-    return None if theirs is None else (q.ours, theirs)
+    theirs = published(cell.claim)
+    return None if theirs is None else (cell.ours, theirs)
 
 
-def _dagger(q: Question) -> bool:
-    return q.claim is not None and q.claim.known != "paper"
+def _dagger(cell: CellInput) -> bool:
+    return cell.claim is not None and cell.claim.known != "paper"
 
 
-def _unjudged(q: Question) -> Judgement:
-    if q.claim is None:
+def _unjudged(cell: CellInput) -> Judgement:
+    if cell.claim is None:
         return Judgement("not judged", "no published number")
-    if q.ours is None or q.ours.n == 0:
-        return Judgement("not judged", "no run of ours", _dagger(q))
-    if q.barred:
-        return Judgement("not judged", q.barred, _dagger(q))
-    difference = q.ours.mean - q.claim.mean
-    if q.ours.n < 2:
-        return Judgement("not judged", "one run of ours has no spread", _dagger(q), difference)
-    if q.claim.spread is not None:
-        return Judgement("not judged", "the published ± stands for one run", _dagger(q), difference)
-    return Judgement("not judged", "no published spread", _dagger(q), difference)
+    if cell.ours is None or cell.ours.n == 0:
+        return Judgement("not judged", "no run of ours", _dagger(cell))
+    if cell.blocked_reason:
+        return Judgement("not judged", cell.blocked_reason, _dagger(cell))
+    difference = cell.ours.mean - cell.claim.mean
+    if cell.ours.n < 2:
+        return Judgement("not judged", "one run of ours has no spread", _dagger(cell), difference)
+    if cell.claim.spread is not None:
+        return Judgement("not judged", "the published ± stands for one run", _dagger(cell), difference)
+    return Judgement("not judged", "no published spread", _dagger(cell), difference)
 
 
-def _decide(q: Question, pair: tuple[Sample, Sample], gap: Difference, tests: _Tests, alpha: float) -> Judgement:
-    margin, p_equal = _margin(q), tests.p_equivalence
-    judged = Judgement("inconclusive", "", _dagger(q), gap.value, gap.interval(), tests.p_difference, p_equal)
+def _decide(cell: CellInput, pair: tuple[Sample, Sample], gap: Difference, tests: _Tests, alpha: float) -> Judgement:
+    margin, p_equal = _margin(cell), tests.p_equivalence
+    judged = Judgement("inconclusive", "", _dagger(cell), gap.value, gap.interval(), tests.p_difference, p_equal)
     if margin is not None and p_equal is not None and p_equal < alpha:
         return replace(judged, outcome="reproduced", reason=f"within ±{margin:g}, {_p(p_equal)}")
     if tests.p_difference < alpha:
@@ -466,18 +466,18 @@ def _decide(q: Question, pair: tuple[Sample, Sample], gap: Difference, tests: _T
         levels = {"equivalence": tests.level_equivalence, **levels}
     known_margin = math.nan if margin is None else margin
     for aim, level in levels.items():
-        runs = runs_to_decide(ours, theirs, aim, known_margin, level, q.others, more_than=ours.n)
+        runs = runs_to_decide(ours, theirs, aim, known_margin, level, cell.others, more_than=ours.n)
         if runs is not None:
             what = f"about {runs} runs in total ({runs - ours.n} more) give {POWER:.0%} power to show "
-            reason = _no_equivalence(q) + what + ("equivalence" if aim == "equivalence" else "a difference")
+            reason = _no_equivalence(cell) + what + ("equivalence" if aim == "equivalence" else "a difference")
             return replace(judged, reason=reason, aim=aim, runs=runs)
-    half = prediction_half_width(theirs, ours.n, q.others)
+    half = prediction_half_width(theirs, ours.n, cell.others)
     judged = replace(judged, prediction=half)
     inside = abs(gap.value) <= half
-    if inside and q.claim is not None and supports_equivalence(q.claim):
+    if inside and cell.claim is not None and supports_equivalence(cell.claim):
         return replace(judged, outcome="consistent", reason=f"{INSIDE} (±{half:.2f}); {NO_NUMBER}")
     where = f"inside the widest reading of their ± (±{half:.2f})" if inside else f"{OUTSIDE} (±{half:.2f})"
-    return replace(judged, reason=f"{_no_equivalence(q)}{where}; {NO_NUMBER}")
+    return replace(judged, reason=f"{_no_equivalence(cell)}{where}; {NO_NUMBER}")
 
 
 INSIDE = "inside the 95% prediction interval of their runs"
@@ -485,10 +485,10 @@ OUTSIDE = "outside the 95% prediction interval of their runs"
 NO_NUMBER = "no number of our runs would decide"
 
 
-def _no_equivalence(q: Question) -> str:
-    if q.margin is None:
+def _no_equivalence(cell: CellInput) -> str:
+    if cell.margin is None:
         return "no margin is declared, so none can agree; "
-    return "" if _margin(q) is not None else "a ± of unknown kind cannot show agreement; "
+    return "" if _margin(cell) is not None else "a ± of unknown kind cannot show agreement; "
 
 
 def _p(p: float) -> str:

@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 
 from clray.episodes import scan  # noqa: E402
 from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_allowed  # noqa: E402
+from clray.episodes.evaluation import scores  # noqa: E402
 from clray.episodes.learner import Learner, as_episode  # noqa: E402
 from clray.episodes.methods.meta_seq2seq import MetaSeq2seq  # noqa: E402
 from clray.episodes.models import Dropout, Episode, Model, Network, Sequences  # noqa: E402
@@ -182,7 +183,7 @@ class Ours:
     def report(self, episodes: list[Drawn]) -> None:
         for drawn in episodes:
             asked: Pairs = self.method.asked(drawn, self.benchmark)
-            self.learner.scores(drawn, asked, self.benchmark, memory=True)
+            scores(self.learner, drawn, asked, self.benchmark, memory=True)
 
 
 def seconds(work: Callable[[], None]) -> float:

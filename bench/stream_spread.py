@@ -21,9 +21,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clray.analysis.aggregate import gather, read  # noqa: E402
+from clray.analysis.gather import gather, read  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
-from clray.results import Store  # noqa: E402
+from clray.store import Store  # noqa: E402
 
 
 def between_draws(values: np.ndarray) -> tuple[float, float]:

@@ -1,8 +1,7 @@
-"""What a page about a reproduction shows, declared once: W&B's page and the HTML report draw the same panels.
+"""The panels of a page about a reproduction, declared once: W&B's page and the HTML report draw the same panels.
 
-Pure functions from what is declared (a reproduction, its sweeps) to plain data. Who draws, and from which numbers, is
-decided elsewhere: ``clray.tracking.dashboards`` lets W&B draw from the runs that were published,
-``clray.analysis.report`` draws from the store.
+Pure functions from declarations (a reproduction, its sweeps) to plain data. ``clray.tracking.dashboards`` lets W&B draw
+the panels from published runs; ``clray.analysis.report`` draws them from the store.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class Panel:
     """One picture or table of a section.
 
     Attributes:
-        kind: ``verdicts``, ours beside the published numbers, in words; ``spread``, a metric by variant, with the
-            spread over its runs; ``curve``, a value over the tasks learned, by variant; ``matrices``, accuracy on each
-            task after each task; ``runs``, every run with its metrics.
-        title: its heading.
-        caption: what is to be seen.
-        value: what is drawn: a metric's name for ``spread``, a column of a run's history for ``curve``; else empty.
+        kind: ``verdicts``, ours beside the published numbers, as text; ``spread``, a metric by variant and the spread
+            over its runs; ``curve``, a value over the tasks learned, by variant; ``matrices``, the accuracy on each
+            task after each task; ``runs``, each run with its metrics.
+        title: the heading.
+        caption: a sentence about the panel's content.
+        value: the drawn value: a metric's name for ``spread``, a column of a run's history for ``curve``; else empty.
     """
 
     kind: Kind
@@ -40,16 +39,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A published table, or a sweep's own.
+    """The part of a page about one table: a published one, or a sweep's own.
 
     Attributes:
-        title: its heading.
-        source: where the table stands in the paper; empty for a sweep's own.
-        sweep: the sweep whose runs fill it, by the name they are published under: ``paper/name``, and for a changed
-            sweep the change's suffix.
-        variants: the label of each row by the variant behind it.
+        title: the heading.
+        source: the table's place in the paper; empty for a sweep's own table.
+        sweep: the name under which the sweep's runs are published: ``paper/name``, with the suffix of a changed sweep.
+        variants: the label of each row, by the row's variant.
         metrics: the columns.
-        data: the fingerprint of the one data set whose runs fill it; empty where that is not known.
+        data: the fingerprints of its runs' data; empty where they are not known. There are several where several models
+            read the same texts.
     """
 
     title: str
@@ -57,7 +56,7 @@ class Section:
     sweep: str
     variants: Mapping[str, str]
     metrics: Sequence[str]
-    data: str = ""
+    data: Sequence[str] = ()
 
     @property
     def heading(self) -> str:
@@ -70,13 +69,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page: a reproduction's, or a sweep's own.
+    """The page of a reproduction, or of a sweep without one.
 
     Attributes:
-        name: the reproduction or sweep, and the suffix of what was selected of it.
-        title: the page's. One page of a project has it: publishing again finds the page by it.
+        name: the reproduction or sweep, with the suffix of a selection.
+        title: the page's title, unique in a project: publishing again finds the page by it.
         text: the tables with their verdicts, as Markdown; empty before there are any.
-        command: what makes the page again.
+        command: the command that makes the page again.
     """
 
     name: str
@@ -92,12 +91,12 @@ class Dashboard:
 
 
 def published_name(sweep: Sweep) -> str:
-    """``paper/name``, and the suffix of what ``--quick`` or ``--set`` changed: what its runs are filed under."""
+    """The name under which a sweep's runs are published: ``paper/name`` and the suffix of ``--quick`` or ``--set``."""
     return sweep.name + Selection(quick=sweep.selection.quick, set=sweep.selection.set).suffix
 
 
 def panels(metrics: Sequence[str]) -> list[Panel]:
-    """What is shown of a table with these metrics, in this order, wherever it is shown."""
+    """The panels of a table with these metrics, in order."""
     spreads = [
         Panel("spread", name, f"{METRICS[name].title}: mean over runs, and one standard deviation to each side.", name)
         for name in metrics
@@ -129,23 +128,23 @@ def dashboard(
     sweeps: Mapping[str, Sweep],
     reproduction: Reproduction | None = None,
     text: str = "",
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, Sequence[str]] | None = None,
     command: str = "",
 ) -> Dashboard:
     """The page of a reproduction, or of sweeps without one.
 
     Args:
-        name: what the user asked for: a reproduction, or a sweep.
-        sweeps: by the name under which the reproduction's tables know them, as ``Reproduction.sweeps`` gives them.
+        name: the reproduction or the sweep that the user asked for.
+        sweeps: the sweeps by the names that the reproduction's tables use, as ``Reproduction.sweeps`` gives them.
         text: the tables with their verdicts, as Markdown.
-        data: by the title of a table, the fingerprint of the data set that fills it.
-        command: what makes the page again, as a shell takes it.
+        data: the fingerprints of the data that fill a table, by the table's title.
+        command: the shell command that makes the page again.
     """
     first = next(iter(sweeps.values()))
     title = reproduction.title if reproduction else first.title or name
     name += first.selection.suffix
     sections = _tables(reproduction, sweeps) if reproduction else [_whole(sweep) for sweep in sweeps.values()]
-    sections = [replace(section, data=(data or {}).get(section.title, "")) for section in sections]
+    sections = [replace(section, data=(data or {}).get(section.title, ())) for section in sections]
     return Dashboard(name, f"{title}, clray {name}", sections, text, command)
 
 
@@ -155,7 +154,7 @@ def _whole(sweep: Sweep) -> Section:
 
 
 def _tables(reproduction: Reproduction, sweeps: Mapping[str, Sweep]) -> list[Section]:
-    """A section a table, with the rows that the selection left in it; none for a table without rows."""
+    """A section for each table, with the rows that the selection left in it; none for a table without rows."""
     sections = []
     for table in reproduction.tables:
         if table.sweep not in sweeps:

@@ -20,12 +20,14 @@ import pydantic
 import pydantic.dataclasses
 
 from clray import gpu, stored
-from clray.claims import RunsElsewhere, alone, take
+from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.equal_code import is_equal
 from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
+from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, loaded_digest, provenance
-from clray.results import Record, Store, check_state, read_state, write_state
+from clray.record import Record
+from clray.store import Store
 from clray.tracks import track
 from clray.training import Training
 from clray.trial import Trial
@@ -47,7 +49,7 @@ class Task:
         checkpoint_seconds: least time between checkpoints; 0 is one at every stop, whatever that costs.
         rerun: run it although the store has a record of it, unless the code as it stands here made that one.
         launch: the launch that this is part of; by default the process that runs it is a launch of its own.
-        dead_claim: the name of a claim of this trial that the launch saw die (``clray.claims.take``).
+        dead_lease: the name of a lease on this trial that the launch saw die (``clray.leases.acquire``).
         code: the digest of the code that the trial was planned with; empty where any code will do.
     """
 
@@ -63,7 +65,7 @@ class Task:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     rerun: bool = False
     launch: str = ""
-    dead_claim: str = ""
+    dead_lease: str = ""
     code: str = ""
 
     @property
@@ -142,8 +144,7 @@ class HasArtifacts(Protocol):
 class Execution:
     """Runs one trial, stop by stop, and leaves its traces in the store.
 
-    From the first to the last it holds the trial's claim (``clray.claims``): it ends with the trial, with an error, or
-    with ``stop``.
+    It holds the lease on its trial (``clray.leases``) until the trial ends, an error is raised or ``stop`` is called.
 
     Attributes:
         done: the trial's record is in the store.
@@ -168,6 +169,7 @@ class Execution:
         self.seconds = 0.0
         self.resumed = 0.0
         self.trial = task.trial
+        self._checkpoints = Checkpoints(store, task.id)
         self.memory: dict[str, int] = {}
         self.executions: list[dict[str, Any]] = []
         self.diverged: dict[str, Any] = {}
@@ -176,16 +178,16 @@ class Execution:
         """The newest checkpoint in the store is one of those that were passed over."""
         self._checked = False
         """A state of this trial, as this process writes it, was read back."""
-        self.launch = task.launch or alone()
+        self.launch = task.launch or solo_launch_id()
         self._code = task.code or code_digest(self.trial)
         self.done = self._is_finished()
         if self.done:
             return
         self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
-        self._hold = take(store, task.id, self.launch, task.dead_claim, **notes)
+        self._hold = acquire(store, task.id, self.launch, task.dead_lease, **notes)
         try:
-            self.done = self._is_finished()  # by who held the claim until just now
+            self.done = self._is_finished()  # by who held the lease until just now
             if self.done:
                 self._remove_leftovers()
                 self._hold.release()
@@ -228,8 +230,8 @@ class Execution:
         self._require_code(loaded_digest(self.trial))
         self.executions = self._hold.earlier
         self._continue()
-        claim = self._hold.claim
-        this = {"launch": claim.launch, "host": claim.host, "pid": claim.pid, "began": claim.taken}
+        lease = self._hold.lease
+        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.taken}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
@@ -262,7 +264,7 @@ class Execution:
     def _continue(self) -> None:
         """Take up the newest checkpoint that can be; nothing is taken of one before all of it was checked."""
         fresh: Any = None
-        for i, kept in enumerate(self.store.checkpoints(self.task.id)):
+        for i, kept in enumerate(self._checkpoints.read()):
             try:
                 if kept.content is None:
                     raise CheckpointError("it is torn")
@@ -293,7 +295,7 @@ class Execution:
                 continue
             self.measurements = [Measurement(*row) for row in state["measurements"]]
             self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
-            # A checkpoint knows of those that saved, the claim of one who died also of those that did not.
+            # A checkpoint knows of those that saved, the lease of one who died also of those that did not.
             self.executions = max(state.get("executions", []), self.executions, key=len)
             self.resumed = resumed
             return
@@ -306,7 +308,7 @@ class Execution:
         """
         try:
             if self._hold.lost:
-                raise RunsElsewhere(self._hold.claim)
+                raise RunsElsewhere(self._hold.lease)
             begun = time.perf_counter()
             try:
                 self.measurements += self._training.advance()
@@ -361,7 +363,7 @@ class Execution:
         """
         self._hold.renew()
         if self._hold.lost:
-            raise RunsElsewhere(self._hold.claim)
+            raise RunsElsewhere(self._hold.lease)
 
     def _remove_leftovers(self) -> None:
         """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
@@ -403,7 +405,7 @@ class Execution:
         def check(file: IO[bytes]) -> None:
             check_state(self.task.id, file)
 
-        self.store.write_checkpoint(self.task.id, fill, self._replaces, None if self._checked else check)
+        self._checkpoints.write(fill, self._replaces, None if self._checked else check)
         self._replaces, self._checked = False, True
         self.store.write(self._record("running"))
         now, least = clock(), self.task.checkpoint_seconds

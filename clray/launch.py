@@ -2,7 +2,7 @@
 
 Both run the same ``Execution``. The store alone says which trials are finished, half-done or to do. So a second launch
 completes what the first one left, and two launches at once share the work: each leaves a trial to the other that holds
-its claim, and takes the trial over if the other dies.
+the lease on it, and takes the trial over if the other dies.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import Any
 from rich.console import Console
 
 from clray import gpu
-from clray.claims import Onlooker, RunsElsewhere
 from clray.errors import ClusterError, StoreError
 from clray.execution import CHECKPOINT_SECONDS, Execution, Task, TrialEnd, describe_failure
 from clray.interrupt import Interrupt
+from clray.leases import LeaseMonitor, RunsElsewhere
 from clray.planning import Plan, Planned
 from clray.progress import Progress
 from clray.provenance import is_fresh
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 LOOK_SECONDS = 2.0
 """Seconds between looks at the trials that other launches run."""
@@ -137,7 +138,7 @@ def _run_one(launch: Launch, task: Task) -> None:
             progress.running(task.id, execution.progress, execution.resumed)
         execution.stop()
     except RunsElsewhere as elsewhere:
-        launch.ended(task.id, TrialEnd.running(elsewhere.claim.owner))
+        launch.ended(task.id, TrialEnd.running(elsewhere.lease.owner))
     except Exception as error:
         launch.fail(task.id, error)
     else:
@@ -149,12 +150,12 @@ class Launch:
     """The state of a launch, which its parts share.
 
     Attributes:
-        id: written into the claims of its trials.
+        id: written into the leases on its trials.
         trials: all of its trials, by their ids.
         tasks: these as they are handed out, by their ids.
         run_by_others: of the trials that it left to others, the id and who runs it.
         larger: of the trials that are to be run once more, the id and the share of a GPU that they get.
-        dead_claims: the names of claims that were watched until they were dead, by the ids of their trials.
+        dead_leases: the names of leases that were watched until they were dead, by the ids of their trials.
     """
 
     def __init__(
@@ -171,13 +172,13 @@ class Launch:
         self.store, self.progress, self.interrupt = store, progress, interrupt
         self.run_by_others: dict[str, str] = {}
         self.larger: dict[str, float] = {}
-        self.dead_claims: dict[str, str] = {}
+        self.dead_leases: dict[str, str] = {}
         self.trials = {planned.id: planned for planned in trials}
         self.tasks = {task.id: task for task in tasks}
 
     def assigned(self, task: Task) -> Task:
         """A task as it is handed out in the name of this launch."""
-        return replace(task, launch=self.id, dead_claim=self.dead_claims.get(task.id, ""))
+        return replace(task, launch=self.id, dead_lease=self.dead_leases.get(task.id, ""))
 
     def stopping(self) -> bool:
         if self.interrupt.requested and not self.outcome.interrupted:
@@ -243,29 +244,29 @@ class Launch:
 
     def follow(self) -> list[Task]:
         """Wait for the trials that others run. Returns those that they left unfinished, for this launch to do."""
-        onlooker = Onlooker(self.store, self.id)
+        monitor = LeaseMonitor(self.store, self.id)
         if self.run_by_others and not self.outcome.interrupted:
             self.progress.say(f"Waiting for what other launches run: {self._words(sorted(self.run_by_others))}")
         while self.run_by_others and not self.stopping():
-            left = [trial for trial in sorted(self.run_by_others) if not self._goes_on(trial, onlooker)]
+            left = [trial for trial in sorted(self.run_by_others) if not self._goes_on(trial, monitor)]
             if left:
                 self.progress.say(f"Taking over what they left: {self._words(left)}")
                 for trial in left:
-                    self.dead_claims[trial] = onlooker.last_seen(trial)
+                    self.dead_leases[trial] = monitor.last_seen(trial)
                     del self.run_by_others[trial]
                 return [self.tasks[trial] for trial in left]
             if self.run_by_others:
                 time.sleep(LOOK_SECONDS)
         return []
 
-    def _goes_on(self, trial: str, onlooker: Onlooker) -> bool:
+    def _goes_on(self, trial: str, monitor: LeaseMonitor) -> bool:
         """Look at a trial that another launch runs. Returns whether nothing has to be done about it."""
-        claim = onlooker.live(trial)
-        if claim is not None:
-            self.run_by_others[trial] = claim.owner
-            self.progress.running(trial, claim.notes.get("progress", 0.0), elsewhere=True)
+        lease = monitor.live(trial)
+        if lease is not None:
+            self.run_by_others[trial] = lease.owner
+            self.progress.running(trial, lease.notes.get("progress", 0.0), elsewhere=True)
             return True
-        # Looked for after the claim: it was let go once the record was there.
+        # Looked for after the lease: it was let go once the record was there.
         if self.is_finished(self.tasks[trial]):
             record = self.store.read(trial)
             assert isinstance(record, Record)

@@ -13,7 +13,8 @@ from clray.equal_code import is_equal
 from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
 from clray.trial import Trial
@@ -137,7 +138,7 @@ class _Found:
         records, self.problems = store.records(measurements=False)
         self.records = {record.id: record for record in records}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
-        self._running, self._claimed = store.running(), store.claimed()
+        self._running, self._leased = store.running(), store.leased()
 
     def planned(self, cell: Cell, sweep: str, data: dict[str, Any], metrics: Sequence[str]) -> Planned:
         """A trial, and what is known of it."""
@@ -200,7 +201,7 @@ class _Found:
 
         This keeps what belongs to an execution that goes on, or that other code began in order to run the trial again.
         """
-        if trial_id in self._claimed or trial_id not in self.checkpointed | self._running | self.failed:
+        if trial_id in self._leased or trial_id not in self.checkpointed | self._running | self.failed:
             return
         made_by = self.records[trial_id].provenance["code"]
         with contextlib.suppress(StoreError):

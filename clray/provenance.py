@@ -20,7 +20,7 @@ from clray.loaded_code import source_of
 from clray.machine import cores_given, cores_of_machine
 
 if TYPE_CHECKING:
-    from clray.results import Record
+    from clray.record import Record
     from clray.trial import Trial
 
 _PACKAGE = Path(__file__).resolve().parent

@@ -31,11 +31,11 @@ LONGEST = (
     "test_tracking.py",
     "test_malformed.py",
     "test_execution.py",
-    "test_language_training.py",
+    "test_language_trial.py",
     "test_task_training.py",
     "test_report.py",
     "test_cli.py",
-    "test_kept.py",
+    "test_artifacts.py",
 )
 """The files that take longest, by and large in that order."""
 

@@ -19,8 +19,8 @@ from waiting import GUARD
 from clray.cli import app
 from clray.errors import ClrayError
 from clray.loading import load_sweep
-from clray.results import Store
 from clray.selection import Selection
+from clray.store import Store
 from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

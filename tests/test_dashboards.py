@@ -45,9 +45,9 @@ def test_a_page_of_a_part_knows_its_rows() -> None:
 
 
 def test_a_sweep_without_a_reproduction_has_a_page_too(tiny: Path) -> None:
-    page = dashboard("tiny", {"tiny": load_sweep(tiny)}, data={"A sweep of seconds": "print"})
+    page = dashboard("tiny", {"tiny": load_sweep(tiny)}, data={"A sweep of seconds": ["print"]})
     (section,) = page.sections
-    assert (section.heading, section.sweep, section.data) == ("A sweep of seconds", "tiny", "print")
+    assert (section.heading, section.sweep, section.data) == ("A sweep of seconds", "tiny", ["print"])
     assert section.variants["mer7"] == "mer7"
     assert Dashboard.of_plain(json.loads(json.dumps(dataclasses.asdict(page)))) == dataclasses.replace(
         page, sections=[dataclasses.replace(section, metrics=list(section.metrics))]

@@ -13,8 +13,9 @@ from clray import loading, results, tracks
 from clray import sweep as sweep_module
 from clray.documents import Declared
 from clray.loading import load_sweep
-from clray.results import Record, Store
+from clray.record import Record
 from clray.selection import Selection
+from clray.store import Store
 from clray.sweep import Sweep
 from clray.trial import SettingError, Trial, check_settings, declared_settings, later
 

@@ -8,14 +8,15 @@ import pytest
 from typer.testing import CliRunner
 
 from clray import equal_code, planning
+from clray.checkpoints import Checkpoints
 from clray.cli import app
 from clray.errors import DataError
 from clray.execution import Execution
 from clray.loading import load_sweep
 from clray.planning import Planned, plan
 from clray.provenance import is_fresh
-from clray.results import Store
 from clray.selection import Selection
+from clray.store import Store
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 
@@ -173,7 +174,7 @@ def test_checkpoints_are_neither_read_nor_looked_at_one_by_one(tiny, store, monk
     begun.save()
     read: list[str] = []
     real = Store._read
-    monkeypatch.setattr(Store, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
+    monkeypatch.setattr(Checkpoints, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
     monkeypatch.setattr(Store, "_read", lambda store, relative: read.append(relative) or real(store, relative))
     assert [t.state for t in look(tiny, store, "er").trials] == ["half-done", "to do"]
     assert read == [f"running/{first.id}.parquet"]

@@ -26,8 +26,9 @@ from clray.commands.publish import _dashboard
 from clray.commands.target import selected, target_of
 from clray.dashboards import Dashboard, Section
 from clray.metrics import Measurement
-from clray.results import Record, Store
+from clray.record import Record
 from clray.selection import Selection
+from clray.store import Store
 from clray.sweep import Cell, Resources
 from clray.tracking import Follower, Publication, TrackingError, content
 from clray.tracking.notes import Notes
@@ -234,13 +235,13 @@ def test_publishing_offline_again_adds_only_what_changed(store: Store) -> None:
     again = tracking.publish(wanted, {"table.md": "two"})
     assert (again.sent, len(again.unchanged)) == ([id], 1)
     assert len(offline_runs(store, id)) == 1
-    (folder,) = offline_runs(store, f"{id}-rerun2")
+    (folder,) = offline_runs(store, f"{id}-rows-*")
     assert read_run(folder).summary["accuracy/task_00"] == 0.75
     assert len(offline_runs(store, "table-*")) == 1
 
     # The same numbers in a second sweep: the same run, with one more tag.
     tracking.publish(dataclasses.replace(wanted, sweep="mer/buffers"))
-    (folder,) = offline_runs(store, f"{id}-rerun2")
+    (folder,) = offline_runs(store, f"{id}-rows-*")
     found = read_run(folder)
     assert found.run.run_group == "mer/rotations"
     assert {"sweep:mer/rotations", "sweep:mer/buffers"} <= set(found.run.tags)
@@ -348,7 +349,7 @@ PAGE = Dashboard(
     "mer_rotations",
     "MER on MNIST rotations, clray mer_rotations",
     [
-        Section("Table 1", "page 7", "mer/rotations", {"er-200": "ER"}, ["RA", "BTI"], data="print"),
+        Section("Table 1", "page 7", "mer/rotations", {"er-200": "ER"}, ["RA", "BTI"], data=["print"]),
         Section("Own table", "", "mer/rotations-quick", {"er-200": "er-200"}, ["RA"]),
     ],
     text="| ours | theirs |",
@@ -446,7 +447,15 @@ def test_a_page_counts_a_trial_that_was_run_again_once(store: Store, server: Ser
     earlier = server.run(id)
     assert earlier.info["tags"][-2:] == ["sweep:mer/rotations", "superseded"]
     assert (earlier.info["groupName"], earlier.config["hyperparameters"]["lr"]) == ("mer/rotations", 0.1)
-    assert "superseded" not in server.run(f"{id}-rerun2").info["tags"]
+    (other,) = (run for (_, name), run in server.runs.items() if name.startswith(f"{id}-rows-"))
+    assert "superseded" not in other.info["tags"]
+    assert other.summary["accuracy/task_00"] == 0.75
+
+    # From a machine without the notes: the second run is found by its id, and nothing is sent twice.
+    shutil.rmtree(store.path("published"))
+    lines = {key: list(run.lines) for key, run in server.runs.items()}
+    assert json.loads(online(server.url, wanted).stdout)["failures"] == []
+    assert {key: run.lines for key, run in server.runs.items()} == lines
 
 
 # -- following -----------------------------------------------------------------------------------------------------

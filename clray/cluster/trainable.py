@@ -17,10 +17,10 @@ import pydantic.dataclasses
 from ray import tune
 
 from clray import gpu
-from clray.claims import RunsElsewhere
 from clray.errors import ClusterError, StoreError
 from clray.execution import Execution, Task, TrialEnd, describe_failure
-from clray.results import Store
+from clray.leases import RunsElsewhere
+from clray.store import Store
 
 
 @pydantic.dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class PackTrainable(tune.Trainable):
             if not self._current.done:
                 self._current.step()
         except RunsElsewhere as elsewhere:
-            end = TrialEnd.running(elsewhere.claim.owner)
+            end = TrialEnd.running(elsewhere.lease.owner)
         except Exception as error:
             if _is_transient(error):
                 self._current = None  # raised in the middle of a step: no state to keep

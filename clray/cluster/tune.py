@@ -22,7 +22,8 @@ from clray.launch import PLAIN, Launch, Options, Outcome
 from clray.output import redacted
 from clray.planning import Plan
 from clray.progress import Progress
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 
 RETRIES = 3
 """Times that Tune starts a pack again after its process died."""

@@ -17,10 +17,10 @@ from clray.errors import ClrayError
 from clray.output import redacted, say
 
 if TYPE_CHECKING:
-    from clray.analysis.tables import Comparison
+    from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.dashboards import Dashboard
-    from clray.results import Store
+    from clray.store import Store
     from clray.tracking import Follower
 
 
@@ -49,12 +49,12 @@ def _flags(store: Store, mode: str, project: str | None, entity: str | None, pag
 
 
 def _ready_tables(comparison: Comparison) -> dict[str, str]:
-    from clray.analysis import tables
+    from clray import analysis
 
     return {
-        "table.md": tables.markdown(comparison),
-        "table.csv": tables.csv(comparison),
-        "table.json": tables.json(comparison),
+        "table.md": analysis.to_markdown(comparison),
+        "table.csv": analysis.to_csv(comparison),
+        "table.json": analysis.to_json(comparison),
     }
 
 
@@ -97,11 +97,11 @@ def _dashboard(target: Target, store: Store, mode: str, comparison: Comparison |
 
 
 def _page(target: Target, comparison: Comparison) -> Dashboard:
-    from clray.analysis import tables
+    from clray import analysis
     from clray.dashboards import dashboard
 
-    data = {table.title: table.gathered.data.fingerprint for table in comparison.tables if table.gathered.data}
-    text, again = tables.markdown(comparison), f"clray publish {target.arguments}"
+    data = {table.title: table.gathered.data.fingerprints for table in comparison.tables if table.gathered.data}
+    text, again = analysis.to_markdown(comparison), f"clray publish {target.arguments}"
     return dashboard(target.name, target.sweeps, target.reproduction, text, data, again)
 
 

@@ -39,11 +39,11 @@ from clray.output import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clray.analysis.tables import Comparison
+    from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.launch import Options, Outcome
     from clray.planning import Plan
-    from clray.results import Store
+    from clray.store import Store
 
 
 def sweep_command(

@@ -11,20 +11,20 @@ from clray.commands.target import Target, selected, store_at, target_of, termina
 from clray.output import json_text, say
 
 if TYPE_CHECKING:
-    from clray.analysis.tables import Comparison
+    from clray.analysis import Comparison
     from clray.console import PlainConsole
-    from clray.results import Store
+    from clray.store import Store
 
 
 def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> None:
-    from clray.analysis import tables
+    from clray import analysis
 
     if form is Format.text:
-        console.print(tables.text(comparison))
+        console.print(analysis.to_terminal(comparison))
     elif form is Format.json:
-        say(json_text(tables.json(comparison)))
+        say(json_text(analysis.to_json(comparison)))
     else:
-        forms = {Format.md: tables.markdown, Format.latex: tables.latex, Format.csv: tables.csv}
+        forms = {Format.md: analysis.to_markdown, Format.latex: analysis.to_latex, Format.csv: analysis.to_csv}
         say(forms[form](comparison))
 
 

@@ -14,11 +14,11 @@ from clray.errors import DeclarationError
 from clray.output import json_text, redacted
 
 if TYPE_CHECKING:
-    from clray.analysis.tables import Comparison
+    from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.reproduction import Reproduction
-    from clray.results import Store
     from clray.selection import Selection
+    from clray.store import Store
     from clray.sweep import Sweep
 
 RESULTS = "results"
@@ -44,7 +44,7 @@ class Target:
         return all(sweep.comparable for sweep in self.sweeps.values())
 
     def compare(self, store: Store) -> Comparison:
-        from clray.analysis.tables import compare
+        from clray.analysis import compare
         from clray.provenance import is_fresh
 
         return replace(
@@ -55,7 +55,7 @@ class Target:
     @property
     def arguments(self) -> str:
         """What a shell takes to ask for the same once more: the name or file, and the flags that select."""
-        from clray.analysis.tables import shell_flags
+        from clray.analysis import shell_flags
 
         # A file's name may begin with a dash.
         typed = self.file if not self.file.startswith("-") else f"./{self.file}"

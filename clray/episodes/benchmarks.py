@@ -1,8 +1,8 @@
-"""The benchmarks: an episode's support set and queries, which mappings are kept for validation, what is tested.
+"""The benchmarks: the support set and the queries of an episode, the mappings for validation, and the test.
 
-An episode re-assigns meanings: some words of the language (its slots) stand for other words, and their actions for
-other actions, both drawn anew. SCAN's commands are numbered once; an episode is then a draw of row numbers and two
-tables that replace symbol by symbol. A drawn mapping that is kept for validation is drawn again.
+An episode re-assigns meanings: some words of the language (its slots) are replaced by other words, and their actions by
+other actions; both are drawn for each episode. SCAN's commands are numbered once. So an episode is a draw of row
+numbers and two tables that replace each symbol. Mappings reserved for validation are never used in training.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from clray.settings import TrialSettings
 Int = NDArray[np.int64]
 
 _ATTEMPTS = 10_000
-"""Draws of a mapping before it counts as an error that all are kept for validation."""
+"""The most draws of a mapping. If all of them are reserved for validation, it is an error."""
 
 
 class Vocabulary:
-    """Symbols by number; SOS, which is also the padding, and EOS come after them."""
+    """A numbering of symbols; SOS, which is also the padding, and EOS come last."""
 
     def __init__(self, symbols: Words) -> None:
         self.symbols = symbols
@@ -38,7 +38,7 @@ class Vocabulary:
         return len(self.symbols) + 2
 
     def table(self, rows: Sequence[Words]) -> tuple[Int, Int]:
-        """Rows of numbers [n, T], each ended by EOS and filled up with SOS, and their lengths [n] with EOS."""
+        """The rows as numbers [n, T], each ending with EOS and padded with SOS, and their lengths [n] with EOS."""
         lengths = np.array([len(row) + 1 for row in rows], np.int64)
         table = np.full((len(rows), int(lengths.max(initial=1))), self.sos, np.int64)
         for line, row in zip(table, rows, strict=True):
@@ -52,7 +52,7 @@ class Vocabulary:
         return tuple("SOS" if number == self.sos else self.symbols[number] for number in row[:until])
 
     def replacing(self, old: Words, new: Words) -> Int:
-        """A table from numbers to numbers that puts each symbol of ``new`` in the place of its one in ``old``."""
+        """A table from numbers to numbers that replaces each symbol of ``old`` by that of ``new``."""
         table = np.arange(len(self))
         table[[self.number[symbol] for symbol in old]] = [self.number[symbol] for symbol in new]
         return table
@@ -60,7 +60,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Commands and their actions, by number: tables [n, T] and [n, U] and the rows' lengths, EOS included."""
+    """Commands and their actions as numbers: tables [n, T] and [n, U], and the rows' lengths with EOS."""
 
     commands: Int
     command_lengths: Int
@@ -75,7 +75,7 @@ class Pairs:
         return len(self.commands)
 
     def take(self, rows: Int, commands: Int | None = None, actions: Int | None = None) -> Pairs:
-        """Some rows, no wider than the longest of them, with symbols replaced by these tables."""
+        """Some of the rows, cut to the longest of them, with symbols replaced by the given tables."""
         long, far = self.command_lengths[rows], self.action_lengths[rows]
         found, done = self.commands[rows, : long.max(initial=1)], self.actions[rows, : far.max(initial=1)]
         return Pairs(
@@ -83,7 +83,7 @@ class Pairs:
         )
 
     def followed_by(self, other: Pairs, padding: tuple[int, int]) -> Pairs:
-        """These rows, then those of another; ``padding`` is SOS of commands and of actions."""
+        """These rows, then those of ``other``; ``padding`` is SOS of commands and of actions."""
         return Pairs(
             _stacked(self.commands, other.commands, padding[0]),
             np.concatenate([self.command_lengths, other.command_lengths]),
@@ -101,11 +101,12 @@ def _stacked(first: Int, second: Int, padding: int) -> Int:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An episode as it was drawn.
+    """A drawn episode.
 
     Attributes:
-        support: None where there is no support set.
-        identifier: of its mapping, as far as validation mappings must not come up in training.
+        support: the support set; None where there is none.
+        query: the queries.
+        identifier: names its mapping, so that validation mappings are not used in training.
     """
 
     support: Pairs | None
@@ -114,7 +115,7 @@ class Drawn:
 
 
 class Benchmark(Protocol):
-    """What a track's training asks of a benchmark, built from its settings."""
+    """The interface of a benchmark, which is built from its settings."""
 
     commands: Vocabulary
     actions: Vocabulary
@@ -124,11 +125,11 @@ class Benchmark(Protocol):
         ...
 
     def validation(self, rng: np.random.Generator) -> list[Drawn]:
-        """The validation episodes; training leaves their mappings out."""
+        """The validation episodes, whose mappings training does not use."""
         ...
 
     def tests(self, validation: list[Drawn]) -> list[Drawn]:
-        """The episodes of the final test; its accuracy is their mean over queries that are not in the support set."""
+        """The episodes of the final test; its accuracy is their mean, over queries that are not in the support set."""
         ...
 
 
@@ -146,11 +147,11 @@ def _identifier(words: Words, actions: Words) -> str:
 
 
 class Settings(TrialSettings):
-    """What every benchmark declares."""
+    """The common base of the benchmarks' settings."""
 
     @property
     def file_split(self) -> str | None:
-        """A split that only its official files define, where this benchmark reads one."""
+        """The split that this benchmark reads from official files; None where a grammar makes it."""
         return None
 
 
@@ -161,14 +162,14 @@ class Settings(TrialSettings):
 class MutualExclusivity(Settings):
     """Four words for four colours, three of which are shown: queries use the fourth as well (experiment 1).
 
-    The official code tests on the validation episodes, whose mappings training has left out: so does this.
+    As in the official code, the test uses the validation episodes, whose mappings training does not use.
     """
 
     name: Literal["mutual_exclusivity"]
     queries: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Of an episode, all different, of 2 to 6 words."""
+    """The number of queries of an episode, all different, of 2 to 6 words."""
     validation: Annotated[int, Field(ge=1, le=20)] = 5
-    """Mappings, of 24, that are kept for validation."""
+    """The number of mappings, of 24, that are reserved for validation."""
 
     def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
         return _MutualExclusivity(self)
@@ -218,38 +219,38 @@ class ScanEpisodes(Settings):
     support: Annotated[int, Field(ge=1, le=1000)] = 20
     queries: Annotated[int, Field(ge=1, le=1000)] = 20
     validation: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Episodes, all of them under SCAN's own meanings."""
+    """The number of validation episodes, all with SCAN's own meanings."""
 
     slots: ClassVar[dict[str, str]] = PRIMITIVES
-    """The words that change their meaning, and what they mean in SCAN."""
+    """The words that change their meaning, with their meaning in SCAN."""
     more: ClassVar[tuple[Words, Words]] = ((), ())
-    """Words and actions beside those that slots are filled with."""
+    """Further words and actions with which slots are filled."""
     telling: ClassVar[str | None] = None
-    """The word whose meaning must not come up in training; None where it is the meanings of all."""
+    """The word whose meaning training must not use; None where the meanings of all words together count."""
     test_split: ClassVar[str] = "addprim_jump"
     test_support: ClassVar[Words | None] = tuple(PRIMITIVES)
-    """The commands of the test's support set; None where it is those of the validation episodes."""
+    """The commands of the test's support set; None to use the support sets of the validation episodes."""
 
     def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
         return _ScanEpisodes(self)
 
     def pools(self, lengths: Int, training: bool) -> tuple[Int, Int]:
-        """The commands that support sets and queries are drawn from, given how many actions each stands for.
+        """The commands from which support sets and queries are drawn, given each command's number of actions.
 
-        Where the two are one, no command is drawn for both.
+        Where the two are the same object, no command is drawn for both.
         """
         every = np.arange(len(lengths))
         return every, every
 
 
 class ScanPrimPermutation(ScanEpisodes):
-    """Meanings of the four primitives are permuted; tested on "jump" in longer commands (experiment 2)."""
+    """The meanings of the four primitives are permuted; the test is "jump" in longer commands (experiment 2)."""
 
     name: Literal["scan_prim_permutation"]
 
 
 class ScanPrimAugmentation(ScanEpisodes):
-    """Twenty more words and actions stand in for the four primitives; tested on "jump" (experiment 3)."""
+    """Twenty more words and actions replace the four primitives; the test is "jump" (experiment 3)."""
 
     name: Literal["scan_prim_augmentation"]
     more = (_NUMBERS, tuple(f"I_{number}" for number in _NUMBERS))
@@ -257,7 +258,7 @@ class ScanPrimAugmentation(ScanEpisodes):
 
 
 class ScanAroundRight(ScanEpisodes):
-    """Two more directions, left and right among four; tested on "around right" (experiment 4)."""
+    """There are four directions instead of left and right; the test is "around right" (experiment 4)."""
 
     name: Literal["scan_around_right"]
     slots = {"right": TURNS["right"], "left": TURNS["left"]}
@@ -268,7 +269,7 @@ class ScanAroundRight(ScanEpisodes):
 
 
 class ScanLength(ScanEpisodes):
-    """From commands of fewer than 12 actions to those of 12 to 22, tested on 24 to 48 (experiment 5)."""
+    """Support sets have fewer than 12 actions, queries 12 to 22, the test 24 to 48 (experiment 5)."""
 
     name: Literal["scan_length"]
     support: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -338,7 +339,7 @@ _LENGTH_ORDER = (
     ("walk", "jump", "look", "turn", "right", "run", "left", "after", "twice", "opposite", "and", "thrice", "around"),
     ("I_WALK", "I_JUMP", "I_LOOK", "I_TURN_RIGHT", "I_RUN", "I_TURN_LEFT"),
 )
-"""Of the files of the length split, which number that experiment's symbols."""
+"""The order of symbols in the files of the length split, which number that experiment's symbols."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -351,20 +352,24 @@ def _all_pairs(commands: Words, actions: Words) -> Pairs:
 
 
 class ScanSplit(Settings):
-    """One of SCAN's own splits, a batch of training pairs at a time, without support sets: for standard networks."""
+    """One of SCAN's own splits for standard networks: an episode is a batch of training pairs without a support set."""
 
     name: Literal["scan_split"]
     split: Literal["simple", *scan.SPLITS]  # type: ignore[valid-type]
     """``simple`` is read from its official files; the grammar makes all others."""
     queries: Annotated[int, Field(ge=1, le=100_000)] = 40
-    """Pairs in a batch, drawn with replacement, so that what the official files repeat comes as often as there."""
+    """The number of pairs of a batch, drawn with replacement; pairs that the files repeat are more frequent."""
 
     @property
     def file_split(self) -> str | None:
         return "simple" if self.split == "simple" else None
 
     def build(self, pairs: tuple[list[Pair], list[Pair]] | None = None) -> Benchmark:
-        """``pairs``: training and test pairs, where files define them."""
+        """Build the benchmark.
+
+        Args:
+            pairs: the training and test pairs, where files define them.
+        """
         return _ScanSplit(self, pairs or scan.split(self.split))
 
 
@@ -392,4 +397,4 @@ BENCHMARKS: dict[str, Any] = {
     "scan_length": ScanLength,
     "scan_split": ScanSplit,
 }
-"""By name: the settings, which build the benchmark."""
+"""The settings of each benchmark, by its name; they build the benchmark."""

@@ -1,7 +1,7 @@
-"""Where the pairs of a benchmark come from, and what exactly was read.
+"""The sources of the benchmarks' pairs, and the fingerprints of what was read.
 
-Nothing needs a file but SCAN's ``simple`` split, which was drawn at random: it is read from ``$CLRAY_DATA/scan`` as
-github.com/brendenlake/SCAN has it, compressed with gzip or not. Everything else its grammars make, and makes exactly.
+Only SCAN's ``simple`` split needs files, because it was drawn at random: the files of github.com/brendenlake/SCAN are
+read from ``$CLRAY_DATA/scan``, compressed with gzip or not. Grammars make everything else, and exactly.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Published:
     """A data set; see ``clray.track_interface.DatasetInfo``.
 
     Attributes:
-        benchmark: one that reads it.
-        split: the split that files define, where it is not a grammar that makes it.
+        benchmark: a benchmark that reads it.
+        split: the split that files define; None where a grammar makes it.
     """
 
     benchmark: str
@@ -51,7 +51,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Found:
-    """A data set that is here; see ``clray.track_interface.LocalDataset``."""
+    """A data set on this machine; see ``clray.track_interface.LocalDataset``."""
 
     source: str
     folder: Path | None = None
@@ -65,15 +65,14 @@ DATASETS = {
         "scan_split", "simple", advice="put simple_split/ of github.com/brendenlake/SCAN into $CLRAY_DATA/scan/"
     ),
 }
-"""By name; see ``clray.track_interface.DatasetRegistry``."""
+"""The data sets by name; see ``clray.track_interface.DatasetRegistry``."""
 
 
 def find(name: str) -> Found | None:
-    """What is here of a data set.
+    """Find a data set on this machine.
 
     Raises:
-        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files, or they lie in a folder that may not
-            be entered.
+        DataError: ``CLRAY_DATA`` is no folder, or holds only some of the files, or a folder cannot be entered.
     """
     if DATASETS[name].split is None:
         return Found("grammar")
@@ -81,7 +80,9 @@ def find(name: str) -> Found | None:
     if given is None:
         return None
     folder = given / "scan"
-    here = {str(path.relative_to(folder)): sum for file, sum in SIMPLE.items() if (path := _lying(folder / file))}
+    here = {
+        str(path.relative_to(folder)): checksum for file, checksum in SIMPLE.items() if (path := _lying(folder / file))
+    }
     missing = [file for file in SIMPLE if _lying(folder / file) is None]
     if here and missing:
         raise DataError(f"{folder}: incomplete: missing {', '.join(missing)}")
@@ -89,13 +90,13 @@ def find(name: str) -> Found | None:
 
 
 def beside_it(name: str) -> str:
-    """Which other files lie where a data set's were looked for, in words; empty where none do."""
+    """The other files in the place where a data set's files were searched, as text; empty where there are none."""
     given = given_folder()
     return others(given / "scan" / "simple_split") if given is not None and DATASETS[name].split else ""
 
 
 def fetch(name: str) -> Path:
-    """Nothing of this track is downloaded: what no grammar makes is put there by hand.
+    """Raise an error: the user must provide the data that no grammar makes.
 
     Raises:
         DataError: always.
@@ -105,19 +106,19 @@ def fetch(name: str) -> Path:
 
 
 def verify(name: str) -> dict[str, Any]:
-    """``locate`` for a data set by its name.
+    """Describe a data set as ``locate`` does, by its name.
 
     Raises:
-        DataError: its files are missing, or are others than the published ones.
+        DataError: its files are missing, or are not the published ones.
     """
     return locate(DATASETS[name].benchmark, DATASETS[name].split)
 
 
 def locate(benchmark: str, file_split: str | None) -> dict[str, Any]:
-    """What a trial would read here: its name, source and fingerprint.
+    """Describe the data that a trial would read on this machine: name, source and fingerprint.
 
     Raises:
-        DataError: a split's files are missing, or are others than the published ones.
+        DataError: a split's files are missing, or are not the published ones.
     """
     if file_split is not None:
         read_simple()
@@ -139,16 +140,16 @@ def _digest(text: str) -> str:
 
 
 def load(described: dict[str, Any]) -> tuple[list[Pair], list[Pair]] | None:
-    """Training and test pairs of a split that files define; None where a grammar makes them.
+    """The training and test pairs of a split that files define; None where a grammar makes them.
 
     Raises:
-        DataError: the files are not here, or others.
+        DataError: the files are missing, or are not the published ones.
     """
     return read_simple() if described["name"] == "scan-simple" else None
 
 
 def read_simple() -> tuple[list[Pair], list[Pair]]:
-    """Training and test pairs of the simple split, in the files' order.
+    """The training and test pairs of the simple split, in the files' order.
 
     Raises:
         DataError: ``CLRAY_DATA`` has no such files, or they are not the published ones.
@@ -176,7 +177,7 @@ def _content(name: str, checksum: str) -> str:
 
 
 def _lying(plain: Path) -> Path | None:
-    """The file, or the same compressed with gzip; None where there is neither."""
+    """The path of the file, or of the file compressed with gzip; None where neither exists."""
     packed = plain.with_name(plain.name + ".gz")
     return plain if is_file(plain) else packed if is_file(packed) else None
 

@@ -1,28 +1,27 @@
-"""What is kept of a trial beside its record: its network as the official code saves one, and what it looks at."""
+"""The artifacts of a trial: its network in the official code's layout, and an example of its attention."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from clray.divergence import NotFinite, all_finite
 from clray.episodes import models
-from clray.episodes.learner import as_episode
+from clray.episodes.benchmarks import Benchmark, Drawn, Pairs, Vocabulary
+from clray.episodes.learner import Learner, as_episode
 from clray.episodes.models import Network
-
-if TYPE_CHECKING:
-    from clray.episodes.benchmarks import Vocabulary
-    from clray.episodes.episode_training import EpisodeTraining
+from clray.trial import Trial
 
 LONGEST_WRITTEN = 50
 """``max_length_eval`` of the official code."""
-_LOOKED_AT = 8
-"""Queries of an example."""
+_MOST_QUERIES = 8
+"""The most queries of an attention example."""
 
 
 def official_state(network: Network) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,31 +58,35 @@ def load_official(network: Network, encoder: dict[str, Any], decoder: dict[str, 
     network.decoder.load_state_dict({name.replace("rnn.", "lstm.", 1): value for name, value in decoder.items()})
 
 
-def checkpoint(training: EpisodeTraining) -> bytes:
+Asked = tuple[Drawn, Pairs]
+"""An episode, and the pairs of it that the network must answer."""
+
+
+def checkpoint(trial: Trial, learner: Learner, benchmark: Benchmark, validation: Sequence[Asked]) -> bytes:
     """A trial's network in the layout of the official ``net_<episode type>.tar``.
 
     The languages are tables of symbols and not the official code's objects: ``torch.load`` reads all of it with
     ``weights_only=True``.
     """
-    settings, model = training.trial.hyperparameters, training.trial.model
-    encoder, decoder = official_state(training.learner.network)
+    settings, model = trial.hyperparameters, trial.model
+    encoder, decoder = official_state(learner.network)
     content = {
         "encoder_state_dict": _on_cpu(encoder),
         "decoder_state_dict": _on_cpu(decoder),
-        "input_lang": _language(training.benchmark.commands),
-        "output_lang": _language(training.benchmark.actions),
-        "episodes_validation": [_in_words(training, index) for index in range(len(training.validation))],
-        "episode_type": _OFFICIAL_NAMES.get(training.trial.benchmark["name"], training.trial.benchmark["name"]),
+        "input_lang": _language(benchmark.commands),
+        "output_lang": _language(benchmark.actions),
+        "episodes_validation": [_in_words(benchmark, *asked) for asked in validation],
+        "episode_type": _OFFICIAL_NAMES.get(trial.benchmark["name"], trial.benchmark["name"]),
         "emb_size": model["embedding"],
         "dropout": model["dropout"],
         "nlayers": model["layers"],
-        "episode": training.learner.episodes,
-        "disable_memory": not training.method.memory,
+        "episode": learner.episodes,
+        "disable_memory": not settings.get("memory", False),
         "disable_recon_loss": not settings.get("support_loss", False),
         "use_attention": settings["attention"],
         "max_length_eval": LONGEST_WRITTEN,
         "num_episodes": settings["episodes"],
-        "args": {"clray": training.trial.model_dump(mode="json")},
+        "args": {"clray": trial.model_dump(mode="json")},
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -103,10 +106,8 @@ def _language(vocabulary: Vocabulary) -> dict[str, Any]:
     return {"symbol2index": index, "index2symbol": {v: k for k, v in index.items()}, "n_symbols": len(vocabulary)}
 
 
-def _in_words(training: EpisodeTraining, index: int) -> dict[str, Any]:
-    """A validation episode as lists of words: its support set xs, ys and its queries xq, yq."""
-    drawn, benchmark = training.validation[index], training.benchmark
-    asked = training.method.asked(drawn, benchmark)
+def _in_words(benchmark: Benchmark, drawn: Drawn, asked: Pairs) -> dict[str, Any]:
+    """An episode as lists of words: its support set xs, ys and its queries xq, yq."""
     words: dict[str, Any] = {"identifier": drawn.identifier}
     for names, pairs in ((("xs", "ys"), drawn.support), (("xq", "yq"), asked)):
         if pairs is not None:
@@ -116,29 +117,35 @@ def _in_words(training: EpisodeTraining, index: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def looks(training: EpisodeTraining) -> bytes:
-    """Of the first validation episode's first queries: what is written, and the attention of each step to the memory.
+def attention_example(network: Network, benchmark: Benchmark, validation: Sequence[Asked], memory: bool) -> bytes:
+    """The network's answers to the first queries of the first validation episode, and the attention at each step.
 
-    JSON: ``support`` and ``queries`` in words; of a query ``command``, ``target``, ``written`` and, where there is a
-    memory, ``attention`` [steps of the command and EOS][items of the support set], null where it is not finite. There
-    are no queries where what the network would write is not finite.
+    Args:
+        memory: True where the network reads the support set.
+
+    Returns:
+        JSON: ``support`` and ``queries`` in words. A query has ``command``, ``target``, ``written`` and, where there is
+        a memory, ``attention`` [steps of the command and EOS][items of the support set], null where it is not finite.
+        There are no queries where the network's output is not finite.
     """
     found: dict[str, Any] = {"support": [], "queries": []}
-    if training.validation:
-        words = _in_words(training, 0)
+    if validation:
+        drawn, asked = validation[0]
+        words = _in_words(benchmark, drawn, asked)
         found["support"] = [[" ".join(x), " ".join(y)] for x, y in zip(words["xs"], words["ys"], strict=True)]
         with contextlib.suppress(NotFinite):
-            found["queries"] = _queries(training, words)
+            found["queries"] = _queries(network, benchmark, drawn, memory, words)
     return json.dumps(found, allow_nan=False).encode()
 
 
-def _queries(training: EpisodeTraining, words: dict[str, Any]) -> list[dict[str, Any]]:
-    drawn, benchmark = training.validation[0], training.benchmark
-    query = drawn.query.take(np.arange(min(_LOOKED_AT, len(drawn.query))))
-    support = drawn.support if training.method.memory else None
-    episode = as_episode(support, query, benchmark, training.device)
-    contexts = models.encode(training.learner.network, episode)
-    written = models.greedy(training.learner.network, episode, LONGEST_WRITTEN)
+def _queries(
+    network: Network, benchmark: Benchmark, drawn: Drawn, memory: bool, words: dict[str, Any]
+) -> list[dict[str, Any]]:
+    query = drawn.query.take(np.arange(min(_MOST_QUERIES, len(drawn.query))))
+    device = str(next(network.parameters()).device)
+    episode = as_episode(drawn.support if memory else None, query, benchmark, device)
+    contexts = models.encode(network, episode)
+    written = models.greedy(network, episode, LONGEST_WRITTEN)
     found: list[dict[str, Any]] = []
     for row, length in enumerate(query.command_lengths.tolist()):
         found.append(
@@ -148,7 +155,7 @@ def _queries(training: EpisodeTraining, words: dict[str, Any]) -> list[dict[str,
                 "written": " ".join(benchmark.actions.words(written[row].tolist())),
             }
         )
-        if contexts.looks is not None:
-            seen = contexts.looks[row, :length].cpu().double().round(decimals=4)
-            found[-1]["attention"] = seen.tolist() if all_finite([seen]) else None
+        if contexts.attention is not None:
+            weights = contexts.attention[row, :length].cpu().double().round(decimals=4)
+            found[-1]["attention"] = weights.tolist() if all_finite([weights]) else None
     return found

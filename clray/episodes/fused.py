@@ -1,12 +1,12 @@
-"""The networks of ``clray.episodes.models`` at speed: the same arithmetic on packed symbols, whole sequences at once.
+"""The fast form of the networks of ``clray.episodes.models``: the same arithmetic on packed whole sequences.
 
-Nothing is computed for padding. A support set's commands and the queries go through their encoder together. Given the
-true symbols, all steps of the decoder are one pass through its LSTM, then one through everything above it. Of greedy
-writing only this is needed to score it: what is written equals the target exactly where, given the target's symbols so
-far, the likeliest next one is always the target's; so a test is one pass too.
+Nothing is computed for padding. The support set's commands and the queries go through their encoder together. Given the
+true symbols, all steps of the decoder are one pass through its LSTM, then one through everything above it. A test is
+also one pass: a greedy answer equals the target exactly where, given the target's previous symbols, the most likely
+next symbol is always the target's.
 
-On a CPU an LSTM's layer is ``_Packed``: most of its time is in products of matrices, and those for its weights'
-gradients, which libraries do step by step, are one product for all steps here. On a GPU it is cuDNN's.
+On a CPU a layer of an LSTM is ``_Packed``: matrix products take most of its time, and the products for the weights'
+gradients, which libraries compute step by step, are one product for all steps here. On a GPU it is cuDNN's.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from clray.episodes.models import Contexts, Dropout, Encoder, Episode, Int, Mask
 
 
 class Packing:
-    """Where the symbols of rows of unequal length lie when they are sorted by step, and longest row first in a step.
+    """The packed places of symbols of rows of unequal length: sorted by step, and the longest row first in each step.
 
     Attributes:
-        sizes: how many rows each step has, never growing.
-        order: [n] the rows, longest first.
-        symbols: [N] for each place, which symbol lies there, counted row by row without padding.
-        rows, steps: [N] of each place.
+        sizes: the number of rows of each step, which never grows.
+        order: [n] the rows, the longest first.
+        symbols: [N] the symbol at each place, counted row by row without padding.
+        rows, steps: [N] the row and the step of each place.
         first, last: [n] the places of each row's first and last symbol.
-        before: [N - n] of each place but the first step's, where the symbol before it lies.
-        reverse: [N] for each place, the place of the symbol as far from its row's other end.
+        before: [N - n] the place of the previous symbol, for each place after the first step.
+        reverse: [N] for each place, that of the symbol with the same distance from the other end of its row.
     """
 
     def __init__(self, lengths: Int, device: torch.device) -> None:
@@ -62,18 +62,18 @@ class Packing:
 
 
 class _Packed(torch.autograd.Function):
-    """A layer of LSTMs on packed symbols: one of them forwards in time, a second one, if there is one, backwards.
+    """A layer of one or two LSTMs on packed symbols: the first runs forwards in time, the second backwards.
 
-    The second one is given its symbols in reverse, so that both take a step with the same rows.
+    The second one gets its symbols in reverse, so that both make a step with the same rows.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, packing: Packing, initial: Tensor | None, *weights: Tensor) -> Tensor:
-        """Outputs [N, E], or of both directions [N, 2E].
+        """The outputs [N, E], or those of both directions [N, 2E].
 
         Args:
             x: [N, in].
-            initial: [n, E] of rows longest first, h and c alike; None for zero.
+            initial: [n, E] the initial h and c, the longest row first; None for zero.
             weights: ih [4E, in], hh [4E, E] and bias [4E] of each direction.
         """
         cells = [weights[begin : begin + 3] for begin in range(0, len(weights), 3)]
@@ -114,7 +114,7 @@ class _Packed(torch.autograd.Function):
         dh[0] = grad[:, :width]
         if ways == 2:
             torch.index_select(grad[:, width:], 0, packing.reverse, out=dh[1])
-        # What a gate's gradient is a multiple of: for all steps at once, the recursion then only scales it.
+        # The factor of each gate's gradient, for all steps at once: the recursion then only scales it.
         i, f, g, o = gates.split(width, dim=2)
         d = torch.empty_like(gates)
         d_i, d_f, d_g, d_o = d.split(width, dim=2)
@@ -154,15 +154,15 @@ class _Packed(torch.autograd.Function):
 
 
 def _by_step(x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-    """The steps of [directions, N, …]."""
+    """Split [directions, N, …] into its steps."""
     return x.split(packing.sizes, dim=1)
 
 
 def _layer(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial: Tensor | None = None) -> Tensor:
-    """[N, E] of a layer of the decoder, [N, 2E] of an encoder's.
+    """The outputs of a layer: [N, E] for the decoder, [N, 2E] for an encoder.
 
     Args:
-        initial: [n, E] of rows longest first; None for zero.
+        initial: [n, E] the initial state, the longest row first; None for zero.
     """
     if x.is_cuda:
         return _library(x, lstm, layer, packing, initial)
@@ -172,20 +172,20 @@ def _layer(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial
 
 
 def _library(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial: Tensor | None = None) -> Tensor:
-    """A layer, in both directions where the LSTM has two, by the library that torch brings."""
+    """The outputs of a layer, in both directions where the LSTM has two, by torch's own library."""
     suffixes = [f"l{layer}", f"l{layer}_reverse"] if lstm.bidirectional else [f"l{layer}"]
     weights = [getattr(lstm, f"{kind}_{suffix}") for suffix in suffixes for kind in models.KINDS]
     if initial is None:
         initial = x.new_zeros(packing.sizes[0], lstm.hidden_size)
     state = initial.expand(len(suffixes), *initial.shape).contiguous()
     sizes = torch.tensor(packing.sizes)
-    with warnings.catch_warnings():  # a layer's weights are a part of the stack's, which it takes for an accident
+    with warnings.catch_warnings():  # torch warns because a layer's weights are a part of the stack's
         warnings.filterwarnings("ignore", message=".*not part of single contiguous chunk.*")
         return torch._VF.lstm(x, sizes, (state, state), weights, True, 1, 0.0, lstm.training, lstm.bidirectional)[0]
 
 
 def _read(encoder: Encoder, tokens: Tensor, packing: Packing, masks: Masks) -> Tensor:
-    """[N, 2E] both directions of the top layer, of symbols [N] in their rows' order."""
+    """[N, 2E] both directions of the top layer, for symbols [N] in their rows' order."""
     x = encoder.embedding(tokens)
     if masks[0] is not None:
         x = x * masks[0]
@@ -202,7 +202,7 @@ def _dropped(x: Tensor, mask: Tensor | None, packing: Packing) -> Tensor:
 
 
 def _whole(outputs: Tensor, packing: Packing, rows: slice) -> Tensor:
-    """[n, E] of the sequences as wholes: the forward direction's last state and the backward one's."""
+    """[n, E] the embeddings of whole sequences: the sum of the last states of both directions."""
     width = outputs.shape[1] // 2
     return outputs[packing.last[rows], :width] + outputs[packing.first[rows], width:]
 
@@ -213,7 +213,7 @@ def _symbols(sequences: Sequences) -> Tensor:
 
 
 def encode(network: Network, episode: Episode, dropout: Dropout | None = None) -> Contexts:
-    """The queries' contexts; see ``models.encode``."""
+    """Encode the queries; see ``models.encode``."""
     encoder, model, query = network.encoder, network.model, episode.query
     if isinstance(encoder, Encoder):
         packing = Packing(query.lengths, query.tokens.device)
@@ -232,7 +232,7 @@ def encode(network: Network, episode: Episode, dropout: Dropout | None = None) -
     written = Packing(actions.lengths, query.tokens.device)
     values = _read(encoder.actions, _symbols(actions), written, masks_of(dropout, actions.count, model, 2))
     keys, values = _whole(outputs, packing, slice(len(commands))), _whole(values, written, slice(None))
-    # One more row than there are symbols: what a padded step looks like, which is the same for every one.
+    # One row more than there are symbols: that of a padded step, which is the same for all.
     e = torch.cat([_summed(outputs), outputs.new_zeros(1, model.embedding)])
     memory = torch.softmax(e @ keys.T / math.sqrt(model.embedding), dim=1) @ values
     contexts = torch.tanh(encoder.hidden(torch.cat([e, memory], dim=1)))
@@ -246,7 +246,7 @@ def _summed(outputs: Tensor) -> Tensor:
 
 
 def _laid_out(x: Tensor, padding: Tensor, packing: Packing, rows: int, steps: int, skip: int = 0) -> Tensor:
-    """[rows - skip, steps, E] of packed steps [N, E], with ``padding`` [1, E] where a row has ended."""
+    """Unpack steps [N, E] to [rows - skip, steps, E], with ``padding`` [1, E] where a row has ended."""
     places = torch.full((rows, max(steps, len(packing.sizes))), len(x), device=x.device)
     places[packing.rows, packing.steps] = torch.arange(len(x), device=x.device)
     return torch.cat([x, padding])[places[skip:, :steps]]
@@ -255,7 +255,7 @@ def _laid_out(x: Tensor, padding: Tensor, packing: Packing, rows: int, steps: in
 def logits(
     network: Network, contexts: Contexts, episode: Episode, dropout: Dropout | None = None
 ) -> tuple[Tensor, Packing]:
-    """[N, V] of the targets' symbols, packed, each given the true symbols before it."""
+    """[N, V] the logits of the targets' symbols, packed, each given the true previous symbols."""
     decoder, target = network.decoder, episode.target
     packing = Packing(target.lengths, target.tokens.device)
     masks = masks_of(dropout, target.count, network.model, 1)
@@ -272,8 +272,8 @@ def logits(
     n, steps = target.tokens.shape
     by_step = contexts.by_step
     asked = _laid_out(x, x.new_zeros(1, x.shape[1]), packing, n, steps)
-    looks = torch.softmax(asked @ by_step.transpose(1, 2) / math.sqrt(x.shape[1]), dim=2)
-    seen = (looks @ by_step)[packing.rows, packing.steps]
+    attention = torch.softmax(asked @ by_step.transpose(1, 2) / math.sqrt(x.shape[1]), dim=2)
+    seen = (attention @ by_step)[packing.rows, packing.steps]
     return decoder.out(torch.tanh(decoder.concat(torch.cat([x, seen], dim=1)))), packing
 
 
@@ -285,7 +285,7 @@ def loss(network: Network, episode: Episode, dropout: Dropout | None = None) -> 
 
 @torch.no_grad()
 def right(network: Network, episode: Episode, end: int, limit: int = 50) -> NDArray[np.bool_]:
-    """[n] whether what would be written is the target, symbol by symbol; see ``models.right``."""
+    """[n] True where the network would write exactly the target; see ``models.right``."""
     found, packing = logits(network, encode(network, episode), episode)
     if not all_finite([found]):
         raise NotFinite

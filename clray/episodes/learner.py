@@ -1,10 +1,9 @@
-"""What the methods share: a network in training, updated once an episode, and how its answers are scored."""
+"""The parts that methods share: a network in training with one update for each episode, and the method's interface."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -13,35 +12,32 @@ from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
 from clray.episodes.models import Dropout, Episode, Model, Network, Sequences
 from clray.settings import TrialSettings
 
-_AT_ONCE = 512
-"""Queries that are answered together in a test."""
-
 
 class UpdateSettings(TrialSettings):
-    """How a network is trained: by Adam, one update an episode."""
+    """The settings of training with Adam, one update for each episode."""
 
     episodes: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
     lr: Annotated[float, Field(gt=0, le=1e30)] = 0.001
     decay_every: Annotated[int, Field(ge=1, le=1_000_000_000)] = 5_000
-    """Episodes after which the rate is multiplied by ``decay``, again and again; Adam's moments then begin at zero, as
-    in the official code, which makes its optimizers anew."""
+    """After every so many episodes the rate is multiplied by ``decay``. Adam's moments then restart at zero, as in the
+    official code, which makes new optimizers."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip: Annotated[float, Field(gt=0, le=1e30)] = 50.0
     """The largest norm of the encoder's gradient, and of the decoder's."""
 
 
 class EpisodeMethod:
-    """What a method decides: the network, and what of an episode it is asked."""
+    """The interface of a method: it chooses the network, and the pairs of an episode that the network must answer."""
 
     Settings: ClassVar[type[UpdateSettings]]
     memory: bool
-    """Whether its network reads the support set."""
+    """True where its network reads the support set."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
 
     def network(self, commands: int, actions: int, model: Model) -> Network:
-        """The network for so many symbols."""
+        """Make the network for vocabularies of these sizes."""
         raise NotImplementedError
 
     def asked(self, drawn: Drawn, benchmark: Benchmark) -> Pairs:
@@ -50,7 +46,11 @@ class EpisodeMethod:
 
 
 def as_episode(support: Pairs | None, query: Pairs, benchmark: Benchmark, device: str, steps: int = 0) -> Episode:
-    """What a network takes; ``steps``: see ``Episode``, by default those of the longest query."""
+    """Turn pairs into the input of a network.
+
+    Args:
+        steps: see ``Episode``; 0 for the steps of the longest query.
+    """
 
     def both(pairs: Pairs) -> tuple[Sequences, Sequences]:
         return (
@@ -67,8 +67,8 @@ class Learner:
     """A network and its optimizer.
 
     Args:
-        form: ``fused``, or ``eager`` for the one that is obviously right.
-        dropout: draws the masks.
+        form: ``fused``, or ``eager`` for the plain form that the other is compared with.
+        dropout: draws the dropout masks.
     """
 
     def __init__(self, network: Network, settings: UpdateSettings, form: str, dropout: Dropout) -> None:
@@ -76,19 +76,19 @@ class Learner:
         self.form: Any = fused if form == "fused" else models
         self.parameters = [list(part.parameters()) for part in (network.encoder, network.decoder)]
         self.episodes = 0
-        """Updates made."""
+        """The number of updates made, one for each episode."""
         self.optimizer = self._fresh_optimizer()
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         rate = self.settings.lr * self.settings.decay ** (self.episodes // self.settings.decay_every)
-        every = [parameter for part in self.parameters for parameter in part]
-        return torch.optim.Adam(every, lr=rate, fused=self.form is fused, foreach=False)
+        parameters = [parameter for part in self.parameters for parameter in part]
+        return torch.optim.Adam(parameters, lr=rate, fused=self.form is fused, foreach=False)
 
     def observe(self, episode: Episode) -> float:
-        """Learn from an episode: one update.
+        """Learn from an episode with one update.
 
         Returns:
-            The loss before it.
+            The loss before the update.
         """
         loss = self.form.loss(self.network, episode, self.dropout)
         loss.backward()
@@ -107,22 +107,6 @@ class Learner:
         if norm > self.settings.clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
 
-    def scores(self, drawn: Drawn, asked: Pairs, benchmark: Benchmark, memory: bool) -> tuple[float, float]:
-        """The fractions answered exactly: of queries that the support set shows, and of all others. NaN for none.
-
-        A query is shown where its command is among the support set's, whatever is asked of it. Contexts are padded as
-        if all queries were answered at once.
-        """
-        device, right = str(next(self.network.parameters()).device), []
-        support = drawn.support if memory else None
-        for begin in range(0, len(asked), _AT_ONCE):
-            part = asked.take(np.arange(begin, min(begin + _AT_ONCE, len(asked))))
-            episode = as_episode(support, part, benchmark, device, steps=asked.commands.shape[1])
-            right.append(self.form.right(self.network, episode, benchmark.actions.eos))
-        shown = in_support(drawn, asked)
-        answered = np.concatenate(right)
-        return _mean(answered[shown]), _mean(answered[~shown])
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
@@ -137,20 +121,3 @@ class Learner:
         self.optimizer = self._fresh_optimizer()
         self.optimizer.load_state_dict(state["optimizer"])
         self.dropout.rng.bit_generator.state = state["dropout"]
-
-
-def in_support(drawn: Drawn, asked: Pairs) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[n] whether a query's command is among those of the support set."""
-    if drawn.support is None:
-        return np.zeros(len(asked), bool)
-    shown = set(_rows(drawn.support))
-    return np.array([row in shown for row in _rows(asked)])
-
-
-def _rows(pairs: Pairs) -> list[tuple[int, ...]]:
-    rows = zip(pairs.commands.tolist(), pairs.command_lengths, strict=True)
-    return [tuple(row[:length]) for row, length in rows]
-
-
-def _mean(right: np.ndarray[Any, Any]) -> float:
-    return float(np.mean(right)) if len(right) else float("nan")

@@ -1,17 +1,17 @@
-"""The networks of meta seq2seq learning, as the official code has them, and their plain form: one step after another.
+"""The networks of meta seq2seq learning as in the official code, in their plain form: one step after another.
 
 Two encoders and a decoder, all LSTMs of E units. A support set becomes a memory: keys K [ns, E] are the commands of its
 items, values V [ns, E] their actions. At every step e_t of a query the memory answers with
-m_t = softmax(e_t K' / sqrt(E)) V, and the decoder reads the contexts c_t = tanh(W [e_t; m_t] + b). What the paper does
-not say, and the code does:
+m_t = softmax(e_t K' / sqrt(E)) V, and the decoder reads the contexts c_t = tanh(W [e_t; m_t] + b). Details of the code
+that are not in the paper:
 
-- The two directions of an encoder are added, not put side by side; its second layer does read them side by side.
-- A padded step has e_t = 0, and so an even look at the memory and a context that is not zero; the decoder attends to
-  padded steps too. So an answer depends, a little, on the longest query that came along.
+- The two directions of an encoder are added, not concatenated; but its second layer reads them concatenated.
+- A padded step has e_t = 0, so its attention to the memory is uniform and its context is not zero. The decoder attends
+  to padded steps too, so an answer depends a little on the longest query of the episode.
 - The decoder begins with the context of the query's last step as h and c of every layer. Without a memory the contexts
-  are the e_t, zero where padded, and the decoder begins with the query's embedding as a whole.
+  are the e_t, zero where padded, and the decoder begins with the embedding of the whole query.
 
-``clray.episodes.fused`` does the same arithmetic, faster. The parameters of a ``Network`` are the same in both.
+``clray.episodes.fused`` computes the same faster. The parameters of a ``Network`` are the same in both.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ Int = NDArray[np.int64]
 
 
 class Model(TrialSettings):
-    """The networks' sizes."""
+    """The sizes of the networks."""
 
     embedding: Annotated[int, Field(ge=1, le=16_384)] = 200
-    """E: units of every LSTM layer, and numbers in every embedding."""
+    """E: the units of every LSTM layer, and the size of every embedding."""
     layers: Annotated[int, Field(ge=1, le=100)] = 2
-    """Of each encoder and of the decoder."""
+    """The layers of each encoder and of the decoder."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """On symbols' embeddings and between layers."""
+    """The dropout rate on the symbols' embeddings and between layers."""
 
 
 class Sequences:
-    """Rows of symbols, each ended by EOS, filled up with SOS to the longest.
+    """Rows of symbols, each ending with EOS and padded with SOS to the longest.
 
     Attributes:
         tokens: [n, T] int64, on the device of the network that reads them.
-        lengths: [n] with EOS, in numpy: they shape the computation.
+        lengths: [n] the lengths with EOS, in numpy.
     """
 
     def __init__(self, tokens: Int, lengths: Int, device: str = "cpu") -> None:
@@ -61,28 +61,28 @@ class Sequences:
 
     @property
     def count(self) -> int:
-        """How many symbols there are, without the padding."""
+        """The number of symbols, without padding."""
         return int(self.lengths.sum())
 
     @property
     def valid(self) -> Tensor:
-        """[n, T] where a symbol is, and no padding."""
+        """[n, T] True at symbols, False at padding."""
         inside = np.arange(self.tokens.shape[1]) < self.lengths[:, None]
         return torch.from_numpy(inside).to(self.tokens.device)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A support set and queries, as a network takes them.
+    """A support set and queries, as the input of a network.
 
     Attributes:
-        steps: to how many steps the queries' contexts are padded: those of the longest query of the whole set where
-            this is only a part of it.
-        start: the symbol that a decoder is given first, SOS of the actions.
+        steps: the number of steps to which the queries' contexts are padded: that of the longest query of the whole
+            set, where this is only a part of it.
+        start: the first symbol that the decoder gets, SOS of the actions.
     """
 
     support: tuple[Sequences, Sequences] | None
-    """Commands and actions; None for a network without a memory."""
+    """The commands and actions of the support set; None for a network without a memory."""
     query: Sequences
     target: Sequences
     start: int
@@ -90,7 +90,7 @@ class Episode:
 
 
 class Encoder(nn.Module):
-    """Symbols to vectors: an embedding and a bidirectional LSTM."""
+    """An encoder of symbols to vectors: an embedding and a bidirectional LSTM."""
 
     def __init__(self, symbols: int, model: Model) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """The meta network: an encoder that queries share with the support set's commands, and one for its actions."""
+    """The meta network's encoders: one for queries and the support set's commands, and one for its actions."""
 
     def __init__(self, commands: int, actions: int, model: Model) -> None:
         super().__init__()
@@ -123,9 +123,9 @@ class Network(nn.Module):
     """Encoder and decoder for one benchmark's vocabularies.
 
     Args:
-        commands, actions: how many symbols there are of each, SOS and EOS included.
-        memory: whether there is one; without, this is a plain sequence-to-sequence network.
-        attention: whether the decoder attends to the query's steps.
+        commands, actions: the number of symbols of each, with SOS and EOS.
+        memory: False for a plain sequence-to-sequence network without a memory.
+        attention: True where the decoder attends to the query's steps.
     """
 
     def __init__(self, commands: int, actions: int, model: Model, memory: bool = True, attention: bool = True) -> None:
@@ -136,16 +136,17 @@ class Network(nn.Module):
 
 
 class Dropout:
-    """Draws the masks of one update: entries are 0, or 1 / (1 - p).
+    """Draws the dropout masks of one update; entries are 0, or 1 / (1 - p).
 
-    Both forms of a network draw the same masks in the same order, one row a symbol, padding left out; so does a GPU.
+    Both forms of a network, on any device, draw the same masks in the same order: one row for each symbol, without
+    padding.
     """
 
     def __init__(self, p: float, rng: np.random.Generator, device: str = "cpu") -> None:
         self.p, self.rng, self.device = p, rng, device
 
     def __call__(self, symbols: int, width: int) -> Tensor | None:
-        """[symbols, width], or None where nothing is dropped."""
+        """The next mask, [symbols, width]; None where nothing is dropped."""
         if self.p == 0:
             return None
         drawn = torch.from_numpy(self.rng.random((symbols, width), dtype=np.float32)).to(self.device)
@@ -156,17 +157,17 @@ Masks = list[Tensor | None]
 
 
 def masks_of(dropout: Dropout | None, symbols: int, model: Model, directions: int) -> Masks:
-    """A stack's masks: on its embedding, then between its layers."""
+    """The masks of a stack of layers: for its embedding, then between its layers."""
     widths = [model.embedding] + [directions * model.embedding] * (model.layers - 1)
     return [dropout(symbols, width) if dropout else None for width in widths]
 
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-"""The parameters of a layer's direction, as torch names them."""
+"""The parameters of one direction of a layer, with torch's names."""
 
 
 def cell_weights(lstm: nn.LSTM, layer: int, reverse: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """W_ih [4E, in], W_hh [4E, E] and the sum of both biases [4E] of a layer's direction."""
+    """W_ih [4E, in], W_hh [4E, E] and the sum of both biases [4E] of one direction of a layer."""
     suffix = f"l{layer}" + ("_reverse" if reverse else "")
     ih, hh, bias_ih, bias_hh = (getattr(lstm, f"{kind}_{suffix}") for kind in KINDS)
     return ih, hh, bias_ih + bias_hh
@@ -174,17 +175,17 @@ def cell_weights(lstm: nn.LSTM, layer: int, reverse: bool = False) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Contexts:
-    """What a decoder reads of the queries.
+    """The encoded queries, as the input of a decoder.
 
     Attributes:
-        by_step: [n, T, E].
-        message: [n, E], what it begins with.
-        looks: [n, T, ns] the attention over the memory, where there is one and the plain form ran.
+        by_step: [n, T, E] the contexts.
+        message: [n, E] the decoder's first state.
+        attention: [n, T, ns] the attention over the memory; None without a memory, and from the fused form.
     """
 
     by_step: Tensor
     message: Tensor
-    looks: Tensor | None = None
+    attention: Tensor | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Contexts:
 
 
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM: x [n, in], h and c [n, E]."""
+    """Make one step of an LSTM: x [n, in], h and c [n, E]."""
     ih, hh, bias = weights
     i, f, g, o = (x @ ih.T + h @ hh.T + bias).chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -202,7 +203,7 @@ def lstm_cell(x: Tensor, h: Tensor, c: Tensor, weights: tuple[Tensor, Tensor, Te
 def _one_direction(
     x: Tensor, valid: Tensor, weights: tuple[Tensor, Tensor, Tensor], reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """All steps [n, T, E], zero where padded, and the last state [n, E]."""
+    """The outputs of all steps [n, T, E], zero where padded, and the last state [n, E]."""
     n, steps, _ = x.shape
     h = c = x.new_zeros(n, weights[1].shape[1])
     outputs = [h] * steps
@@ -215,7 +216,7 @@ def _one_direction(
 
 
 def read(encoder: Encoder, sequences: Sequences, masks: Masks) -> tuple[Tensor, Tensor]:
-    """Embeddings of every step [n, T, E] and of the sequences as wholes [n, E]."""
+    """The embeddings of every step [n, T, E] and of the whole sequences [n, E]."""
     valid = sequences.valid
     x = _dropped(encoder.embedding(sequences.tokens), valid, masks[0])
     for layer in range(encoder.lstm.num_layers):
@@ -227,7 +228,7 @@ def read(encoder: Encoder, sequences: Sequences, masks: Masks) -> tuple[Tensor, 
 
 
 def _dropped(x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
-    """``x`` [n, T, W] times the mask, which has a row for each valid step."""
+    """Multiply ``x`` [n, T, W] by the mask, which has a row for each valid step."""
     if mask is None:
         return x
     full = torch.zeros_like(x)
@@ -236,7 +237,7 @@ def _dropped(x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def encode(network: Network, episode: Episode, dropout: Dropout | None = None) -> Contexts:
-    """The queries' contexts."""
+    """Encode the queries."""
     encoder, model = network.encoder, network.model
     if isinstance(encoder, Encoder):
         by_step, whole = read(encoder, episode.query, masks_of(dropout, episode.query.count, model, 2))
@@ -248,10 +249,10 @@ def encode(network: Network, episode: Episode, dropout: Dropout | None = None) -
     e, _ = read(encoder.commands, episode.query, [m if m is None else m[commands.count :] for m in masks])
     _, values = read(encoder.actions, actions, masks_of(dropout, actions.count, model, 2))
     e = _padded(e, episode.steps)
-    looks = torch.softmax(e @ keys.T / math.sqrt(model.embedding), dim=2)
-    contexts = torch.tanh(encoder.hidden(torch.cat([e, looks @ values], dim=2)))
+    attention = torch.softmax(e @ keys.T / math.sqrt(model.embedding), dim=2)
+    contexts = torch.tanh(encoder.hidden(torch.cat([e, attention @ values], dim=2)))
     last = torch.from_numpy(episode.query.lengths - 1).to(e.device)
-    return Contexts(contexts, contexts[torch.arange(len(last), device=e.device), last], looks)
+    return Contexts(contexts, contexts[torch.arange(len(last), device=e.device), last], attention)
 
 
 def _padded(by_step: Tensor, steps: int) -> Tensor:
@@ -259,20 +260,20 @@ def _padded(by_step: Tensor, steps: int) -> Tensor:
 
 
 class Writer:
-    """A decoder at work, step by step.
+    """A decoder that writes step by step.
 
     Attributes:
         state: h and c of each layer, [n, E] each.
-        looks: [n, T] the last step's attention to the contexts.
+        attention: [n, T] the attention of the last step to the contexts.
     """
 
     def __init__(self, decoder: Decoder, contexts: Contexts) -> None:
         self.decoder, self.contexts = decoder, contexts
         self.state = [(contexts.message, contexts.message)] * decoder.lstm.num_layers
-        self.looks: Tensor | None = None
+        self.attention: Tensor | None = None
 
     def step(self, symbols: Tensor, masks: Masks) -> Tensor:
-        """Logits [n, V] of the next symbols, given the ones before [n]."""
+        """The logits [n, V] of the next symbols, given the previous ones [n]."""
         decoder, by_step = self.decoder, self.contexts.by_step
         x = decoder.embedding(symbols)
         for layer, (h, c) in enumerate(self.state):
@@ -281,13 +282,13 @@ class Writer:
             self.state = [*self.state[:layer], (x, c), *self.state[layer + 1 :]]
         if decoder.concat is None:
             return decoder.out(x)
-        self.looks = torch.softmax((by_step @ x.unsqueeze(2)).squeeze(2) / math.sqrt(x.shape[1]), dim=1)
-        seen = (self.looks.unsqueeze(1) @ by_step).squeeze(1)
+        self.attention = torch.softmax((by_step @ x.unsqueeze(2)).squeeze(2) / math.sqrt(x.shape[1]), dim=1)
+        seen = (self.attention.unsqueeze(1) @ by_step).squeeze(1)
         return decoder.out(torch.tanh(decoder.concat(torch.cat([x, seen], dim=1))))
 
 
 def logits(network: Network, contexts: Contexts, episode: Episode, dropout: Dropout | None = None) -> Tensor:
-    """[n, T, V] of the targets' steps, padded ones too, each given the true symbols before it."""
+    """[n, T, V] the logits of the targets' steps, padded ones too, each given the true previous symbols."""
     target, writer = episode.target, Writer(network.decoder, contexts)
     given, found = given_symbols(episode), []
     masks = masks_of(dropout, target.count, network.model, 1)
@@ -298,13 +299,13 @@ def logits(network: Network, contexts: Contexts, episode: Episode, dropout: Drop
 
 
 def given_symbols(episode: Episode) -> Tensor:
-    """[n, T] what the decoder is given at each step: SOS, then the target without its end."""
+    """[n, T] the decoder's input at each step: SOS, then the target without its end."""
     tokens = episode.target.tokens
     return torch.cat([torch.full_like(tokens[:, :1], episode.start), tokens[:, :-1]], dim=1)
 
 
 def loss(network: Network, episode: Episode, dropout: Dropout | None = None) -> Tensor:
-    """Mean cross-entropy over all symbols of all targets, EOS counted and padding not."""
+    """The mean cross-entropy over all symbols of all targets, with EOS and without padding."""
     found = logits(network, encode(network, episode, dropout), episode, dropout)
     valid = episode.target.valid
     return cross_entropy(found[valid], episode.target.tokens[valid])
@@ -312,7 +313,7 @@ def loss(network: Network, episode: Episode, dropout: Dropout | None = None) -> 
 
 @torch.no_grad()
 def greedy(network: Network, episode: Episode, limit: int) -> Int:
-    """[n, limit] the symbols that the network writes, always the likeliest."""
+    """[n, limit] the symbols that the network writes, always the most likely one."""
     return np.stack([*greedy_steps(network, encode(network, episode), episode, limit)], axis=1)
 
 
@@ -333,7 +334,7 @@ def greedy_steps(network: Network, contexts: Contexts, episode: Episode, limit: 
 
 
 def right(network: Network, episode: Episode, end: int, limit: int = 50) -> NDArray[np.bool_]:
-    """[n] whether what is written is the target, symbol by symbol up to EOS, and within ``limit`` symbols.
+    """[n] True where the network writes exactly the target, up to EOS, within ``limit`` symbols.
 
     Raises:
         NotFinite: the network's logits are not finite.

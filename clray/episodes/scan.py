@@ -1,10 +1,10 @@
-"""SCAN (Lake and Baroni 2018): its grammar, what commands mean, and the splits that are rules about commands.
+"""SCAN (Lake and Baroni 2018): its grammar, the meaning of commands, and the splits that are rules about commands.
 
     C -> S | S and S | S after S            S -> V | V twice | V thrice
     V -> u | x d | x opposite d | x around d          u: walk look run jump; x: u or turn; d: left right
 
-which makes 34 V, 102 S and 20,910 commands. A split's sets are exact; the order of the official files' lines cannot be
-derived, and neither can the split ``simple``, which was drawn at random: ``clray.episodes.data`` reads that one.
+This gives 34 V, 102 S and 20,910 commands. The sets of a split are exact, but the order of the official files' lines
+cannot be derived. The split ``simple`` was drawn at random; ``clray.episodes.data`` reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMMAND_WORDS = (
     "walk", "opposite", "right", "thrice", "after", "run", "turn", "around", "twice", "look", "left", "and", "jump",
 )  # fmt: skip
 ACTIONS = ("I_TURN_RIGHT", "I_RUN", "I_WALK", "I_TURN_LEFT", "I_LOOK", "I_JUMP")
-"""Words and actions in the order in which they first appear in tasks.txt: the official code numbers them so."""
+"""The words and the actions in the order of their first appearance in tasks.txt, as the official code numbers them."""
 
 Words = tuple[str, ...]
 Pair = tuple[Words, Words]
@@ -49,7 +49,7 @@ def _repeated(words: Words) -> Words:
 
 
 def _phrase(words: Words) -> Words:
-    """[[V]], where T is the turn and A the primitive's action, none for "turn"."""
+    """[[V]]: T is the turn, and A the primitive's action; "turn" has no action."""
     match words:
         case (verb,) if verb in PRIMITIVES:
             return (PRIMITIVES[verb],)
@@ -81,7 +81,7 @@ def all_pairs() -> tuple[Pair, ...]:
 
 
 def split(name: str) -> tuple[list[Pair], list[Pair]]:
-    """Training and test pairs of one of ``SPLITS``. A pair that the official file repeats stands here as often.
+    """The training and test pairs of one of ``SPLITS``. Pairs that the official file repeats are repeated.
 
     Raises:
         KeyError: the grammar does not determine such a split.
@@ -100,7 +100,7 @@ Rule = Callable[[Pair], bool]
 
 
 def _has(phrase: str) -> Rule:
-    """Whether a command has these words one after the other; ``*`` is any primitive."""
+    """A rule: the command contains these words one after the other; ``*`` is any primitive."""
     wanted = [f" {phrase.replace('*', verb)} " for verb in (PRIMITIVES if "*" in phrase else "*")]
 
     def has(pair: Pair) -> bool:
@@ -121,13 +121,13 @@ def _only(phrase: str, *but: str) -> Rule:
 
 
 def _isolated(phrase: str) -> Rule:
-    """The phrase within a longer command."""
+    """A rule: the phrase is inside a longer command."""
     has, alone = _has(phrase), tuple(phrase.split())
     return lambda pair: has(pair) and pair[0] != alone
 
 
 def _filled(*fillers: str) -> Rule:
-    """No "around right" but after one of the fillers; never after "turn"."""
+    """A rule: "around right" follows only the fillers, and never "turn"."""
     banned = [f"{verb} around right" for verb in (*PRIMITIVES, "turn") if verb not in fillers]
     return _without(*banned)
 
@@ -147,4 +147,4 @@ SPLITS: dict[str, tuple[Rule, Rule, tuple[str, int] | None]] = {
     "filler_num2": (_filled("look", "walk"), _JUMP_AROUND_RIGHT, None),
     "filler_num3": (_filled("look", "walk", "run"), _JUMP_AROUND_RIGHT, None),
 }
-"""By name: which pairs are for training, which for testing, and a command that the training file repeats."""
+"""The rules of each split: the pairs for training, those for the test, and a command that the training file repeats."""

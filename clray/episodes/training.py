@@ -1,4 +1,4 @@
-"""The episodes track: what it tells of its settings, and the trial it makes of them."""
+"""The episodes track's interface to clray: its benchmarks, its settings and its trials."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from clray.documents import one_of
 from clray.episodes import data as sources
 from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
 from clray.track_interface import BenchmarkFamily
-from clray.training import Training
+from clray.training import NO_OFFICIAL_DRAWS, Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32",)
 
 
 def kinds() -> list[BenchmarkFamily]:
-    """What there is with a support set, and without; see ``Track``."""
+    """The benchmarks with a support set, and those without; see ``Track``."""
     from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
 
     splits = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark is ScanSplit)
@@ -41,7 +41,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     if method not in known:
         raise SettingError("hyperparameters", ["method"], f"{method!r} is not for {name}; {one_of(method, known)}")
     if declared.get("randomness", "clray") != "clray":
-        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
+        raise SettingError("randomness", [], NO_OFFICIAL_DRAWS)
     if declared.get("task_orders", ["identity"]) != ["identity"]:
         raise SettingError("task_orders", [], "episodes have no order of tasks; allowed: [identity]")
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
@@ -62,15 +62,15 @@ def data(trial: Trial, fetch: bool) -> dict[str, Any]:
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """The trial, ready to begin."""
-    from clray.episodes.episode_training import EpisodeTraining
+    """Make the trial; see ``Track``."""
+    from clray.episodes.trial import EpisodeTraining
 
     return EpisodeTraining(trial, data, device)
 
 
 def modules_of(trial: Trial) -> list[str]:
     """The modules that a trial runs; see ``Track``."""
-    return [f"clray.episodes.methods.{METHODS[trial.method].partition(':')[0]}", "clray.episodes.episode_training"]
+    return [f"clray.episodes.methods.{METHODS[trial.method].partition(':')[0]}", "clray.episodes.trial"]
 
 
 _SYMBOLS = {
@@ -81,11 +81,11 @@ _SYMBOLS = {
     "scan_length": (2540, 1090),
     "scan_split": (330, 612),
 }
-"""Of an episode with the declared defaults: what its encoders read and its decoder writes."""
+"""The numbers of symbols that an episode's encoders read and its decoder writes, with default settings."""
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core; see ``Track``. From bench/episodes.py's figures."""
+    """The seconds on one core, from the figures of bench/episodes.py; see ``Track``."""
     read, written = _SYMBOLS[trial.benchmark["name"]]
     width = (trial.model["embedding"] / 200) ** 2
     episode = 0.015 + width * (read * 0.00016 + written * 0.00011)

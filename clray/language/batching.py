@@ -1,4 +1,4 @@
-"""Minibatches: which examples go together, and how their sequences become tensors."""
+"""Minibatches: the choice of examples that belong together, and their sequences as tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _EXPONENT = 1.163
-"""How the memory that a sequence takes grows with its length, as the official code has it."""
+"""The exponent with which a sequence's memory grows with its length, as in the official code."""
 
 
 def as_coded(
@@ -23,17 +23,17 @@ def as_coded(
 
     A minibatch is closed before an example with which its count times its longest length to the power 1.163 is more
     than the budget, and in training when it has ``largest`` examples. After one of those the code counts the next
-    minibatch as one larger than it is: kept, because it decides what learns together.
+    minibatch as one larger than it is; this is kept, because it decides which examples are learned together.
 
     Args:
-        lengths: of the examples' ``cqa``.
-        order: indices of all examples as they come.
-        budget: the official code makes it of the GPU's memory.
-        train: in a test only the budget counts.
+        lengths: the lengths of the examples' ``cqa``.
+        order: the indices of all examples, in the order in which they are taken.
+        budget: the memory budget; the official code computes it from the GPU's memory.
+        train: False for a test, in which only the budget counts.
 
     Returns:
-        Indices, in that order; every example is in exactly one minibatch. One that is over the budget by itself stands
-        alone (the official code then also gives out an empty minibatch, and breaks off).
+        Indices in that order; every example is in exactly one minibatch. An example that exceeds the budget is alone in
+        its minibatch (the official code then also returns an empty minibatch, and fails).
     """
     batches: list[list[int]] = []
     batch: list[int] = []
@@ -51,22 +51,22 @@ def as_coded(
 
 
 _POOL = 64
-"""Rows of like length are sought among so many budgets' worth of tokens."""
+"""A pool, inside which rows are sorted by length, has so many times the budget in tokens."""
 
 
 def bucketed(
     lengths: Sequence[int], budget: int, rng: np.random.Generator, largest: int | None = None
 ) -> list[list[int]]:
-    """Minibatches of rows of like length, in random order: little padding.
+    """Minibatches of rows of similar length, which need little padding, in random order.
 
-    All examples are shuffled, taken by pools of some sixty minibatches, and sorted by length within those: rows are of
-    like length, and a minibatch is not the same in every epoch.
+    All examples are shuffled, divided into pools of some sixty minibatches, and sorted by length inside each pool. So
+    rows have similar lengths, and the minibatches of two epochs are different.
 
     Args:
-        lengths: of the examples.
-        budget: tokens of a minibatch, padding included: rows times the longest. A row longer than that stands alone.
-        rng: what draws; the only thing that makes one epoch differ from the next.
-        largest: the most rows.
+        lengths: the lengths of the examples.
+        budget: the most tokens of a minibatch, with padding: rows times the longest row. A longer row is alone.
+        rng: the random generator, the only source of differences between epochs.
+        largest: the most rows of a minibatch.
 
     Returns:
         Indices; every example is in exactly one minibatch.
@@ -87,12 +87,12 @@ def bucketed(
 
 
 class Collated(NamedTuple):
-    """Sequences of a minibatch, each field a 64-bit integer tensor [rows, longest], padded on the right.
+    """The sequences of a minibatch; each is a 64-bit integer tensor [rows, longest], padded on the right.
 
     Attributes:
         cq, cqa, gen_X: padded with ``__pad__``.
         Y, gen_Y: as long as ``cqa`` and ``gen_X``; padded with ``FILL``.
-        cq_lengths, cqa_lengths: [rows] without the padding.
+        cq_lengths, cqa_lengths: [rows] the lengths without padding.
     """
 
     cq: Tensor
@@ -120,7 +120,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> Collated:
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Tensor:
-    """[rows, longest] the rows one under the other, filled up on the right, or on the left."""
+    """[rows, longest] the rows, padded on the right, or on the left."""
     import torch
 
     longest = max((len(row) for row in rows), default=0)

@@ -21,9 +21,9 @@ class TextStream(TrialSettings):
     name: Literal["text-stream"] = "text-stream"
     tasks: Annotated[list[str], Field(min_length=1)]
     train_per_task: Count | None = None
-    """So many of a task's training examples, drawn with ``seed``; all where it has no more."""
+    """The number of training examples of a task, drawn with ``seed``; all where it has no more."""
     test_per_task: Count | None = None
-    """So many of its test examples, drawn alike; of dialogues the first turns, because a dialogue's state adds up."""
+    """The number of its test examples, drawn in the same way; dialogues: the first turns, without gaps."""
     seed: BenchmarkSeed = 0
 
     @model_validator(mode="after")
@@ -36,7 +36,7 @@ class TextStream(TrialSettings):
         return self
 
     def taken(self, data: dict[str, TaskData]) -> list[TaskData]:
-        """What the settings take of each task's data, in the benchmark's own order."""
+        """The part of each task's data that the settings select, in the benchmark's own order."""
         return [self._taken(data[task]) for task in self.tasks]
 
     def _taken(self, data: TaskData) -> TaskData:

@@ -1,4 +1,4 @@
-"""What EWC and MAS share: springs that hold every parameter, as strong as it mattered to the tasks learned."""
+"""The common part of EWC and MAS: a quadratic penalty on each parameter, weighted by its importance."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from clray.language.losses import Batch
 
 
 class ConsolidationSettings(TrainingSettings):
-    """The common settings, and the springs'."""
+    """The settings of training, and those of the penalty."""
 
     strength: Annotated[float, Field(ge=0, le=1e7)] = 1.0
     """λ of the penalty (official ``--reg_lambda``)."""
     form: Literal["as_coded", "corrected"] = "as_coded"
-    """As the official code has it, or as it was meant: see ``clray.language.importance``."""
+    """The importance as in the official code, or corrected: see ``clray.language.importance``."""
 
 
 class Consolidating(LanguageMethod):
-    """After every task, another pass over its batches measures how much each parameter matters."""
+    """A method that measures the importance of each parameter in another pass over a learned task's batches."""
 
     measures: ClassVar[dict[str, Measure]]
-    """By form."""
+    """The measure of importance for each value of ``form``."""
     consolidates = True
 
     def __init__(self, settings: Any, learner: Any) -> None:
         super().__init__(settings, learner)
         self.importance: Importance | None = None
-        """From the first task's training on; the first anchor is the weights it begins with."""
+        """None before the first task's training, whose first weights are the first anchor."""
 
     def begin(self, task: int) -> None:
         if self.importance is None:

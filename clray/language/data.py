@@ -1,9 +1,9 @@
-"""Where the tasks' texts come from, and what exactly was read.
+"""The sources of the tasks' texts, and the fingerprints of what was read.
 
-Sources, in this order: ``$CLRAY_DATA/lamol`` with the files as published (``$CLRAY_DATA/lamol/sst/...``; LAMOL's own
-converted files in ``$CLRAY_DATA/lamol/official``), the download cache, a download, and for the ``scan.*`` tasks the
-grammar. Files are checked against the checksums that are known, converted once into Parquet in the cache, and a record
-carries the fingerprint of the converted examples. What is published and how it is read: ``clray.language.datasets``.
+The sources, in this order: ``$CLRAY_DATA/lamol`` with the files as published (``$CLRAY_DATA/lamol/sst/...``; LAMOL's
+own converted files in ``$CLRAY_DATA/lamol/official``), the download cache, a download, and for the ``scan.*`` tasks the
+grammar. Files are checked against known checksums and converted once into Parquet in the cache. A record contains the
+fingerprint of the converted examples. ``clray.language.datasets`` lists the published files and reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clray.language.tasks import TASKS
 __all__ = ["DATASETS", "PUBLISHED", "Found", "fetch", "find", "fingerprint", "load", "locate", "verify"]
 
 DATASETS = PUBLISHED
-"""What is published of each task, by the task's name."""
+"""The published data of each task, by the task's name."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Found:
 
     Attributes:
         source: ``CLRAY_DATA``, ``cache`` or ``grammar``.
-        folder: where its files are; None where a grammar makes it.
-        form: which of the published forms; its ``partial`` says what it stands in for.
+        folder: the folder of its files; None where a grammar makes it.
+        form: the published form; its ``partial`` says why it is a substitute.
     """
 
     name: str
@@ -53,15 +53,15 @@ _GRAMMAR = Form("", {}, lambda _: ([], [], []))
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What is here
+# Data on this machine
 
 
 def find(name: str) -> Found | None:
-    """Where a task's data is here, and in which form: a whole one if there is any.
+    """Find a task's data on this machine, in a complete form if there is one.
 
     Raises:
-        DataError: there is no such task, ``CLRAY_DATA`` names no folder, or holds only some of a form's files, or they
-            lie in a folder that may not be entered.
+        DataError: there is no such task, ``CLRAY_DATA`` is no folder or holds only some files of a form, or a folder
+            cannot be entered.
     """
     if name in embedded.TASKS:
         return Found(name, "grammar", None, _GRAMMAR)
@@ -69,7 +69,7 @@ def find(name: str) -> Found | None:
 
 
 def _found(task: str) -> Iterator[Found]:
-    """The forms that are here, whole ones before substitutes, ``CLRAY_DATA`` before the cache."""
+    """The forms on this machine: complete ones before substitutes, ``CLRAY_DATA`` before the cache."""
     published, substitutes = _published(task), []
     for source, root in _roots():
         lies = is_file if source == "CLRAY_DATA" else is_file_if_allowed
@@ -83,7 +83,7 @@ def _found(task: str) -> Iterator[Found]:
 
 
 def _roots() -> list[tuple[str, Path]]:
-    """The folders that hold all tasks' folders."""
+    """The folders that contain the tasks' folders, each with its source."""
     roots = [("cache", cache.cache_folder() / "lamol")]
     given = given_folder()
     if given is not None:
@@ -96,7 +96,7 @@ def _missing_files(folder: Path, form: Form, lies: Callable[[Path], bool] = is_f
 
 
 def _complain_of_part(root: Path, published: Published) -> None:
-    """An error where some files of a whole form are there and others are not, for the form that lacks least."""
+    """Raise an error where some files of a complete form are missing, for the form with the fewest missing files."""
     lacking = []
     for form in published.forms:
         missing = _missing_files(root / form.folder, form)
@@ -114,24 +114,24 @@ def _published(task: str) -> Published:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Which ones a trial would read
+# The data that a trial would read
 
 
 def locate(tasks: Sequence[str], fetch: bool = False) -> dict[str, Any]:
-    """Which data a trial of these tasks would read here.
+    """Describe the data that a trial of these tasks would read on this machine. Only new or changed files are read.
 
     Args:
-        fetch: whether to try to download what is not here.
+        fetch: True to download missing data.
 
     Returns:
-        ``name`` (the tasks, joined by +), ``source`` (of all, or each one's; ``embedded`` where the grammar makes
-        all), ``fingerprint`` (of the tasks' names and fingerprints, in their order) and ``parts``: by task its
-        ``name``, ``source``, ``fingerprint`` and ``sizes``. ``partial`` says what is not a task's data as LAMOL has
-        it, ``unverified`` what nobody vouches for; at the top they name the task. The fingerprint belongs to the
-        examples: it is the same wherever the files lie. Files are read when they are new or changed.
+        ``name`` (the tasks, joined by +), ``source`` (one or several; ``embedded`` where the grammar makes all),
+        ``fingerprint`` (a hash of the tasks' names and fingerprints, in order) and ``parts``: the ``name``, ``source``,
+        ``fingerprint`` and ``sizes`` of each task. ``partial`` says why a task's data is not LAMOL's, ``unverified``
+        why it could not be verified; at the top level they name the task. The fingerprint is a hash of the examples and
+        does not depend on the files' place.
 
     Raises:
-        DataError: a task's data cannot be had, or its files are foreign.
+        DataError: a task's data is not available, or its files are not the published ones.
     """
     parts = {task: _locate(task, fetch) for task in tasks}
     sources = dict.fromkeys(part["source"] for part in parts.values())
@@ -178,10 +178,10 @@ def _described(found: Found, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def verify(name: str) -> dict[str, Any]:
-    """What ``locate`` tells of the task, but every file and the converted examples are read and checked anew.
+    """Describe a task as ``locate`` does, but read and check every file and the converted examples again.
 
     Raises:
-        DataError: there are no files, or they are foreign.
+        DataError: there are no files, or they are not the published ones.
     """
     found = find(name)
     if found is None:
@@ -206,20 +206,20 @@ def _missing(task: str) -> str:
 
 
 def beside_it(name: str) -> str:
-    """Which other files lie where a task's were looked for, in words; empty where none do."""
+    """The other files in the place where a task's files were searched, as text; empty where there are none."""
     given = given_folder()
     if given is None or name in embedded.TASKS:
         return ""
-    own = [form.folder for form in _published(name).forms if form.folder == name]  # others are shared with other tasks
+    own = [form.folder for form in _published(name).forms if form.folder == name]  # the others are shared
     return "; ".join(said for folder in dict.fromkeys(own) if (said := others(given / "lamol" / folder)))
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What the files hold
+# The content of the files
 
 
 def fingerprint(data: TaskData) -> str:
-    """A hash of a task's examples: whatever files they come from, equal examples have equal fingerprints."""
+    """A hash of a task's examples: equal examples have equal fingerprints, whichever files they come from."""
     digest = hashlib.sha256()
     for split in SPLITS:
         digest.update(f"{split}\n".encode())
@@ -229,7 +229,7 @@ def fingerprint(data: TaskData) -> str:
 
 
 def _facts(found: Found) -> dict[str, Any]:
-    """The examples' ``fingerprint`` and ``sizes``; the files are read if they are new or have changed."""
+    """The ``fingerprint`` and the ``sizes`` of the examples; only new or changed files are read."""
     if found.folder is None:
         return _facts_of(embedded.load(found.name))
     noted = cache.noted(found.folder, _paths(found), _about(found.form))
@@ -241,32 +241,32 @@ def _facts_of(data: TaskData) -> dict[str, Any]:
 
 
 def _paths(found: Found) -> list[str]:
-    """The files of the form as they are called here, below the folder."""
+    """The paths of the form's files on this machine, below the folder."""
     assert found.folder is not None
     paths = [located(found.folder, file, found.form.inner) for file in found.form.files]
     return [str(path.relative_to(found.folder)) for path in paths if path]
 
 
 def _about(form: Form) -> list[Any]:
-    """What a note of a form depends on but for the files: their checksums, and how they are read."""
+    """All that the note about a form depends on besides its files: their checksums, and the code that reads them."""
     return [form.files, _converters()]
 
 
 @functools.cache
 def _converters() -> str:
-    """A hash of the code that converts: when it changes, files are converted anew."""
+    """A hash of the code that converts files: when it changes, files are converted again."""
     folder = Path(datasets.__file__).parent
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
 
 
 def _convert(found: Found) -> TaskData:
-    """The examples of the files, kept in the cache; the files are checked first."""
+    """Check the files, convert them to examples, and write these to the cache."""
     folder, form = found.folder, found.form
     assert folder is not None
     with cache.one_at_a_time(found.name):
         noted = cache.noted(folder, _paths(found), _about(form))
         kept = _kept(found.name, noted["fingerprint"]) if noted else None
-        if kept:  # another process was faster
+        if kept:  # another process has converted them meanwhile
             return kept
         _check_sums(found)
         archive = next(iter(form.files)) if form.members else ""
@@ -285,7 +285,7 @@ def _convert(found: Found) -> TaskData:
 
 
 def _read_form(form: Form, files: Files) -> Splits:
-    """The examples in the files; what the readers do not foresee names the file that was read last."""
+    """Read the examples in the files. An unexpected error names the file that was read last."""
     try:
         return form.read(files)
     except Exception:
@@ -309,7 +309,7 @@ def _check_sums(found: Found) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Converted examples in the cache: a Parquet file a split
+# Converted examples in the cache: a Parquet file for each split
 
 
 def _folder(task: str, fingerprint: str) -> Path:
@@ -324,15 +324,15 @@ def _kept(task: str, fingerprint: str, thoroughly: bool = False) -> TaskData | N
     try:
         read = {file: _read(folder / file) for file in note["files"]}
         return TaskData(task, *(read[note["splits"][split]] for split in SPLITS))
-    except (OSError, ValueError, KeyError, TypeError):  # not as ``_keep`` wrote it
+    except (OSError, ValueError, KeyError, TypeError):  # not a file that ``_keep`` wrote
         return None
 
 
 def _keep(data: TaskData, fingerprint: str) -> None:
-    """Write what was converted. Where dev and test are one, one file is both."""
+    """Write converted examples to the cache. Where dev and test are the same list, they share one file."""
     files = {split: f"{'test' if getattr(data, split) is data.test else split}.parquet" for split in SPLITS}
     writers = {file: functools.partial(_write, getattr(data, split)) for split, file in files.items()}
-    with contextlib.suppress(OSError):  # a full disk or a read-only cache: they are converted again the next time
+    with contextlib.suppress(OSError):  # full disk or read-only cache: they are converted again next time
         cache.keep(_folder(data.name, fingerprint), writers, {"splits": files})
 
 
@@ -357,8 +357,8 @@ def _read(path: Path) -> list[Example]:
     table = pyarrow.parquet.read_table(path)
     columns = [table[name].to_pylist() for name in Example._fields]
     return [
-        Example(context, question, tuple(answers), id, json.loads(gold))
-        for context, question, answers, id, gold in zip(*columns, strict=True)
+        Example(context, question, tuple(answers), name, json.loads(gold))
+        for context, question, answers, name, gold in zip(*columns, strict=True)
     ]
 
 
@@ -367,7 +367,7 @@ def _read(path: Path) -> list[Example]:
 
 
 def load(described: dict[str, Any]) -> dict[str, TaskData]:
-    """The tasks' examples that ``locate`` described, wherever this machine has them, in their order.
+    """Load the examples that ``locate`` described, from any place on this machine.
 
     Raises:
         DataError: this machine cannot provide the same examples.

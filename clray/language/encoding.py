@@ -1,7 +1,7 @@
-"""What a language model reads of an example, and what it should write: LAMOL's token sequences.
+"""The token sequences of an example: the inputs and the targets of a language model, as in LAMOL.
 
-The names are those of the official code (``utils.py``): c a context, q a question, a an answer; X read, Y to be
-written. There is nothing between context and question, unless ``use_sep`` puts ``__sep__`` there.
+The names are those of the official code (``utils.py``): c context, q question, a answer; X input, Y target. There is
+nothing between context and question, unless ``use_sep`` puts ``__sep__`` there.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from clray.language.records import Example
 from clray.language.tokens import Vocabulary
 
 FILL = -1
-"""In Y: nothing is to be written here."""
+"""The value in Y where there is no target."""
 
 
 class Encoded(NamedTuple):
-    """One example's sequences of token ids.
+    """The sequences of token ids of one example.
 
     Attributes:
-        cq: c q ``__ans__``: what an answer is asked by.
+        cq: c q ``__ans__``: the prompt for an answer.
         cqa: c q ``__ans__`` a.
-        Y: what follows each token of ``cqa``: the answer and the end, ``FILL`` before.
-        gen_X: the generation token and ``cqa``.
-        gen_Y: ``cqa`` and the end: what follows each token of ``gen_X``.
+        Y: the target at each token of ``cqa``: the answer and the end, ``FILL`` before.
+        gen_X: the generation token, then ``cqa``.
+        gen_Y: the target at each token of ``gen_X``: ``cqa`` and the end.
         id: the example's number, or -1.
     """
 
@@ -44,19 +44,19 @@ def encode(
     longest: int,
     use_sep: bool = False,
     test: bool = False,
-    id: int = -1,
+    number: int = -1,
 ) -> Encoded:
     """The sequences of an example.
 
     Args:
         gen: the generation token's id.
         longest: the most tokens of a sequence; a context that is too long loses its end.
-        use_sep: whether ``__sep__``, which the vocabulary then has, stands between context and question.
-        test: whether all answers that count as right are taken, with ``__pad__`` between them, and not only the first.
-            What of them is too long is cut off: a test asks with ``cq`` alone.
+        use_sep: True to put ``__sep__``, which the vocabulary must have, between context and question.
+        test: True to take all correct answers, with ``__pad__`` between them, and not only the first one. Answers that
+            are too long are cut off: a test prompts with ``cq`` alone.
 
     Raises:
-        DataError: question and answer alone are longer than ``longest`` (the official code breaks off there too).
+        DataError: question and answer alone are longer than ``longest`` (the official code also stops there).
     """
     answers = [vocabulary.encode(answer) for answer in (example.answers if test else example.answers[:1])]
     question = vocabulary.encode(example.question)
@@ -72,14 +72,15 @@ def encode(
             f"example {example.id}: its question and answer have {len(question) + len(answer) + 2} tokens with those "
             f"around them, and the model reads at most {longest}; for name: scratch, raise model.positions"
         )
-    return _sequences(vocabulary.encode(example.context), question, answer, vocabulary, gen, longest, id)
+    return _sequences(vocabulary.encode(example.context), question, answer, vocabulary, gen, longest, number)
 
 
 def parse_sample(ids: Sequence[int], vocabulary: Vocabulary, longest: int) -> Encoded | None:
-    """The sequences of an example that a model has written, generation token first; None where it is none.
+    """The sequences of a pseudo-sample, the generation token first; None where it cannot be parsed.
 
-    As in the official code, an example has exactly one ``__ans__``; where the vocabulary has ``__sep__`` exactly one of
-    it too, before the answer. All else passes: an empty question or answer, ``__pad__``, an end within the question.
+    As in the official code, an example has exactly one ``__ans__``, and where the vocabulary has ``__sep__``, exactly
+    one of it, before the answer. Anything else is accepted: an empty question or answer, ``__pad__``, an end inside the
+    question.
     """
     gen, written = ids[0], list(ids[1:])
     if written.count(vocabulary.ans) != 1 or len(ids) > longest:
@@ -92,14 +93,20 @@ def parse_sample(ids: Sequence[int], vocabulary: Vocabulary, longest: int) -> En
             return None
         start = before.index(vocabulary.sep)
         context, before = before[:start], before[start:]
-    return _sequences(context, before, answer, vocabulary, gen, longest, id=-1)
+    return _sequences(context, before, answer, vocabulary, gen, longest, -1)
 
 
 def _sequences(
-    context: list[int], question: list[int], answer: list[int], vocabulary: Vocabulary, gen: int, longest: int, id: int
+    context: list[int],
+    question: list[int],
+    answer: list[int],
+    vocabulary: Vocabulary,
+    gen: int,
+    longest: int,
+    number: int,
 ) -> Encoded:
     asked = [*question, vocabulary.ans]
     cq = context[: longest - 1 - len(asked)] + asked
     cqa = context[: longest - 1 - len(asked) - len(answer)] + asked + answer
     Y = [FILL] * (len(cqa) - len(answer) - 1) + answer + [vocabulary.eos]
-    return Encoded(cq, cqa, Y, [gen, *cqa], [*cqa, vocabulary.eos], id)
+    return Encoded(cq, cqa, Y, [gen, *cqa], [*cqa, vocabulary.eos], number)

@@ -1,7 +1,6 @@
-"""What is kept of a trial beside its record: its scores as the official code writes them, what was answered to every
-test question, and the pseudo-samples that were learned in place of old examples or dropped.
+"""The artifacts of a trial: its scores in the official layout, its answers to the test questions, its pseudo-samples.
 
-All three are JSON, and read again from it without a model or a vocabulary.
+All three are JSON, and are read again without a model or a vocabulary.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from typing import Any, NamedTuple
 from clray.errors import DataError
 
 METRICS, SAMPLES, PREDICTIONS = "metrics.json", "samples.json", "predictions.json"
-"""What they are called among a trial's artifacts."""
+"""The names of the artifacts."""
 
 Measured = list[dict[str, dict[str, float | None]]]
-"""By epoch, task and metric, in per cent; None for what was not finite."""
+"""The scores in per cent by epoch, task and metric; None where a score was not finite."""
 
 
 class Sample(NamedTuple):
-    """A pseudo-sample: what the model wrote when it was asked for an example of a task that it had learned.
+    """A pseudo-sample: an example of an earlier task that the model wrote.
 
     Attributes:
-        before: the task about to be trained.
-        of: the task whose examples it should look like.
-        ids: its tokens, the one that asked for it first.
+        before: the task that is trained next.
+        of: the task whose examples it imitates.
+        ids: its tokens, the generation token first.
         text: the same, decoded.
-        question: its context and question, decoded; where they cannot be told from an answer, all of it.
+        question: its context and question, decoded; the whole text where it cannot be parsed.
         answer: its answer, decoded; None where it was dropped.
-        dropped: why it was not learned; empty where it was.
+        dropped: the reason why it was not learned; empty where it was.
     """
 
     before: str
@@ -44,14 +43,14 @@ class Sample(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What was answered to a test question.
+    """The answer to a test question.
 
     Attributes:
         after: the task trained last.
         of: the task of the question.
-        id: of the example.
-        answers: all that count as right, in the form in which they were compared.
-        text: what was written, decoded.
+        id: the example's id.
+        answers: all correct answers, in the form in which they were compared.
+        text: the model's answer, decoded.
     """
 
     after: str
@@ -62,12 +61,12 @@ class Prediction(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many pseudo-samples of one task were written before another, and what became of them.
+    """The numbers of pseudo-samples of one task that were written before another.
 
     Attributes:
-        before, of: as of ``Sample``.
-        kept: those that were learned.
-        dropped: the others, by the reason.
+        before, of: see ``Sample``.
+        kept: the number of samples that were learned.
+        dropped: the number of the other samples, by the reason.
     """
 
     before: str
@@ -77,7 +76,7 @@ class Tally(NamedTuple):
 
 
 def tallies(samples: Iterable[Sample]) -> list[Tally]:
-    """One for each pair of tasks, in the order in which the samples name them."""
+    """Count samples: a tally for each pair of tasks, in the order of the samples."""
     reasons: dict[tuple[str, str], Counter[str]] = {}
     for sample in samples:
         reasons.setdefault((sample.before, sample.of), Counter())[sample.dropped] += 1
@@ -90,9 +89,9 @@ def metrics_json(measured: Sequence[dict[str, dict[str, float]]]) -> bytes:
     The official code tests the model of every epoch; a trial that tests the last one alone has a list of one.
 
     Args:
-        measured: the same, in per cent. What is not finite is written as null: JSON has no such number.
+        measured: the same, in per cent. Numbers that are not finite are written as null: JSON does not have them.
     """
-    written = [{task: _with_nulls(scores) for task, scores in every.items()} for every in measured]
+    written = [{task: _with_nulls(scores) for task, scores in epoch.items()} for epoch in measured]
     return json.dumps(written, indent=1, allow_nan=False).encode()
 
 
@@ -101,34 +100,34 @@ def _with_nulls(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def samples_json(samples: Sequence[Sample]) -> bytes:
-    """The pseudo-samples as a list of objects with the fields of ``Sample``, one a line."""
+    """The pseudo-samples as a JSON list of objects with the fields of ``Sample``, one on each line."""
     return _lines(samples)
 
 
 def predictions_json(predictions: Sequence[Prediction]) -> bytes:
-    """The predictions as a list of objects with the fields of ``Prediction``, one a line."""
+    """The predictions as a JSON list of objects with the fields of ``Prediction``, one on each line."""
     return _lines(predictions)
 
 
 def read_metrics(content: bytes, place: str = METRICS) -> Measured:
-    """The inverse of ``metrics_json``; reads the official code's own file too.
+    """The inverse of ``metrics_json``; it also reads the official code's file.
 
     Args:
-        place: where the content stood, for the message.
+        place: the place of the content, for the error message.
 
     Raises:
-        DataError: it is something else.
+        DataError: the content has another form.
     """
     return _read(Measured, content, place)
 
 
 def read_samples(content: bytes, place: str = SAMPLES) -> list[Sample]:
-    """The inverse of ``samples_json``; raises DataError where the content is something else."""
+    """The inverse of ``samples_json``; raises DataError where the content has another form."""
     return _read(list[Sample], content, place)
 
 
 def read_predictions(content: bytes, place: str = PREDICTIONS) -> list[Prediction]:
-    """The inverse of ``predictions_json``; raises DataError where the content is something else."""
+    """The inverse of ``predictions_json``; raises DataError where the content has another form."""
     return _read(list[Prediction], content, place)
 
 

@@ -1,9 +1,9 @@
-"""What a language model writes after a prompt: batched, with a cache of keys and values, the same in any batch.
+"""Generation of text by a language model: in batches, with a cache of keys and values.
 
-Tokens are drawn from the ``top_k`` likeliest, as LAMOL's official code does for pseudo-samples and, by default, for
-answers too. A prompt has its own random numbers and draws with each the token at which the cumulated probability, in
-the order of the ids, passes it. So what is written does not depend on what else is in the batch, as far as rounding
-goes; ``generate_plainly`` says the same more slowly.
+Tokens are drawn from the ``top_k`` most likely ones, as LAMOL's official code does for pseudo-samples and, by default,
+for answers. Each prompt has its own random numbers; a number draws the token at which the cumulated probability, in the
+order of the ids, passes it. So a text does not depend on the rest of its batch, apart from rounding.
+``generate_plainly`` computes the same more slowly.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from clray.language.batching import padded
 from clray.language.losses import logits
 
 Uniforms = Callable[[int], "np.ndarray[Any, Any]"]
-"""Of a prompt's index its own numbers in [0, 1), as many as tokens may be drawn."""
+"""Gives the random numbers in [0, 1) of a prompt, by its index: one for each token that may be drawn."""
 
 _NO_TOKEN = -1
-"""What ``draw`` gives for a row whose likeliest token has no finite logit."""
+"""The result of ``draw`` for a row whose most likely token has no finite logit."""
 _DONE = 8
-"""A batch is made smaller when so much of it (an eighth) is done: each time, the cache is copied."""
+"""Finished rows leave a batch when they are at least one in so many: the cache is copied each time."""
 
 
 def generate(
@@ -38,20 +38,20 @@ def generate(
     stop: int,
     longest: Sequence[int],
 ) -> list[list[int]]:
-    """What the model writes after each prompt, without the prompt and without ``stop``.
+    """The text that the model writes after each prompt, without the prompt and without ``stop``.
 
     Args:
-        model: a causal language model of ``transformers``, on any device, as it stands: in training mode it would draw
+        model: a causal language model of ``transformers``, on any device, in evaluation mode: in training mode it draws
             dropout.
-        prompts: of at least one token each; prompts of like length go together best.
-        uniforms: not called where ``top_k`` is 1, which takes the likeliest token and draws nothing.
-        top_k: so many of the likeliest tokens, and others that are as likely as the last of them, can be drawn.
-        temperature: what the logits are divided by.
+        prompts: at least one token each; prompts of similar length are processed fastest.
+        uniforms: the random numbers; not called where ``top_k`` is 1, which takes the most likely token.
+        top_k: a token is drawn from so many of the most likely ones, and from those as likely as the last of them.
+        temperature: the logits are divided by it.
         stop: the token that ends a text.
-        longest: the most tokens to draw for each prompt, ``stop`` included.
+        longest: the most tokens to draw for each prompt, with ``stop``.
 
     Raises:
-        NotFinite: the logits of a text that has not ended are not finite: no token can be drawn.
+        NotFinite: the logits of an unfinished text are not finite, so no token can be drawn.
     """
     written: list[list[int]] = [[] for _ in prompts]
     rows = np.array([i for i, most in enumerate(longest) if most > 0], np.int64)
@@ -70,7 +70,7 @@ def generate(
             tokens = drawn.cpu().numpy()
             if (tokens[alive] == _NO_TOKEN).any():
                 raise NotFinite
-            drawn = drawn.clamp(min=0)  # texts that have ended are read on until they leave the batch
+            drawn = drawn.clamp(min=0)  # finished texts are processed until they leave the batch
             alive &= tokens != stop
             for i, token in zip(rows[alive].tolist(), tokens[alive].tolist(), strict=True):
                 written[i].append(token)
@@ -95,7 +95,7 @@ def generate_plainly(
     stop: int,
     longest: Sequence[int],
 ) -> list[list[int]]:
-    """``generate`` one prompt at a time, without a cache and without padding: obviously right, and slow."""
+    """``generate`` one prompt at a time, without a cache and without padding: simple and slow, as a reference."""
     device = model.get_input_embeddings().weight.device
     written: list[list[int]] = []
     with torch.inference_mode():
@@ -126,26 +126,26 @@ def probabilities(logits: Tensor, top_k: int, temperature: float = 1.0) -> tuple
 
     Returns:
         Ids [n, candidates] in rising order and their probabilities [n, candidates] in 64 bits. Rows with fewer
-        candidates than others are filled up with probability 0.
+        candidates than others are padded with probability 0.
     """
     count = logits.shape[1]
     wanted = taken = min(top_k, count)
-    while True:  # more than top_k, so that all are seen that are as likely as the last: which come first is chance
+    while True:  # more than top_k, to find all tokens as likely as the last one: topk returns ties in any order
         taken = min(2 * taken, count)
         values, ids = logits.topk(taken)
         kept = values >= values[:, wanted - 1 : wanted]
         if taken == count or not kept[:, -1].any():
             break
-    order = torch.where(kept, ids, count).argsort(1)  # those that are not kept go to the end
+    order = torch.where(kept, ids, count).argsort(1)  # the others go to the end
     values = torch.where(kept, values.double() / temperature, -torch.inf)
     return ids.gather(1, order), values.softmax(1).gather(1, order)
 
 
 def draw(logits: Tensor, u: np.ndarray[Any, Any], top_k: int, temperature: float) -> Tensor:
-    """[n] one token a row: where the cumulated probability passes ``u`` [n]; the likeliest for a ``top_k`` of 1.
+    """[n] one token for each row: the one at which the cumulated probability passes ``u`` [n].
 
-    Among equals the likeliest is the one with the smallest id. A row that has no finite logit, or one that is NaN or
-    infinite, gives -1.
+    With a ``top_k`` of 1 it is the most likely token; of equally likely ones that with the smallest id. A row without a
+    finite logit, or with one that is NaN or plus infinity, gives -1.
     """
     drawable = logits.amax(1).isfinite()
     if top_k == 1:
@@ -162,10 +162,10 @@ def draw(logits: Tensor, u: np.ndarray[Any, Any], top_k: int, temperature: float
 
 
 class _Reader:
-    """A model that reads rows of tokens, one more a step; shorter prompts have padding on their left.
+    """A model that processes rows of tokens, one more token at each step; shorter prompts are padded on the left.
 
     Attributes:
-        logits: [rows, vocabulary] of what follows the last tokens.
+        logits: [rows, vocabulary] of the tokens that follow.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
@@ -178,7 +178,7 @@ class _Reader:
         self.logits = self._read(self.tokens)
 
     def read(self, tokens: Tensor) -> None:
-        """Read one more token [rows] of each row."""
+        """Process one more token of each row, [rows]."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
         if self.caches:
             self.logits = self._read(tokens[:, None])
@@ -195,7 +195,7 @@ class _Reader:
         return logits(self.model, found.last_hidden_state[:, -1])
 
     def keep(self, rows: np.ndarray[Any, Any]) -> None:
-        """Go on with these rows alone."""
+        """Go on with only these rows."""
         chosen = torch.from_numpy(rows).to(self.mask.device)
         self.mask, self.tokens = self.mask[chosen], self.tokens[chosen]
         if self.past is not None:

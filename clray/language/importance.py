@@ -1,17 +1,16 @@
-"""How much each parameter matters to a task, for EWC and MAS: as LAMOL's official code measures it, and corrected.
+"""The importance of each parameter for a task, for EWC and MAS: as in LAMOL's official code, and corrected.
 
-The official code (``regularizers.py`` of Sun, Ho and Lee 2020) goes once more over a task's minibatches when the task
-is learned. EWC (Kirkpatrick et al. 2017): the squares of a whole *minibatch's* gradient of the QA loss, which is
-divided by its examples; a Fisher information would be made of single examples. MAS (Aljundi et al. 2018): the size of
-a minibatch's gradient of the mean square of the probabilities at ``__ans__``, divided likewise. Both are divided by
-the task's examples and added to what is known from earlier tasks; the anchor stays at the weights before the first
-task.
+The official code (``regularizers.py`` of Sun, Ho and Lee 2020) makes another pass over a task's minibatches after the
+task is learned. EWC (Kirkpatrick et al. 2017) takes the square of a whole *minibatch's* gradient of the QA loss,
+divided by its examples; a Fisher information would use the gradients of single examples. MAS (Aljundi et al. 2018)
+takes the absolute value of a minibatch's gradient of the mean square of the probabilities at ``__ans__``, divided in
+the same way. Both are divided by the task's examples and added to the importance from earlier tasks. The anchor stays
+at the weights before the first task.
 
-Corrected: of every example alone the squared gradient of its answer's log-likelihood (EWC), or the size of the
-gradient of the squared norm of its probabilities (MAS), averaged over examples; the anchor is where the last task
-ended.
+Corrected: the mean over single examples of the squared gradient of the answer's log-likelihood (EWC), or of the
+absolute gradient of the squared norm of the probabilities (MAS). The anchor is the weights after the last task.
 
-Whether dropout is at work is the caller's choice, by ``model.train()``: in the official code it is.
+The caller turns dropout on or off by ``model.train()``; in the official code it is on.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from clray.language.losses import Batch, answer_logits, fused
 from clray.language.optimizers import Penalty
 
 Sums = dict[str, Tensor]
-"""What is summed up for each parameter, by its name."""
+"""The sum for each parameter, by the parameter's name."""
 Measure = Callable[[Any, Batch, Tensor, Sums], None]
-"""Adds what a minibatch says to the sums; gradients are zero afterwards."""
+"""Adds a minibatch's contribution to the sums; gradients are zero afterwards."""
 
 
 def ewc(model: Any, batch: Batch, weights: Tensor, sums: Sums) -> None:
-    """The minibatch's QA gradient over its number of examples, squared."""
+    """Add the square of the minibatch's QA gradient divided by its number of examples."""
     qa, _ = fused(model, batch, weights, None)
     _add(model, qa / batch.count, sums, squared=True)
 
 
 def ewc_by_example(model: Any, batch: Batch, weights: Tensor, sums: Sums) -> None:
-    """Each example's gradient of the log-likelihood of its answer, squared."""
+    """Add the square of each example's gradient of its answer's log-likelihood."""
     for row in _examples(batch):
         qa, _ = fused(model, row, weights, None)
         targets = torch.tensor([token for token in row.Y[0] if token >= 0], device=weights.device)
@@ -47,13 +46,13 @@ def ewc_by_example(model: Any, batch: Batch, weights: Tensor, sums: Sums) -> Non
 
 
 def mas(model: Any, batch: Batch, weights: Tensor, sums: Sums) -> None:
-    """The size of the minibatch's gradient of the mean square of p at ``__ans__``, over its number of examples."""
+    """Add the absolute gradient of the mean square of p at ``__ans__`` over the minibatch, divided by its examples."""
     chances = answer_logits(model, batch).float().softmax(1)
     _add(model, chances.square().mean() / batch.count, sums, squared=False)
 
 
 def mas_by_example(model: Any, batch: Batch, weights: Tensor, sums: Sums) -> None:
-    """The size of each example's gradient of |p|² at ``__ans__``."""
+    """Add the absolute value of each example's gradient of |p|² at ``__ans__``."""
     for row in _examples(batch):
         _add(model, answer_logits(model, row).float().softmax(1).square().sum(), sums, squared=False)
 
@@ -76,32 +75,32 @@ def _add(model: Any, loss: Tensor, sums: Sums, squared: bool) -> None:
 
 
 class Importance:
-    """Ω and the anchors of a model's parameters, from task to task.
+    """The importance Ω and the anchors of a model's parameters, from task to task.
 
     Args:
-        model: before the first task, with all that will be learned in it; its weights are the first anchor.
+        model: the model before the first task; its weights are the first anchor.
         measure: one of this module's functions.
-        refreshed: whether the anchor moves to the end of every task (corrected) or stays (as coded).
+        refreshed: True where the anchor moves to the weights after every task (corrected), False where it stays.
     """
 
     def __init__(self, model: Any, measure: Measure, refreshed: bool) -> None:
         self.measure, self.refreshed = measure, refreshed
         self.anchor = _weights(model)
         self.omega: Sums = {}
-        """Empty until a task has ended."""
+        """Ω by the parameter's name; empty before the first task has ended."""
         self.sums: Sums = {}
         self.examples = 0
-        """Seen in this task's pass."""
+        """The number of examples in this task's pass so far."""
 
     def add(self, model: Any, batch: Batch, weights: Tensor) -> None:
-        """Look at a minibatch of the task just learned."""
+        """Add a minibatch of the task just learned."""
         if not self.sums:
             self.sums = {name: torch.zeros_like(p) for name, p in _parameters(model)}
         self.measure(model, batch, weights, self.sums)
         self.examples += batch.count
 
     def end(self, model: Any) -> None:
-        """The pass is over: what it found is divided by its examples and added to Ω."""
+        """End the pass: divide its sums by the number of examples and add them to Ω."""
         self._follow(model)
         for name, total in self.sums.items():
             total /= max(self.examples, 1)
@@ -111,14 +110,14 @@ class Importance:
         self.sums, self.examples = {}, 0
 
     def penalty(self, model: Any, strength: float) -> Penalty | None:
-        """What the optimizer of the next task needs; None before the first task has ended, when all Ω are zero."""
+        """The penalty for the optimizer of the next task; None before the first task has ended, when all Ω are zero."""
         if not self.omega:
             return None
         self._follow(model)
         return Penalty(strength, {p: (self.omega[name], self.anchor[name]) for name, p in _parameters(model)})
 
     def _follow(self, model: Any) -> None:
-        """Embeddings may have grown by new tokens, whose rows matter to no task yet and are anchored where they are."""
+        """Extend Ω and the anchors by the rows of new tokens, with Ω = 0 and the rows' own values as anchors."""
         for name, p in _parameters(model):
             if name not in self.anchor:
                 self.anchor[name] = p.detach().clone()

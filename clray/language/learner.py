@@ -1,8 +1,8 @@
-"""What the methods share: a language model in training on one task after the other, and its answers.
+"""The parts that methods share: a language model that learns one task after the other, and writes answers.
 
-The protocol is that of LAMOL's official code (Sun, Ho and Lee 2020; ``train.py``, ``utils.py``): every task begins with
-a new optimizer and a new schedule that counts examples; the model learns to write an answer after ``__ans__`` (the QA
-loss), a class that weighs ``answer_weight``; and where a method says so, to write whole examples (the LM loss).
+The protocol is that of LAMOL's official code (Sun, Ho and Lee 2020; ``train.py``, ``utils.py``). Every task begins with
+a new optimizer and a new schedule that counts examples. The model learns to write an answer after ``__ans__``, a class
+with the weight ``answer_weight`` (the QA loss), and for some methods to write whole examples (the LM loss).
 """
 
 from __future__ import annotations
@@ -31,98 +31,101 @@ from clray.settings import TrialSettings
 from clray.training import generator
 
 GENERATE = "__gen__"
-"""The token that every example of a language model's own begins with, where tasks share one."""
+"""The token that every pseudo-sample begins with, where tasks share one."""
 
 
 TokenBudget = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""The most tokens that a batch holds, padding included; every method has a default of its own."""
+"""The most tokens of a batch, with padding; every method has its own default."""
 
 
 def as_batch(rows: Sequence[Encoded]) -> Batch:
-    """What the losses read of examples."""
+    """Make a batch of encoded examples."""
     return Batch(*([getattr(row, name) for row in rows] for name in Batch._fields))
 
 
 class TrainingSettings(TrialSettings):
-    """How every method trains: names and defaults are those of the official ``settings.py``, but for ``epochs``."""
+    """The settings of training. Names and defaults are those of the official ``settings.py``, except ``epochs``."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 9
-    """The paper's; the code's default is 3."""
+    """The paper's number; the code's default is 3."""
     lr: Annotated[float, Field(gt=0, le=1e30)] = 6.25e-5
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
     eps: Annotated[float, Field(gt=0, le=1e30)] = 1e-4
     clip: Annotated[float, Field(gt=0, le=1e30)] = 1.0
     """The largest norm of the gradient."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.005
-    """The share of an epoch in which the rate rises from zero."""
+    """The share of an epoch in which the learning rate rises from zero."""
     answer_weight: Annotated[float, Field(gt=0, le=1e30)] = 5.0
-    """What the class ``__ans__`` (and ``__sep__``) weighs in the losses; every other class weighs 1."""
+    """The weight of the class ``__ans__`` (and ``__sep__``) in the losses; every other class has weight 1."""
     batching: Literal["as_coded", "bucketed"] = "as_coded"
-    """Batches in the order of the epoch, closed by size or budget as in the code; or of rows of like length."""
+    """``as_coded``: batches in the epoch's order, limited by size or budget; ``bucketed``: rows of similar length."""
     token_budget: TokenBudget = 11368
-    """The most that a batch holds, padding included; in the code it depends on the GPU's memory and on the method."""
+    """The most tokens of a batch, with padding; in the code it depends on the GPU's memory and on the method."""
     min_batch: Annotated[int, Field(ge=1, le=10_000_000)] = 4
     min_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1500
     """A batch has at most ``max(examples // min_steps, min_batch)`` examples."""
     use_sep: bool = False
-    """Whether ``__sep__`` stands between context and question."""
+    """True to put ``__sep__`` between context and question."""
     top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
-    """Pseudo-samples are drawn from so many of the likeliest tokens."""
+    """Tokens of pseudo-samples are drawn from so many of the most likely ones."""
     answer_top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
-    """Answers in a test are drawn alike, as the code does by default; 1 is greedy."""
+    """Tokens of test answers are drawn in the same way, as the code does by default; 1 is greedy."""
     temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
 
 class LanguageMethod:
-    """What a method decides. The hooks are called in the order in which they stand here."""
+    """The interface of a method. The methods of this class are called in the order of their definition."""
 
     Settings: ClassVar[type[TrainingSettings]]
     merged = False
-    """Whether all tasks are learned as one."""
+    """True to learn all tasks together as one."""
     lm_lambda: float | None = None
-    """The weight of the LM loss; None for no LM loss at all."""
+    """The weight of the LM loss; None for no LM loss."""
 
     def __init__(self, settings: Any, learner: Learner) -> None:
         self.settings, self.learner = settings, learner
 
     def generation_token(self, task: str) -> str:
-        """The token that the task's own examples begin with."""
+        """The token that the task's examples begin with."""
         return GENERATE
 
     def samples_wanted(self, task: int) -> list[int]:
-        """For every pseudo-sample to be written before the task at this place is learned, the place of the task it
-        should look like."""
+        """The pseudo-samples to write before a task is learned: for each, the index of the task that it imitates.
+
+        Args:
+            task: the index of the task to be learned, in the order of learning.
+        """
         return []
 
     def real_samples(self, task: int) -> list[tuple[int, int]]:
-        """Real examples that are learned again with the task at this place: place of their task, and their number."""
+        """The real examples to learn again with a task: the index of each earlier task, and their number."""
         return []
 
     def begin(self, task: int) -> None:
-        """A task's training begins."""
+        """Called when a task's training begins."""
 
     def penalty(self) -> Any:
-        """What the optimizer pulls the parameters by, see ``clray.language.optimizers``; None for nothing."""
+        """The penalty of the optimizer, see ``clray.language.optimizers``; None for none."""
         return None
 
     def project(self) -> None:
-        """Change the gradients, which are clipped, before the optimizer's step."""
+        """Change the clipped gradients before the optimizer's step."""
 
     consolidates = False
-    """Whether ``consolidate`` is to be called on every batch of the task when its training is over."""
+    """True to call ``consolidate`` on every batch of a task after its training."""
 
     def consolidate(self, batch: Batch) -> None:
-        """Look once more at a batch of the task just learned."""
+        """Process a batch of the task just learned once more."""
 
     def end(self, task: int) -> None:
-        """The task is learned."""
+        """Called when a task is learned."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continuation needs beside the learner's state."""
+        """The state of the method, without the learner's."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from a state."""
 
 
 class Learner:
@@ -130,8 +133,8 @@ class Learner:
 
     Args:
         model: a causal language model of ``transformers``.
-        tasks: in the order in which they are learned.
-        seed: of the trial; every random number is a function of it and of what it is for, none of what came before.
+        tasks: the tasks in the order of learning.
+        seed: the trial's seed; every random number depends only on it and on the number's purpose.
     """
 
     def __init__(
@@ -149,17 +152,17 @@ class Learner:
         self.device, self.precision, self.plain = device, precision, form == "eager"
         self.model = model.to(device)
         self.longest = positions(model)
-        """The most tokens that a sequence has."""
+        """The most tokens of a sequence."""
         self.generation_ids: dict[str, int] = {}
         self.optimizer: AdamW | None = None
         self.schedule: Schedule | None = None
         self.task = 0
-        """The place of the task that is being learned, for the error of a trial that diverges."""
+        """The index of the task that is being learned, for the error of a trial that diverges."""
         self.updates = self.examples = self.tokens = 0
-        """Updates made, examples they learned from, and tokens that the losses read."""
+        """The numbers of updates, of examples learned from, and of tokens in the losses."""
 
     def know(self, token: str, purpose: str) -> int:
-        """The id of a generation token; a new one gets a row in the model's embeddings."""
+        """Add a generation token to vocabulary and embeddings, where it is new, and return its id."""
         if token not in self.generation_ids:
             self.generation_ids[token] = self.vocabulary.add(token)
         seed = int(generator(self.seed, f"weights of {purpose}").integers(2**32))
@@ -167,7 +170,7 @@ class Learner:
         return self.generation_ids[token]
 
     def encoded(self, examples: Sequence[Example], token: int) -> list[Encoded]:
-        """Examples for training."""
+        """Encode examples for training."""
         found = []
         for example in examples:
             found.append(encode(example, self.vocabulary, token, self.longest, use_sep=self.settings.use_sep))
@@ -177,7 +180,10 @@ class Learner:
     # Training
 
     def begin(self, examples: int, penalty: Any) -> None:
-        """A new optimizer, and a schedule over so many examples an epoch.
+        """Begin a task with a new optimizer and a new schedule.
+
+        Args:
+            examples: the number of examples of an epoch.
 
         Raises:
             Diverged: the importance of parameters, as EWC and MAS measured it, has overflowed.
@@ -186,7 +192,7 @@ class Learner:
         if penalty is not None:
             self.refuse_divergence("importance weights", (omega for omega, _ in penalty.terms.values()))
         for parameter in self.model.parameters():
-            # Gradients are added to from the first batch on, so that a continuation rounds as the uninterrupted run.
+            # Gradients start as zeros, not as None, so that a continued run rounds as an uninterrupted one.
             parameter.grad = torch.zeros_like(parameter)
         groups = parameter_groups(self.model, settings.weight_decay)
         self.optimizer = AdamW(groups, lr=settings.lr, eps=settings.eps, penalty=penalty)
@@ -194,11 +200,11 @@ class Learner:
         self.weights = losses.weights(len(self.vocabulary), self.vocabulary.heavy, settings.answer_weight, self.device)
 
     def end(self) -> None:
-        """The optimizer and its schedule are done with: every task has its own."""
+        """End a task: its optimizer and its schedule are dropped."""
         self.optimizer = self.schedule = None
 
     def batches(self, encoded: Sequence[Encoded], purpose: str) -> list[list[int]]:
-        """The batches of an epoch, as indices."""
+        """The batches of an epoch, as indices of the examples."""
         lengths, settings = [len(row.cqa) for row in encoded], self.settings
         rng = generator(self.seed, f"order {purpose}")
         largest = max(len(encoded) // settings.min_steps, settings.min_batch)
@@ -207,13 +213,13 @@ class Learner:
         return as_coded(lengths, rng.permutation(len(encoded)).tolist(), settings.token_budget, largest, train=True)
 
     def observe(self, batch: Batch, lm_lambda: float | None, method: LanguageMethod) -> float:
-        """Learn from a batch: one update.
+        """Learn from a batch with one update.
 
         Returns:
-            The loss before it.
+            The loss before the update.
 
         Raises:
-            Diverged: it is not finite.
+            Diverged: the loss is not finite.
         """
         assert self.optimizer is not None
         assert self.schedule is not None
@@ -229,7 +235,7 @@ class Learner:
         return loss
 
     def backward(self, batch: Batch, lm_lambda: float | None, purpose: str) -> float:
-        """Add the gradients of the batch's loss to the parameters', and return the loss.
+        """Add the gradients of the batch's loss to those of the parameters, and return the loss.
 
         Raises:
             Diverged: the loss is not finite.
@@ -246,11 +252,15 @@ class Learner:
         return value
 
     def diverged(self, what: str) -> Diverged:
-        """The error of a trial whose numbers are not finite any more."""
+        """The error of a trial whose numbers are no longer finite.
+
+        Args:
+            what: the quantity that is not finite.
+        """
         return Diverged(self.examples, self.task, what)
 
     def refuse_divergence(self, what: str = "weights", tensors: Iterable[torch.Tensor] | None = None) -> None:
-        """See that numbers are finite: the model's weights, or others.
+        """Check that the model's weights, or other numbers, are finite.
 
         Raises:
             Diverged: they are not.
@@ -263,29 +273,29 @@ class Learner:
 
     @contextmanager
     def drawing(self, purpose: str) -> Iterator[None]:
-        """Dropout draws from torch's own generator: inside, it is the trial's, for this purpose alone."""
+        """A context in which torch's generator, used by dropout, is seeded by the trial's seed and this purpose."""
         devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(generator(self.seed, purpose).integers(2**63)))
             yield
 
     def computing(self) -> Any:
-        """In the trial's precision."""
+        """A context that computes in the trial's precision."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     # ----------------------------------------------------------------------------------------------------------
-    # Writing
+    # Generation
 
     def write(
         self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], purpose: str, top_k: int, longest: Sequence[int]
     ) -> list[list[int]]:
-        """What the model writes after each prompt, up to and without its end.
+        """The tokens that the model writes after each prompt, without the end token.
 
         Args:
-            numbers: of each prompt; with ``purpose`` it determines the random numbers, so that it is the same for a
-                prompt whatever else is written beside it.
-            longest: the most tokens for each.
+            numbers: a number for each prompt; with ``purpose`` it determines the prompt's random numbers, which so do
+                not depend on the other prompts.
+            longest: the most tokens for each prompt.
 
         Raises:
             Diverged: the model's logits are not finite.
@@ -318,7 +328,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The vocabulary must have grown, and training of the task begun, as when the state was taken."""
+        """Continue from a state. The vocabulary must have grown, and the task have begun, as when it was saved."""
         self.model.load_state_dict(state["model"])
         if state["optimizer"] is None:
             self.end()

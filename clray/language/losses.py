@@ -1,9 +1,9 @@
-"""The two losses of LAMOL on a minibatch: the answer after its question, and the whole text as a language model's.
+"""The two losses of LAMOL on a minibatch: of the answer after its question, and of the whole text.
 
-Sun, Ho and Lee (2020), as their code has them: cross entropy with a weight for each token of the vocabulary, averaged
-over a minibatch's targets by those weights. ``eager`` is the plain form: two forward passes over padded rows, logits at
-every place. ``fused`` gives the same from one forward pass over the rows of both losses, with logits only where a
-target stands; rows are not padded where that is cheaper.
+As in the code of Sun, Ho and Lee (2020): the cross entropy has a weight for each token of the vocabulary and is
+averaged over a minibatch's targets with these weights. ``eager`` is the plain form: two forward passes over padded
+rows, with logits at every position. ``fused`` computes the same in one forward pass over the rows of both losses, with
+logits only at targets; rows are not padded where that is cheaper.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, embedding, linear, scaled_dot_product_attention
 
 FILL = -1
-"""In place of a target where there is none."""
+"""The value in a list of targets where there is no target."""
 
 Rows = Sequence[Sequence[int]]
 
 
 class Batch(NamedTuple):
-    """Rows of tokens, one of each list an example's.
+    """Rows of tokens; each list has one row for each example.
 
     Attributes:
         cqa: context, question, ``__ans__`` and the answer.
-        Y: what follows at each place of ``cqa``, -1 before the answer.
-        gen_X: a token that says generate, then the same as ``cqa``.
-        gen_Y: what follows at each place of ``gen_X``.
+        Y: the target at each position of ``cqa``, -1 before the answer.
+        gen_X: the generation token, then the same as ``cqa``.
+        gen_Y: the target at each position of ``gen_X``.
     """
 
     cqa: Rows
@@ -42,15 +42,15 @@ class Batch(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]
-        """Examples. (Of a tuple ``count`` would be how often it holds something.)"""
+        """The number of examples. (It hides ``tuple.count``.)"""
         return len(self.cqa)
 
 
 def weights(vocabulary_size: int, ans: int | list[int], answer_weight: float = 5.0, device: Any = "cpu") -> Tensor:
-    """[vocabulary_size] the weight of each token as a target: 1, and ``answer_weight`` of ``__ans__``.
+    """[vocabulary_size] the weight of each token as a target: ``answer_weight`` for ``__ans__``, else 1.
 
     Args:
-        ans: the id of ``__ans__``, or the ids of all that weigh as much (``__sep__``, where it is used).
+        ans: the id of ``__ans__``, or the ids of all tokens with this weight (``__sep__`` too, where it is used).
     """
     every = torch.ones(vocabulary_size, device=device)
     every[ans] = answer_weight
@@ -61,15 +61,15 @@ def weights(vocabulary_size: int, ans: int | list[int], answer_weight: float = 5
 
 
 def eager(model: Any, batch: Batch, weights: Tensor, lm_lambda: float | None) -> tuple[Tensor, Tensor]:
-    """The losses, obviously right.
+    """The losses in their plain form, with which the other form is compared.
 
     Args:
         model: a causal language model of ``transformers``.
-        weights: [V] of each token as a target.
-        lm_lambda: what the second loss is multiplied by; None leaves it out.
+        weights: [V] the weight of each token as a target.
+        lm_lambda: the factor of the second loss; None leaves it out.
 
     Returns:
-        The answers' loss and the texts' loss, scalars; zero where it is left out.
+        The loss of the answers and the loss of the texts, scalars; zero for one that is left out.
     """
     qa = _padded_loss(model, batch.cqa, batch.Y, weights)
     if lm_lambda is None:
@@ -79,14 +79,14 @@ def eager(model: Any, batch: Batch, weights: Tensor, lm_lambda: float | None) ->
 
 def _padded_loss(model: Any, rows: Rows, targets: Rows, weights: Tensor) -> Tensor:
     device = model.get_input_embeddings().weight.device
-    # Rows are filled up at their ends, which no place before can see, with any token.
+    # Rows are padded at their ends, with any token: no earlier position attends to them.
     logits = model(input_ids=_padded(rows, 0).to(device), use_cache=False).logits
     wanted = _padded(targets, FILL).to(device)
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight=weights, ignore_index=FILL)
 
 
 def _padded(rows: Rows, fill: int) -> Tensor:
-    """[n, longest]"""
+    """[n, longest] the rows, padded with ``fill``."""
     out = np.full((len(rows), max(map(len, rows))), fill)
     for line, row in zip(out, rows, strict=True):
         line[: len(row)] = row
@@ -97,11 +97,11 @@ def _padded(rows: Rows, fill: int) -> Tensor:
 
 
 def fused(model: Any, batch: Batch, weights: Tensor, lm_lambda: float | None) -> tuple[Tensor, Tensor]:
-    """The same as ``eager``, faster.
+    """The same losses as ``eager``, computed faster.
 
-    On a CPU the gradients of the embeddings are added straight to their ``grad``, which spares fresh memory as large as
-    the vocabulary. So call ``backward()``, and not ``torch.autograd.grad``, on what comes out; and between updates
-    ``zero_grad(set_to_none=False)``, which keeps the memory there is.
+    On a CPU the gradients of the embeddings are added directly to their ``grad``, which avoids new memory of the
+    vocabulary's size. So call ``backward()`` on the losses, not ``torch.autograd.grad``, and between updates
+    ``zero_grad(set_to_none=False)``, which keeps the memory.
     """
     rows, targets = list(batch.cqa), list(batch.Y)
     if lm_lambda is not None:
@@ -121,7 +121,7 @@ def fused(model: Any, batch: Batch, weights: Tensor, lm_lambda: float | None) ->
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """[n, V] the logits of each answer's first token: at the end of context, question and ``__ans__``."""
+    """[n, V] the logits of each answer's first token, which are at ``__ans__``."""
     ends = [next(place for place, token in enumerate(row) if token != FILL) for row in batch.Y]
     rows = [row[: end + 1] for row, end in zip(batch.cqa, ends, strict=True)]
     places = np.array(list(accumulate(map(len, rows)))) - 1
@@ -129,10 +129,10 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
 
 
 def hidden_at(model: Any, rows: Rows, places: np.ndarray) -> Tensor:
-    """[m, width] the last hidden states at some places.
+    """[m, width] the last hidden states at some positions.
 
     Args:
-        places: [m] int64, counted through all rows, one after the other.
+        places: [m] int64, positions counted through all rows, one row after the other.
     """
     weight = model.get_input_embeddings().weight
     lengths = [len(row) for row in rows]
@@ -171,9 +171,10 @@ def _body(model: Any, ids: Tensor, **given: Any) -> Tensor:
 
 
 def logits(model: Any, hidden: Tensor) -> Tensor:
-    """[m, V] of last hidden states [m, width], with what some architectures do to them last.
+    """[m, V] the logits of last hidden states [m, width], with the last steps that some architectures add.
 
-    In 32 bits in any precision: a pretrained GPT-2's logits lie around -100, where bfloat16 has steps of a half.
+    They are in 32 bits in any precision: the logits of a pretrained GPT-2 are around -100, where bfloat16 has steps of
+    a half.
     """
     config = model.config.get_text_config()
     with torch.autocast(hidden.device.type, enabled=False):
@@ -190,19 +191,19 @@ def logits(model: Any, hidden: Tensor) -> Tensor:
 # ---- rows without padding
 
 LIKE_GPT2 = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose rows may stand in one line: tokens meet only in the attention, which is replaced by one over each
-row. Others are padded."""
+"""Architectures whose rows may be packed one after the other: their tokens interact only in the attention, which is
+replaced by an attention inside each row. Rows of others are padded."""
 
 _PACKED = "clray_rows"
-"""What the replaced attention is called in ``transformers``."""
+"""The name of the replaced attention in ``transformers``."""
 
 
 class Lengths:
-    """How rows stand in one line.
+    """The lengths of packed rows.
 
     Attributes:
-        rows: the length of each.
-        grid: [T] int64, where each token stands once rows are padded to the longest.
+        rows: the length of each row.
+        grid: [T] int64, the position of each token when rows are padded to the longest.
     """
 
     def __init__(self, rows: list[int], device: torch.device) -> None:
@@ -219,7 +220,7 @@ class Lengths:
 
 
 def _packs(model: Any, lengths: list[int]) -> bool:
-    """Whether rows go through the model in one line: where padding costs more than sorting tokens for attention."""
+    """True to pack rows: where padding costs more than sorting tokens for the attention."""
     config = model.config
     if (
         config.model_type not in LIKE_GPT2
@@ -231,7 +232,7 @@ def _packs(model: Any, lengths: list[int]) -> bool:
     padded, tokens = len(lengths) * max(lengths), sum(lengths)
     if model.get_input_embeddings().weight.device.type == "cpu":
         return padded > tokens
-    # On an accelerator a small minibatch takes as long as its launches, and sorting launches more.
+    # On an accelerator the time of a small minibatch is that of its kernel launches, and sorting needs more of them.
     return padded - tokens > 2048
 
 
@@ -266,14 +267,14 @@ def _attend(
 
 
 def _by_row(query: Tensor, key: Tensor, value: Tensor, lengths: Lengths, options: dict[str, Any]) -> Tensor:
-    """One row after the other: nothing is copied and nothing padded."""
+    """The attention one row after the other, without copies and padding."""
     parts = zip(*(whole.split(lengths.rows, dim=2) for whole in (query, key, value)), strict=True)
     found = [scaled_dot_product_attention(*part, **options) for part in parts]
     return torch.cat([part.transpose(1, 2) for part in found], dim=1)
 
 
 def _on_grid(query: Tensor, key: Tensor, value: Tensor, lengths: Lengths, options: dict[str, Any]) -> Tensor:
-    """All rows at once, padded for the attention alone: few launches."""
+    """The attention of all rows at once, padded only for it: few kernel launches."""
     rows, longest = len(lengths.rows), max(lengths.rows)
 
     def spread(whole: Tensor) -> Tensor:
@@ -290,7 +291,7 @@ def _on_grid(query: Tensor, key: Tensor, value: Tensor, lengths: Lengths, option
 
 
 def _cross_entropy(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    """[m] of each target."""
+    """[m] the cross entropy of each target."""
     head = model.get_output_embeddings()
     plain = (
         model.config.model_type in LIKE_GPT2
@@ -305,7 +306,7 @@ def _cross_entropy(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of an embedding [V, d], whose gradient is added to ``weight.grad``."""
+    """A lookup of rows of an embedding [V, d]; its gradient is added to ``weight.grad``."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
@@ -323,9 +324,9 @@ class _Lookup(torch.autograd.Function):
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross entropy [m] of hidden states [m, d] projected by [V, d], whose gradient is added to ``weight.grad``.
+    """The cross entropy [m] of hidden states [m, d] projected by [V, d]; its gradient is added to ``weight.grad``.
 
-    There is one buffer [m, V] and not three: it holds exponentials after the forward pass, and the logits' gradient
+    There is one buffer [m, V] instead of three: it holds exponentials after the forward pass, and the logits' gradient
     after the backward pass.
     """
 
@@ -351,7 +352,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _sum_of(weight: Tensor) -> Tensor:
-    """``weight.grad``, made if it is not there: the same is added in the same order to what is there and to zeros."""
+    """``weight.grad``, created as zeros where it is missing, so that additions round in the same way."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad

@@ -1,4 +1,4 @@
-"""Language models: what is declared of them, where their weights come from, and how they grow with the vocabulary."""
+"""Language models: their settings, the sources of their weights, and their growth with the vocabulary."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 1024
-"""The most tokens of a sequence in LAMOL, whose models read no more; of others that do it is not asked."""
+"""The most tokens of a sequence in LAMOL. Models that can process more get no more."""
 _NEW_ROWS = 0.02
-"""The standard deviation of a new token's embedding: GPT-2's own."""
+"""The standard deviation of a new token's embedding, as in GPT-2."""
 
 
 _MOST_PARAMETERS = 10_000_000_000
-"""Weights, gradients and the optimizer's two moments of so many fill 160 GB."""
+"""The weights, the gradients and the optimizer's two moments of so many parameters take 160 GB."""
 
 
 class Settings(TrialSettings):
     """A causal language model: a pretrained one, or a small GPT-2 with random weights.
 
-    The size, the dropout and the vocabulary are declared of ``scratch`` alone: a pretrained model has its own.
+    Only ``scratch`` has settings for size, dropout and vocabulary: a pretrained model has its own.
     """
 
     name: Annotated[str, Field(min_length=1)] = "scratch"
@@ -45,11 +45,11 @@ class Settings(TrialSettings):
     positions: Annotated[int, Field(ge=8, le=65_536)] = 256
     """The most tokens of a sequence."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """In the embeddings, the attention and every layer."""
+    """The dropout rate in the embeddings, the attention and every layer."""
     vocabulary: Literal["gpt2", "stream"] = "stream"
-    """GPT-2's own, or byte pairs of the stream's texts."""
+    """GPT-2's vocabulary, or byte pairs trained on the stream's texts."""
     vocabulary_size: Annotated[int, Field(ge=257, le=1_000_000)] = 4096
-    """Of ``stream``: tokens at most, without the special ones."""
+    """The most tokens of the vocabulary ``stream``, without the special tokens."""
 
     @model_validator(mode="after")
     def _belong_together(self) -> Settings:
@@ -71,24 +71,24 @@ class Settings(TrialSettings):
 
     @property
     def parameters(self) -> int:
-        """How many parameters ``scratch`` has, roughly: those of its matrices."""
+        """The approximate number of parameters of ``scratch``: those of its matrices."""
         return self.layers * 12 * self.width**2 + (self.vocabulary_size + self.positions) * self.width
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Where weights and vocabulary come from
+# Sources of weights and vocabulary
 
 
 def describe(settings: Settings, fetch: bool = False) -> dict[str, Any]:
-    """The weights or the vocabulary that a trial would use here.
+    """Describe the weights or the vocabulary that a trial would use on this machine.
 
     Returns:
         ``name``, ``source`` (``scratch`` where nothing is read, else ``CLRAY_DATA``, ``cache``, ``folder``, ``hub
-        cache`` or ``hub``) and ``fingerprint``, which belongs to the content. ``partial`` says of ``scratch`` that it
-        is not a paper's model.
+        cache`` or ``hub``) and ``fingerprint``, a hash of the content. For ``scratch``, ``partial`` says that it is not
+        a paper's model.
 
     Raises:
-        DataError: they are not here, and cannot or may not be fetched.
+        DataError: they are not on this machine, and cannot or must not be downloaded.
     """
     if settings.name != "scratch":
         place = pretrained.locate(settings.name, settings.gguf, fetch)
@@ -107,7 +107,7 @@ def vocabulary(settings: Settings, texts: Iterable[str], described: dict[str, An
     """The vocabulary that a trial begins with.
 
     Args:
-        texts: of the stream; read only where the vocabulary is made of them.
+        texts: the texts of the stream; read only where the vocabulary is trained on them.
         described: what ``describe`` gave where the trial was planned: this machine must have the same.
 
     Raises:
@@ -126,21 +126,21 @@ def vocabulary(settings: Settings, texts: Iterable[str], described: dict[str, An
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Making and growing
+# Building and growing a model
 
 
 def build(settings: Settings, vocabulary: Vocabulary, seed: int) -> torch.nn.Module:
     """The model, in 32-bit floats on the CPU, with an embedding for every token of the vocabulary.
 
     Args:
-        seed: of the random weights; torch's own generators are left as they are.
+        seed: the seed of the random weights; torch's own generators do not change.
 
     Returns:
-        ``GPT2LMHeadModel`` for ``scratch``, otherwise what ``transformers`` takes a pretrained model for. Attention is
-        PyTorch's scaled dot product wherever ``transformers`` has that for the model (OpenAI's first GPT: it has not).
+        ``GPT2LMHeadModel`` for ``scratch``, otherwise the class that ``transformers`` chooses. The attention is
+        PyTorch's scaled dot product wherever ``transformers`` has it for the model (not for OpenAI's first GPT).
 
     Raises:
-        DataError: the model is not here, or ``transformers`` cannot load it as a causal language model.
+        DataError: the model is not on this machine, or ``transformers`` cannot load it as a causal language model.
     """
     if settings.name == "scratch":
         return _scratch(settings, vocabulary, seed)
@@ -184,12 +184,12 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
                 str(folder),
                 local_files_only=True,
                 trust_remote_code=False,
-                weights_only=True,  # pickles of weights may hold tensors alone
+                weights_only=True,  # pickles of weights may hold only tensors
                 dtype=torch.float32,
                 output_loading_info=True,
                 **options,
             )
-    except Exception as error:  # whatever transformers raises at a foreign file
+    except Exception as error:  # transformers raises errors of many types for a broken file
         reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise DataError(f"{folder}: no causal language model that transformers can load: {reason}") from None
     if missing := sorted(map(str, {*loaded["missing_keys"], *loaded["mismatched_keys"]})):
@@ -200,7 +200,7 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
 
 
 def _is_causal(model: torch.nn.Module) -> bool:
-    """Whether what it makes of a token is the same whatever follows: ``transformers`` loads BERT for a decoder, too."""
+    """True where a token's output does not depend on later tokens: ``transformers`` also loads BERT as a decoder."""
     import torch
 
     with torch.inference_mode():
@@ -209,13 +209,13 @@ def _is_causal(model: torch.nn.Module) -> bool:
 
 
 def grow(model: torch.nn.Module, count: int, seed: int) -> None:
-    """Give the model exactly ``count`` tokens: new ones get rows from N(0, 0.02), rows beyond go.
+    """Resize the embeddings to exactly ``count`` tokens; new rows are drawn from N(0, 0.02).
 
-    A model whose input and output embeddings are one matrix keeps them so. Parameters stay the same objects but for
-    those of an output layer of its own: an optimizer is made after this.
+    Input and output embeddings that are one matrix stay one. The parameters of a separate output layer become new
+    objects, so make the optimizer after this.
 
     Args:
-        seed: of the new rows; torch's own generators are left as they are.
+        seed: the seed of the new rows; torch's own generators do not change.
     """
     import torch
 
@@ -240,14 +240,14 @@ def _rows(model: torch.nn.Module) -> int:
 
 
 def positions(model: torch.nn.Module) -> int:
-    """The most tokens of a sequence: what the model reads, and never more than LAMOL's 1,024."""
+    """The most tokens of a sequence that the model can process, at most LAMOL's 1,024."""
     read = getattr(model.config, "max_position_embeddings", None)
     return min(read or LONGEST, LONGEST)
 
 
 @contextlib.contextmanager
 def _drawing(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """What ``transformers`` draws inside is drawn from this seed; afterwards torch's generators are as they were."""
+    """A context in which ``transformers`` draws from this seed; torch's generators are restored afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
@@ -257,7 +257,7 @@ def _drawing(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without bars, and without the list of what a checkpoint holds beside the weights."""
+    """A context without progress bars, and without the report of unused entries of a checkpoint."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

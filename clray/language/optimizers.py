@@ -1,7 +1,7 @@
-"""The optimizer and the schedule of LAMOL's code: AdamW as pytorch_transformers 1.2.0 has it, a rate by examples seen.
+"""The optimizer and the schedule of LAMOL's code: AdamW as in pytorch_transformers 1.2.0, a rate by examples seen.
 
-This AdamW is not torch's: the small number ε stands beside √v before its bias is corrected, so that it weighs about 30
-times as much in the first step, and the decay follows the step. EWC and MAS pull on the parameters in between
+This AdamW is not torch's: ε is added to √v before its bias is corrected, so that ε has about 30 times the effect in the
+first step, and the weight decay follows the step. The penalty of EWC and MAS is applied between the two
 (``regularizers.py`` of Sun, Ho and Lee 2020).
 """
 
@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 UNDECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
-"""Parameters with one of these in their names are not decayed. GPT-2's ``ln_1.weight`` has none, and is."""
+"""Parameters with one of these in their names have no weight decay. GPT-2's ``ln_1.weight`` has none of them."""
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """What pulls parameters towards anchors: strength · Ω · (θ - anchor)².
+    """A penalty that pulls parameters towards anchors: strength · Ω · (θ - anchor)².
 
     Attributes:
         strength: λ.
-        terms: Ω and anchor of each parameter that is pulled, both of the parameter's shape.
+        terms: Ω and the anchor of each penalised parameter, both with the parameter's shape.
     """
 
     strength: float
@@ -34,7 +34,7 @@ class Penalty:
 
 
 def parameter_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters that are decayed, and those that are not, as the official code tells them by their names."""
+    """The parameters with and without weight decay, separated by their names as in the official code."""
     decayed: list[Parameter] = []
     others: list[Parameter] = []
     for name, parameter in model.named_parameters():
@@ -49,9 +49,9 @@ class AdamW(torch.optim.Optimizer):
 
     Args:
         groups: parameters, or groups of them as from ``parameter_groups``.
-        penalty: λ, Ω and anchors; None for no second part.
-        plain: one operation after the other; by default a single kernel goes through each parameter once, which gives
-            the same but for rounding.
+        penalty: λ, Ω and anchors; None for no penalty.
+        plain: True for separate operations; by default one kernel processes each parameter, with the same result apart
+            from rounding.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update by the gradients there are; parameters without one stay as they are."""
+        """Make one update; parameters without a gradient do not change."""
         if closure is not None:
             raise ValueError("this AdamW takes no closure")
         for group in self.param_groups:
@@ -97,7 +97,7 @@ class AdamW(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - lr * decay)
 
     def _pulled(self, parameters: list[Any]) -> tuple[list[Any], list[Any], list[Any]] | None:
-        """Parameters that the penalty pulls, their Ω and their anchors."""
+        """The penalised parameters, their Ω and their anchors."""
         if self.penalty is None:
             return None
         held = [p for p in parameters if p in self.penalty.terms]
@@ -131,9 +131,9 @@ def _fused_update(
     group: dict[str, Any],
     decay: float,
 ) -> None:
-    """By torch's kernel, which corrects √v before ε is added, and decays before it steps.
+    """Make the step with torch's kernel, which corrects √v before ε is added, and decays before the step.
 
-    So it is given ε/√(1-β₂ᵗ), and lr (1 - lr · decay) for the rate, of which the decay is then less.
+    So it gets ε/√(1-β₂ᵗ) as ε, and lr (1 - lr · decay) as the rate.
     """
     (beta1, beta2), t, lr = group["betas"], group["steps"], group["lr"]
     kept = 1 - lr * decay
@@ -156,13 +156,13 @@ def _fused_update(
 
 
 class Schedule:
-    """A rate that rises from zero in the first examples, and then falls to about zero at the end of the last epoch.
+    """A learning rate that rises from zero and then falls to about zero at the end of the last epoch.
 
-    It counts examples and not updates: in the official code the scheduler is stepped once for every example of a batch.
+    It counts examples, not updates: the official code steps the scheduler once for every example of a batch.
 
     Args:
-        optimizer: its rate is set, now and at every ``step``; None for the numbers alone.
-        examples: in an epoch, replayed ones included.
+        optimizer: its rate is set now and at every ``step``; None to compute only the numbers.
+        examples: the number of examples of an epoch, with replayed ones.
         warmup: the share of one epoch in which the rate rises.
     """
 
@@ -177,17 +177,17 @@ class Schedule:
         self.optimizer, self.start = optimizer, lr
         self.rise, self.end = int(warmup * examples), examples * epochs
         self.seen = 0
-        """Examples learned from."""
+        """The number of examples learned from."""
         self._set()
 
     def lr(self, seen: int) -> float:
-        """The rate of an update after so many examples."""
+        """The learning rate of an update after ``seen`` examples."""
         if seen <= self.rise and self.rise:
             return self.start * seen / self.rise
         return max(0.0, self.start * (self.end - (seen - self.rise)) / self.end)
 
     def step(self, count: int) -> None:
-        """So many more examples have been learned from."""
+        """Count further examples, and set the rate."""
         self.seen += count
         self._set()
 

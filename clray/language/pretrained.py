@@ -1,8 +1,8 @@
-"""Pretrained models and tokenizers: where they lie, and what exactly lies there.
+"""Pretrained models and tokenizers: their place on this machine, and the fingerprint of their content.
 
-A model is named by a folder, or as on the Hugging Face hub (``gpt2``, ``HuggingFaceTB/SmolLM2-135M``). A hub name is
-looked for below ``CLRAY_DATA`` (``$CLRAY_DATA/lamol/models/NAME``), then in the hub's own cache; the network is asked
-only where the caller allows it, and never for a folder.
+A model is named by a folder, or by its name on the Hugging Face hub (``gpt2``, ``HuggingFaceTB/SmolLM2-135M``). A hub
+name is searched below ``CLRAY_DATA`` (``$CLRAY_DATA/lamol/models/NAME``), then in the hub's own cache. The hub is
+contacted only where the caller allows it, and never for a folder.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _TOKENIZER = (
     "*_tokens*.json",
 )
 _READ = ("config.json", "generation_config.json", "*.index.json", *_TOKENIZER)
-"""What is read of a model beside its weights."""
+"""The files of a model that are read besides its weights."""
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-"""Forms of weights, better ones first."""
+"""The file formats of weights, the preferred one first."""
 
 
 class Place(NamedTuple):
@@ -44,16 +44,16 @@ class Place(NamedTuple):
 
 
 def locate(name: str, gguf: str | None = None, fetch: bool = False) -> Place:
-    """Where a model is here.
+    """Find a model on this machine.
 
     Args:
         name: a folder, or a model's name on the hub.
-        gguf: the file that holds the weights, where they are quantised ones in llama.cpp's format.
-        fetch: whether the hub may be asked for what is not here.
+        gguf: the file with the weights, where they are quantised in llama.cpp's format.
+        fetch: True to download missing files from the hub.
 
     Raises:
-        DataError: it is not here and was not or could not be fetched, the folder holds no model, or a package is
-            lacking that reads it.
+        DataError: the model is not on this machine and was not or could not be downloaded, the folder holds no model,
+            or a package that reads it is not installed.
     """
     lacking = [package for package in ("gguf", "accelerate") if gguf and find_spec(package) is None]
     if lacking:
@@ -82,7 +82,7 @@ def locate(name: str, gguf: str | None = None, fetch: bool = False) -> Place:
 
 
 def _expanded(name: str) -> Path:
-    """The path that a name would be, with the user's home for ``~``."""
+    """A name as a path, with the user's home for ``~``."""
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
@@ -90,7 +90,7 @@ def _expanded(name: str) -> Path:
 
 
 def _holding(place: Place, gguf: str | None) -> Place:
-    """The place, checked for the files that a model is made of."""
+    """Check that a place holds the files of a model, and return it."""
     folder = place.folder
     if not _weights(folder, gguf):
         raise DataError(f"{folder}: no weights: expected {gguf or ' or '.join(_WEIGHTS)}")
@@ -100,7 +100,7 @@ def _holding(place: Place, gguf: str | None) -> Place:
 
 
 def _weights(folder: Path, gguf: str | None) -> list[Path]:
-    """The files of the best form of weights that the folder holds."""
+    """The weight files of the folder, in the preferred format that it has."""
     for pattern in (gguf,) if gguf else _WEIGHTS:
         if found := sorted(folder.glob(pattern)):
             return found
@@ -108,14 +108,14 @@ def _weights(folder: Path, gguf: str | None) -> list[Path]:
 
 
 def is_pickled(folder: Path, gguf: str | None = None) -> bool:
-    """Whether the weights that are read of a model are pickles, which it has where it has no safetensors."""
+    """True where the model's weights are read from pickles, because it has no safetensors."""
     return not gguf and all(path.suffix == ".bin" for path in _weights(folder, gguf))
 
 
 def fingerprint(folder: Path, gguf: str | None = None) -> str:
-    """SHA-256 of the content of all files of a model that are read: the same wherever they lie.
+    """The SHA-256 of the content of all files of a model that are read; it does not depend on their place.
 
-    Files are read when they are new or changed; after that this is fast.
+    Only new and changed files are read, so it is fast the second time.
     """
     beside = {path.name for pattern in _READ for path in folder.glob(pattern)}
     files = sorted(beside | {path.name for path in _weights(folder, gguf)})
@@ -134,7 +134,7 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
 
 
 def _snapshot(name: str, gguf: str | None, fetch: bool) -> Path | str:
-    """The folder of the hub's cache that holds the model; why there is none, in words, where there is none."""
+    """The folder of the hub's cache that holds the model; the reason as text where there is none."""
     forms = [gguf] if gguf else list(_WEIGHTS)
     reason: Path | str = ""
     for weights in forms:
@@ -167,7 +167,7 @@ def _downloaded(name: str, patterns: list[str], fetch: bool) -> Path | str:
 
 @contextlib.contextmanager
 def _briefly() -> Iterator[None]:
-    """Without bars and warnings."""
+    """A context without progress bars and warnings."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()

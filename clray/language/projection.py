@@ -1,7 +1,8 @@
-"""GEM's projection of a gradient, as LAMOL's official code has it (``gem.py`` of Sun, Ho and Lee 2020).
+"""GEM's projection of a gradient, as in LAMOL's official code (``gem.py`` of Sun, Ho and Lee 2020).
 
-Lopez-Paz and Ranzato (2017): where the gradient points against the gradient on a task's memory, it is replaced by the
-nearest one that points against none. The official code adds 1e-3 to the diagonal of the quadratic program's matrix.
+Lopez-Paz and Ranzato (2017): a gradient that has a negative product with the gradient on a task's memory is replaced by
+the nearest one that has a negative product with none. The official code adds 1e-3 to the diagonal of the quadratic
+program's matrix.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from clray.optim import gem_multipliers
 
 RIDGE = 1e-3
 _AT_ONCE = 1 << 20
-"""Parameters that are held in float64 at a time."""
+"""The number of parameters that are in float64 at the same time."""
 
 
 @torch.no_grad()
 def project(gradient: Tensor, memories: Tensor, margin: float = 0.5) -> Tensor:
-    """Where any memory's gradient is at odds with the gradient, g + Mᵀv with v of the quadratic program (eq. 11).
+    """Project a gradient to g + Mᵀv, with v of the quadratic program (eq. 11), where a memory's gradient opposes it.
 
     Args:
         gradient: g [P]; changed in place.
         memories: M [T, P], the gradient on each task's memory.
-        margin: the least v may be. As coded it bounds the dual variables, not the angle between gradients.
+        margin: the lower bound of v. As in the code it bounds the dual variables, not the angle between gradients.
 
     Returns:
         ``gradient``.

@@ -1,4 +1,4 @@
-"""The one form that every task's data takes: a context, a question about it, and the answers that count as right."""
+"""The common form of all tasks' data: a context, a question about it, and its correct answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Example(NamedTuple):
     """One question.
 
     Attributes:
-        context: what the question is about.
-        question: the same for every example of some tasks.
-        answers: all that count as right, the first of them the one that is learned. Never empty: a question that has
-            no answer has the answer "".
-        id: unique in its task; of a dialogue's turn ``<dialogue>_<turn>``.
-        gold: what else scoring needs, as plain data; None for most tasks. WOZ: the turn's answer in the form
+        context: the text that the question is about.
+        question: the question; some tasks have the same one for every example.
+        answers: all correct answers; the first one is learned. Never empty: a question without an answer has the
+            answer "".
+        id: unique in its task; a dialogue's turn has ``<dialogue>_<turn>``.
+        gold: further data for scoring; None for most tasks. WOZ: the turn's answer in the form
             ``inform; request``. WikiSQL: ``{"sql": …, "header": […], "answer": …, "table": …}``.
     """
 
@@ -42,6 +42,6 @@ class TaskData(NamedTuple):
     test: list[Example]
 
     def texts(self) -> Iterator[str]:
-        """Every text of the training set."""
+        """All texts of the training set."""
         for example in self.train:
             yield from (example.context, example.question, *example.answers[:1])

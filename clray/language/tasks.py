@@ -1,6 +1,6 @@
-"""The tasks: what each one's official metric is, and how large it is as LAMOL has it.
+"""The tasks, with the official metric and LAMOL's number of examples of each.
 
-Sizes and metrics: ``data_attrs.json`` and section 4 of LAMOL (Sun, Ho and Lee 2020), as its code has them.
+Source of sizes and metrics: ``data_attrs.json`` and section 4 of LAMOL (Sun, Ho and Lee 2020).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ class Task(NamedTuple):
     """One task.
 
     Attributes:
-        title: in full.
-        metric: the official one, a name of ``clray.language.scoring``.
-        sizes: examples for training, development and test in LAMOL; None where a task is clray's own.
+        title: the full name.
+        metric: the official metric, a name of ``clray.language.scoring``.
+        sizes: the numbers of examples for training, development and test in LAMOL; None for a task of clray's own.
     """
 
     title: str
@@ -39,10 +39,10 @@ TASKS: dict[str, Task] = {
     "multinli.in.out": Task("inference, MultiNLI", "em", (392702, 20000, 19643)),
     "zre": Task("relations, QA-ZRE", "corpus_f1", (840000, 600, 12000)),
     "schema": Task("pronouns, modified Winograd schemas", "em", (80, 82, 100)),
-    # Not LAMOL's: stand-ins, and what needs no file.
+    # Tasks that LAMOL does not have: a substitute, and tasks that need no file.
     "srl_gs": Task("QA-SRL gold standard of 2020, in place of srl", "nf1", None),
     "scan.actions": Task("SCAN: the actions of a command, from the grammar", "em", None),
     "scan.first": Task("SCAN: the first action of a command, from the grammar", "em", None),
     "scan.count": Task("SCAN: how many actions a command has, from the grammar", "em", None),
 }
-"""All tasks by name, as LAMOL's code calls them where it has them."""
+"""All tasks by name; LAMOL's tasks have the names of its code."""

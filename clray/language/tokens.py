@@ -1,4 +1,4 @@
-"""Vocabularies: text to token ids and back, as LAMOL has them.
+"""Vocabularies: they turn text into token ids and back, as in LAMOL.
 
 LAMOL (Sun, Ho and Lee 2020) encodes with GPT-2's tokenizer of pytorch_transformers 1.2.0, which differs from today's:
 text is split at the added tokens, every piece is stripped of the white space around it and then *always* given one
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END, ANSWER, PAD, UNKNOWN, SEPARATOR = "<|endoftext|>", "__ans__", "__pad__", "__unk__", "__sep__"
-"""The special tokens as LAMOL spells them. ``__unk__`` is never made of a text; it only takes up an id."""
+"""The special tokens in LAMOL's spelling. No text is encoded as ``__unk__``; it only occupies an id."""
 
 GPT2_FILES = {
     "vocab.json": ("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
     "merges.txt": ("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
 }
-"""GPT-2's published vocabulary: each file's name, the name it was published under, and its SHA-256."""
+"""The files of GPT-2's published vocabulary: the name here, the published name, and the SHA-256."""
 _GPT2_ORIGIN = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
 _CLEANED = {
     " .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " do not": " don't",
     " 's": "'s", " 've": "'ve", " 're": "'re",
 }  # fmt: skip
-"""What decoding replaces, in this order, as pytorch_transformers 1.2.0 did."""
+"""The replacements that decoding makes, in this order, as pytorch_transformers 1.2.0 did."""
 
 
 class Vocabulary:
-    """Text to ids and back; it grows by ``add``.
+    """A vocabulary, which ``add`` extends.
 
     Args:
-        base: left as it is: added tokens have the ids that follow its own.
+        base: the tokenizer; it is not changed: added tokens have the ids after its own.
         end: its token that ends a text; ``<|endoftext|>`` is added where it has none.
-        added: tokens added before, in the order of their ids.
+        added: the tokens that were added before, in the order of their ids.
 
     Attributes:
-        eos, ans, pad, unk: ids of the tokens that end a text, precede an answer, fill up a batch, and do nothing.
+        eos, ans, pad, unk: the ids of the tokens that end a text, precede an answer, pad a batch, and do nothing.
     """
 
     def __init__(self, base: Tokenizer, end: str | None = None, added: Sequence[str] = ()) -> None:
@@ -66,7 +66,7 @@ class Vocabulary:
         return self._first_added + len(self._added)
 
     def add(self, token: str) -> int:
-        """The id of a token that text is split at; a new one gets the next id."""
+        """Add a token at which text is split, where it is new, and return its id."""
         if token in self._added:
             return self._added[token]
         if token == self._end and (known := self._base.token_to_id(token)) is not None:
@@ -75,7 +75,7 @@ class Vocabulary:
         return self._added[token]
 
     def add_separator(self) -> int:
-        """The id of ``__sep__``, which is added where it is not there yet."""
+        """Add ``__sep__``, where it is new, and return its id."""
         return self.add(SEPARATOR)
 
     @property
@@ -92,12 +92,12 @@ class Vocabulary:
     # Text and ids
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, none for an empty one.
+        """The ids of a text; an empty text has none.
 
-        As in pytorch_transformers 1.2.0, a text of nothing but white space gives ``__ans__``.
+        As in pytorch_transformers 1.2.0, a text that is only white space gives ``__ans__``.
 
         Raises:
-            DataError: the text holds half of a surrogate pair, which is no character.
+            DataError: the text holds a lone surrogate, which is no character.
         """
         ids: list[int] = []
         for piece in self._pieces(text):
@@ -111,7 +111,7 @@ class Vocabulary:
         return ids
 
     def _pieces(self, text: str) -> list[str]:
-        """The text split at the added tokens, which are pieces too; nothing is split at two tokens at once."""
+        """Split a text at the added tokens, which become pieces of their own."""
         if not text:
             return []
         pieces = [text.strip()]
@@ -148,22 +148,22 @@ class Vocabulary:
         return text
 
     # ----------------------------------------------------------------------------------------------------------
-    # What is kept
+    # State
 
     def state(self) -> dict[str, Any]:
-        """Plain data that ``from_state`` makes the same vocabulary of."""
+        """Plain data from which ``from_state`` makes the same vocabulary."""
         return {"base": self._base.to_str(), "end": self._end, "added": list(self._added)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Vocabulary:
-        """The vocabulary whose ``state`` this was."""
+        """The vocabulary of a ``state``."""
         from tokenizers import Tokenizer
 
         return cls(Tokenizer.from_str(state["base"]), state["end"], state["added"])
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what determines every encoding: the tokens, how they are merged, and what was added."""
+        """The SHA-256 of everything that determines an encoding: the tokens, their merges, and the added tokens."""
         about = json.dumps([self._base_fingerprint, self._prefix, self._end, list(self._added)])
         return hashlib.sha256(about.encode()).hexdigest()
 
@@ -177,7 +177,7 @@ class Vocabulary:
 
 
 def _prefix(base: Tokenizer) -> str:
-    """What a piece needs in front to be encoded as within a text: a space, or nothing where the tokenizer adds it."""
+    """The prefix with which a piece is encoded as inside a text: a space, or nothing where the tokenizer adds it."""
 
     def ids(text: str) -> list[int]:
         return list(base.encode(text, add_special_tokens=False).ids)
@@ -187,17 +187,17 @@ def _prefix(base: Tokenizer) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Where vocabularies come from
+# Sources of vocabularies
 
 
 def gpt2_vocabulary(fetch: bool = False) -> Vocabulary:
-    """GPT-2's published vocabulary, 50,257 byte pairs, and LAMOL's special tokens.
+    """GPT-2's published vocabulary of 50,257 byte pairs, with LAMOL's special tokens.
 
     Args:
-        fetch: whether it may be downloaded if it is neither below ``CLRAY_DATA`` (``lamol/gpt2_bpe``) nor in the cache.
+        fetch: True to download it where it is neither below ``CLRAY_DATA`` (``lamol/gpt2_bpe``) nor in the cache.
 
     Raises:
-        DataError: it is not here, cannot be fetched, or is not the published one.
+        DataError: it is not on this machine, cannot be downloaded, or is not the published one.
     """
     from tokenizers.models import BPE
 
@@ -229,11 +229,11 @@ def gpt2_files(fetch: bool = False) -> tuple[Path, Path]:
 
 
 def stream_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """A byte-level byte-pair vocabulary of these texts, and LAMOL's special tokens.
+    """A byte-level byte-pair vocabulary trained on these texts, with LAMOL's special tokens.
 
     Args:
-        texts: of the stream; the same texts give the same vocabulary.
-        size: tokens at most, the 256 bytes and the end included, the special tokens that are added not.
+        texts: the texts of the stream; the same texts give the same vocabulary.
+        size: the most tokens, with the 256 bytes and the end, without the added special tokens.
     """
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
@@ -252,13 +252,13 @@ def stream_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
 
 def of_model(name: str, gguf: str | None = None, fetch: bool = False) -> Vocabulary:
-    """A pretrained model's own vocabulary, and LAMOL's special tokens.
+    """The vocabulary of a pretrained model, with LAMOL's special tokens.
 
     Args:
         name, gguf, fetch: see ``clray.language.pretrained.locate``.
 
     Raises:
-        DataError: it is not here, or ``transformers`` cannot load it as a fast tokenizer.
+        DataError: it is not on this machine, or ``transformers`` cannot load it as a fast tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -270,7 +270,7 @@ def of_model(name: str, gguf: str | None = None, fetch: bool = False) -> Vocabul
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, **options
         )
-    except Exception as error:  # whatever transformers raises at a foreign file
+    except Exception as error:  # transformers raises errors of many types for a broken file
         reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise DataError(f"{folder}: no tokenizer that transformers can load: {reason}") from None
     base = getattr(tokenizer, "backend_tokenizer", None)

@@ -1,4 +1,4 @@
-"""The language track: what it tells of its settings, and the trial it makes of them."""
+"""The language track's interface to clray: its benchmarks, its settings and its trials."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from clray.documents import one_of
 from clray.language import data as sources
 from clray.language.methods import METHODS, find
 from clray.track_interface import BenchmarkFamily
-from clray.training import Training
+from clray.training import NO_OFFICIAL_DRAWS, Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 def kinds() -> list[BenchmarkFamily]:
-    """Its one benchmark; see ``Track``."""
+    """The one benchmark of the track; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
 
     return [BenchmarkFamily("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
@@ -35,7 +35,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     if (evaluate := declared.get("evaluate", "after_task")) != "after_task":
         raise SettingError("evaluate", [], f"{evaluate}: {name} allows only after_task")
     if declared.get("randomness", "clray") != "clray":
-        raise SettingError("randomness", [], "official: the official code draws without seeds; allowed: clray")
+        raise SettingError("randomness", [], NO_OFFICIAL_DRAWS)
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Settings, declared["model"])
     settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
@@ -68,15 +68,15 @@ def data(trial: Trial, fetch: bool) -> dict[str, Any]:
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """The trial, ready to begin."""
-    from clray.language.language_training import LanguageTraining
+    """Make the trial; see ``Track``."""
+    from clray.language.trial import LanguageTraining
 
     return LanguageTraining(trial, data, device)
 
 
 def modules_of(trial: Trial) -> list[str]:
     """The modules that a trial runs; see ``Track``."""
-    return [f"clray.language.methods.{METHODS[trial.method].partition(':')[0]}", "clray.language.language_training"]
+    return [f"clray.language.methods.{METHODS[trial.method].partition(':')[0]}", "clray.language.trial"]
 
 
 _LENGTHS = {
@@ -87,18 +87,18 @@ _LENGTHS = {
     "cnn_dailymail": 900,
     "multinli.in.out": 60,
 }
-"""Tokens of an example, roughly, where it is not some hundred as in text classification."""
+"""The approximate number of tokens of an example; other tasks have some hundred."""
 _SHORT = ("sst", "srl", "srl_gs", "woz.en", "zre", "schema")
 _CORE, _GPU = 5e10, 5e13
-"""Operations that a core, and a GPU in 16 bits, have to give in a second."""
+"""The operations per second of a core, and of a GPU in 16 bits."""
 _UPDATE = 0.05
-"""Seconds that an update of GPT-2 takes on a GPU, however small the batch is."""
+"""The seconds that an update of GPT-2 takes on a GPU at least, however small the batch is."""
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core, of a pretrained model on one GPU; see ``Track``.
+    """The seconds on one core, or for a pretrained model on one GPU; see ``Track``.
 
-    Counted, not measured: six operations a parameter and token, twice where the LM loss is learned too.
+    It is computed, not measured: six operations for each parameter and token, and twice as many with the LM loss.
     """
     from clray.language.tasks import TASKS
 
@@ -114,6 +114,6 @@ def estimate(trial: Trial) -> float:
         batch = max(count // settings["min_steps"], settings["min_batch"])
         tokens += seen * length * (1 + remembered / batch)
         updates += seen / batch * (1 + remembered / batch)
-        remembered += count * settings.get("memory", 0)  # GEM looks at all of it before every update
+        remembered += count * settings.get("memory", 0)  # GEM processes the whole memory before every update
     operations = 6 * (parameters if scratch else 124e6) * tokens * (2 if trial.method == "lamol" else 1)
     return 20 + (operations / _CORE if scratch else operations / _GPU + updates * _UPDATE)

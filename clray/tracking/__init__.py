@@ -1,18 +1,19 @@
 """The publisher: sends the trials of a results store to Weights & Biases, each as one run.
 
-It reads the store and nothing else, so training never knows about it: it can die, hang or be absent without touching
-a sweep, and what it did not send is sent later from the same records (``clray publish NAME``). While a sweep runs it
-lives in a process of its own (``start``), which follows the store until it is told to stop or its parent is gone.
+The publisher only reads the store, and training knows nothing of it. It can die, hang or be absent without harm to a
+sweep, and ``clray publish NAME`` sends later, from the same records, what it did not send. While a sweep runs, the
+publisher is a separate process (``start``) that follows the store until it is asked to stop or its parent is gone.
 
-A trial's run has the trial's id. Row ``k`` of its history is always W&B step ``k``, and a resumed run tells the step
-it has come to, so that publishing again, from here or elsewhere, sends what is missing and no row twice. W&B cannot
-rewrite history: where a trial was run again and its numbers changed, a new run ``ID-rerun2`` is made and the earlier
-one stays. What was published to the end is noted in ``published/ID.json`` below the folder, and not sent again.
+The W&B run of a trial has the trial's id. Row ``k`` of its history is always W&B step ``k``, and a resumed run says how
+many steps it has. So publishing again, also from another machine, sends the missing rows and no row twice. W&B cannot
+rewrite history: where a trial was run again with other numbers, there is a second run, whose id is the trial's id and
+the digest of its rows, and the first run stays. A completely published trial is noted in ``published/ID.json`` below
+the folder and not sent again.
 
-Rooms: ``login``, who and where · ``publication``, what is published and what came of it · ``content``, a record as W&B
-shows it · ``notes``, what was published before · ``runs``, one run · ``tables``, a sweep's table · ``dashboards``, a
-page for each reproduction · ``publisher``, one pass over a store · ``following``, passes while a sweep runs. Nothing
-outside this folder imports wandb, and here it is imported when it is used.
+Modules: ``login``, server, key and mode · ``publication``, a publication and its outcome · ``content``, the content of
+a run · ``notes``, earlier publications · ``runs``, one run · ``tables``, a sweep's table · ``dashboards``, a page of a
+reproduction · ``publisher``, one pass over a store · ``following``, passes while a sweep runs. Nothing outside this
+folder imports wandb, and these modules import it only when they use it.
 """
 
 from clray.tracking.content import history

@@ -1,8 +1,7 @@
-"""A reproduction's page at W&B, a report there, made from the same declaration as the HTML report.
+"""The page of a reproduction at W&B, made from the same declaration as the HTML report.
 
-Its panels are drawn by W&B from the runs that are published, so it lives while a sweep runs; its words and verdicts are
-those of the last publication. Publishing again replaces the page of the same title: what was changed there by hand is
-kept in a copy of it, not in it.
+W&B draws the page's panels from the published runs, so they change while a sweep runs. Its text and verdicts are those
+of the last publication. Publishing again replaces the page of the same title, with all changes made to it by hand.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from clray.tracking.publication import SUPERSEDED, Publication, sweep_tag
 from clray.tracking.runs import INIT_SECONDS, MATRIX, first_line
 
 _COLUMNS = 24
-"""Of W&B's grid."""
+"""The columns of W&B's grid."""
 _SIZES = {"spread": (8, 8), "curve": (12, 9), "matrices": (24, 10)}
-"""Columns and rows that a panel takes."""
+"""The columns and rows that a panel takes."""
 _TITLE = 128
-"""Letters of a page's title, at most."""
+"""The most characters of a page's title."""
 
 
 def page(dashboard: Dashboard, entity: str = "", project: str = "") -> list[Any]:
-    """The page's blocks, as wandb-workspaces has them.
+    """The page's blocks, as objects of wandb-workspaces.
 
     Args:
-        entity, project: where the runs are; without them nothing is asked of a server, and the runs are those of the
-            project that the page is in.
+        entity, project: the place of the runs. Without them no server is asked, and the runs are those of the project
+            that the page is in.
     """
     import wandb_workspaces.reports.v2 as wr
 
@@ -46,18 +45,18 @@ def page(dashboard: Dashboard, entity: str = "", project: str = "") -> list[Any]
 
 
 def _legend(section: Section) -> str:
-    """What the pictures show: W&B writes the names of variants into them, and has no room for captions."""
+    """The captions of the panels, and the labels of the variants: W&B's panels have no room for captions."""
     named = [f"{label}: `{variant}`" for variant, label in section.variants.items() if label != variant]
     shown = [f"- **{panel.title}**: {panel.caption}" for panel in section.panels if panel.kind != "verdicts"]
     return "\n".join([*shown, *([f"- **Variants**: {', '.join(named)}"] if named else [])])
 
 
 def _placed(section: Section) -> list[tuple[Panel, int, int]]:
-    """The panels that W&B draws, each with its place on the grid: from left to right, then down."""
+    """The panels that W&B draws, each with its column and row on the grid: from left to right, then down."""
     placed, x, y, low = [], 0, 0, 0
     for panel in section.panels:
         if panel.kind not in _SIZES:
-            continue  # the verdicts are words, the runs are the table below the grid
+            continue  # the verdicts are text, and the runs are the table below the grid
         width, height = _SIZES[panel.kind]
         if x + width > _COLUMNS:
             x, y = 0, low
@@ -91,7 +90,7 @@ def _draw(panel: Panel, x: int, y: int) -> Any:
 
 
 def _runs(section: Section, entity: str, project: str) -> Any:
-    """The runs behind a section, and the table of them, by variant."""
+    """The runs of a section, and their table by variant."""
     import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
 
@@ -104,7 +103,7 @@ def _runs(section: Section, entity: str, project: str) -> Any:
         expr.Metric("JobType").isin(list(section.variants)),
     ]
     if section.data:
-        filters.append(expr.Config("data.value.fingerprint").isin([section.data]))
+        filters.append(expr.Config("data.value.fingerprint").isin(list(section.data)))
     return wr.Runset(
         entity=entity,
         project=project,
@@ -121,13 +120,13 @@ def _runs(section: Section, entity: str, project: str) -> Any:
 
 
 def send_page(publication: Publication, dashboard: Dashboard) -> str:
-    """Create a page, or bring it up to date where it changed. Returns its address.
+    """Create a page, or renew it where it has changed, and return its address.
 
     Args:
-        publication: one of those whose runs the page shows: they are all in one project.
+        publication: one of the publications whose runs the page shows; all are in one project.
 
     Raises:
-        TrackingError: it cannot be made, and why. Nothing else depends on it.
+        TrackingError: the page cannot be made. Nothing else depends on it.
     """
     if publication.mode != "online":
         raise TrackingError(

@@ -1,4 +1,4 @@
-"""Publishing a sweep while it runs, from a process of its own that the sweep does not depend on."""
+"""Publishes a sweep while it runs, from a separate process: the sweep does not depend on it."""
 
 from __future__ import annotations
 
@@ -25,76 +25,79 @@ from clray.tracking.runs import end_service, first_line
 
 POLL_SECONDS = 5.0
 RETRY_SECONDS = (30.0, 300.0)
-"""How long the follower waits after a pass that failed: the first time, and at most."""
+"""Seconds until the next pass after a pass that failed: the first time, and at most."""
 
+FINAL_UPDATE = "final.json"
+"""The file through which the publisher gets its ``FinalUpdate``."""
 Tables = Mapping[str, Mapping[str, str]]
-"""Tables ready-made, by the sweep's name: text by file name."""
+"""The finished tables of each sweep, by the sweep's name: a text for each file name."""
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What a follower is told at the end: the sweeps' tables and the page with their verdicts."""
+class FinalUpdate:
+    """The last message to a follower: the sweeps' tables, and the page with their verdicts."""
 
     tables: Tables = field(default_factory=dict)
     dashboard: Dashboard | None = None
 
     @classmethod
-    def of_plain(cls, data: Mapping[str, Any]) -> Orders:
+    def of_plain(cls, data: Mapping[str, Any]) -> FinalUpdate:
         """The inverse of ``dataclasses.asdict``."""
         return cls(data["tables"], Dashboard.of_plain(data["dashboard"]) if data["dashboard"] else None)
 
 
 def follow(
     publications: Sequence[Publication],
-    orders: Callable[[], Orders | None],
+    stop_requested: Callable[[], FinalUpdate | None],
     report: Callable[[Sequence[Outcome], str], None] = lambda outcomes, error: None,
     poll: float = POLL_SECONDS,
     folder: str | None = None,
     dashboard: Dashboard | None = None,
 ) -> list[Outcome]:
-    """Publish sweeps while they run: running trials live, each finished once its record is there.
+    """Publish sweeps while they run: running trials are shown live, and finished when their record is there.
 
     Args:
-        orders: asked before each pass: None to go on; anything else ends the following with one last pass over all
-            records.
-        report: told of every change, and of what kept the last pass from being complete.
+        stop_requested: called before each pass. None means to go on; a ``FinalUpdate`` means to make one last pass over
+            all records and to stop.
+        report: called after every change with the outcomes, and with the error that kept the last pass from being
+            complete; the error is empty where there was none.
         poll: seconds between two passes.
-        folder: where wandb may write while it is online; by default the system's folder for temporary files.
-        dashboard: the page to have from the first run on.
+        folder: a folder that wandb may write to while it is online; by default the system's temporary folder.
+        dashboard: the page to make as soon as there is a first run.
     """
     error = ""
     retry = 0.0
     shown = None
 
-    def tell() -> None:
+    def report_all() -> None:
         report([publisher.result() for publisher in publishers], error)
 
     with scratch_folder(folder) as scratch, own_folders(scratch, publications):
-        publishers = [Publisher(publication, scratch, tell) for publication in publications]
+        publishers = [Publisher(publication, scratch, report_all) for publication in publications]
         while True:
-            told = orders()
+            final = stop_requested()
             error = ""
             for publisher in publishers:
                 try:
-                    publisher.look(every=told is not None)
-                    if told and (files := told.tables.get(publisher.publication.sweep)):
+                    publisher.look(every_record=final is not None)
+                    if final and (files := final.tables.get(publisher.publication.sweep)):
                         publisher.table(files)
                 except (TrackingError, StoreError, OSError) as problem:
                     error = str(problem)
-            wanted = (told and told.dashboard) or dashboard
+            wanted = (final and final.dashboard) or dashboard
             if wanted and wanted != shown and not error and any(publisher.reached for publisher in publishers):
                 publishers[0].page(wanted)
                 shown = wanted
-            tell()
+            report_all()
             if error or any(publisher.failed_now for publisher in publishers):
                 for publisher in publishers:
                     publisher.close()
                 end_service(RESET_SECONDS)
-            if told is not None:
+            if final is not None:
                 break
             retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if error else 0.0
             end = time.monotonic() + max(poll, retry)
-            while time.monotonic() < end and orders() is None:
+            while time.monotonic() < end and stop_requested() is None:
                 time.sleep(min(0.2, poll))
         for publisher in publishers:
             publisher.close()
@@ -102,12 +105,14 @@ def follow(
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace a file as a whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value))
     os.replace(temporary, path)
 
 
 def read_json(path: Path) -> Any:
+    """The content of a file; None where it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -115,11 +120,11 @@ def read_json(path: Path) -> Any:
 
 
 class Follower:
-    """The process that publishes while a sweep runs. Nothing that befalls it reaches the sweep.
+    """The process that publishes while a sweep runs. Its failures do not reach the sweep.
 
     Attributes:
-        publications: what it publishes.
-        log: its output; kept where something went wrong.
+        publications: the sweeps that it publishes.
+        log: the file with its output; it is kept where something went wrong.
     """
 
     def __init__(
@@ -146,7 +151,7 @@ class Follower:
             "parent": os.getpid(),
             "poll": poll,
         }
-        # The key reaches the process through the environment alone. A wandb service of this process is not its own.
+        # The key reaches the process only through the environment. It must not use this process's wandb service.
         environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
         package = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
@@ -157,44 +162,44 @@ class Follower:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # a Ctrl-C is for the sweep, which then tells the publisher to end
+                start_new_session=True,  # Ctrl-C reaches only the sweep, which then asks the publisher to end
             )
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as told:
-            told.write(json.dumps(job).encode())
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as job_input:
+            job_input.write(json.dumps(job).encode())
 
     @property
     def pid(self) -> int | None:
-        """The process, also its process group; None where it could not be started."""
+        """The id of the process and of its process group; None where it could not be started."""
         return self._process.pid if self._process else None
 
     def stop(self, tables: Tables | None = None, timeout: float = 10.0, dashboard: Dashboard | None = None) -> str:
-        """Tell the publisher to send what is left and end; wait for it a little. Never raises.
+        """Ask the publisher to send the rest and to end, and wait for it. Never raises.
 
-        One that is getting on after ``timeout`` seconds is left to end by itself; one that is not is ended.
+        After ``timeout`` seconds a publisher that still makes progress goes on in the background; any other is killed.
 
         Args:
-            tables: the sweeps' tables, ready-made, by the sweep's name in its publication.
-            timeout: seconds.
+            tables: the finished tables of the sweeps, by the sweep's name in its publication.
+            timeout: seconds to wait.
             dashboard: the page as it is at the end.
 
         Returns:
-            One line: what was published, what was not, why, and the command that does it later.
+            One line: how much was published, the reason why the rest was not, and the command that publishes it later.
         """
         try:
-            return self._stop(Orders(tables or {}, dashboard), timeout)
-        except Exception as error:  # a sweep of hours does not end in a traceback over its tracking
+            return self._stop(FinalUpdate(tables or {}, dashboard), timeout)
+        except Exception as error:  # a long sweep must not end in a traceback because of its tracking
             return f"W&B: {first_line(error)}; later: {self._again}"
 
     @property
     def _again(self) -> str:
         return "; ".join(dict.fromkeys(publication.again for publication in self.publications))
 
-    def _stop(self, orders: Orders, timeout: float) -> str:
+    def _stop(self, final: FinalUpdate, timeout: float) -> str:
         process = self._process
         if process is None:
             return f"W&B: {self._problem}; later: {self._again}"
-        write_json(self._folder / "orders.json", asdict(orders))
+        write_json(self._folder / FINAL_UPDATE, asdict(final))
         left = False
         try:
             process.wait(timeout)
@@ -219,7 +224,7 @@ class Follower:
         self._process.wait(5)
 
     def _total(self, left: bool) -> Outcome:
-        """What all publications came to, as the process last told."""
+        """The outcome of all publications, as the process last reported it."""
         assert self._process
         status = read_json(self._folder / "status.json") or {}
         known = [Outcome(**outcome) for outcome in status.get("outcomes", [])]
@@ -231,9 +236,9 @@ class Follower:
             problems = [f"the publisher ended early (exit code {code})"]
         return Outcome(
             declared=sum(outcome.declared for outcome in known),
-            sent=[id for outcome in known for id in outcome.sent],
-            unchanged=[id for outcome in known for id in outcome.unchanged],
-            busy=[id for outcome in known for id in outcome.busy],
+            sent=[trial for outcome in known for trial in outcome.sent],
+            unchanged=[trial for outcome in known for trial in outcome.unchanged],
+            busy=[trial for outcome in known for trial in outcome.busy],
             failures=list(dict.fromkeys(problems)),
             where=next((outcome.where for outcome in known if outcome.where), ""),
             page=next((outcome.page for outcome in known if outcome.page), ""),
@@ -244,11 +249,11 @@ class Follower:
 def start(
     publications: Publication | Sequence[Publication], poll: float = POLL_SECONDS, dashboard: Dashboard | None = None
 ) -> Follower | None:
-    """Publish one sweep or several while they run, from a process of its own; None where all are ``off``.
+    """Publish one sweep or several while they run, from a separate process; None where the mode of all is ``off``.
 
     Args:
-        poll: seconds between two looks at the store. wandb itself sends what it was given every 15 seconds.
-        dashboard: the page to have from the first run on.
+        poll: seconds between two passes over the store. wandb itself sends its data every 15 seconds.
+        dashboard: the page to make as soon as there is a first run.
     """
     several = [publications] if isinstance(publications, Publication) else list(publications)
     several = [publication for publication in several if publication.mode != "off"]

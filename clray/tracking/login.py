@@ -1,4 +1,7 @@
-"""Who is logged in, at which W&B server, and whether that server answers: found out without wandb."""
+"""The W&B server, the key for it and the mode, found without wandb.
+
+Every launch asks if there is a key. wandb's own answer would cost it the import of wandb, some 0.7 CPU seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from clray.errors import ClrayError
+from clray.folders import home_folder
 
 Mode = Literal["online", "offline", "off"]
 CLOUD = "https://api.wandb.ai"
@@ -23,24 +27,16 @@ class TrackingError(ClrayError):
     """W&B cannot be used as asked: no key, no server, or a server that refuses."""
 
 
-def home() -> Path | None:
-    """The user's folder; None where there is none: no HOME, and no entry in the list of users."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
-
-
 def settings_file() -> Path | None:
-    """Where ``wandb login --host`` notes the server."""
+    """The file in which ``wandb login --host`` notes the server; None for a user without a home folder."""
     if folder := os.environ.get("WANDB_CONFIG_DIR"):
         return Path(folder) / "settings"
-    own = home()
+    own = home_folder()
     return own / ".config" / "wandb" / "settings" if own else None
 
 
 def base_url() -> str:
-    """The W&B server: WANDB_BASE_URL, else the one that ``wandb login --host`` noted, else the public one."""
+    """The address of the W&B server: WANDB_BASE_URL, else the one from ``wandb login --host``, else the public one."""
     if url := os.environ.get("WANDB_BASE_URL"):
         return url.rstrip("/")
     noted = configparser.ConfigParser(interpolation=None)
@@ -50,10 +46,10 @@ def base_url() -> str:
 
 
 def logged_in() -> bool:
-    """Whether a key for the server is at hand (environment or netrc). Asks nobody and opens no connection."""
+    """True where there is a key for the server, in the environment or in netrc. Opens no connection."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    own = home()
+    own = home_folder()
     path = os.environ.get("NETRC") or (str(own / ".netrc") if own else "")
     try:
         found = netrc.netrc(os.path.expanduser(path)).authenticators(urllib.parse.urlsplit(base_url()).netloc)
@@ -70,16 +66,16 @@ _MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "off",
 }
-"""W&B's words for WANDB_MODE, those of its older releases among them."""
+"""W&B's values of WANDB_MODE, with those of its older releases."""
 
 
 def asked_mode() -> Mode | None:
-    """What WANDB_MODE asks for; None where it says nothing that W&B knows."""
+    """The mode that WANDB_MODE asks for; None where it is not set or W&B does not know its value."""
     return _MODES.get(os.environ.get("WANDB_MODE", "").strip().lower())
 
 
 def default_mode() -> Mode:
-    """What a sweep does where nothing was said: WANDB_MODE, else ``online`` when logged in, else ``off``."""
+    """The mode of a launch without ``--wandb``: WANDB_MODE, else ``online`` with a key, else ``off``."""
     asked = asked_mode()
     if asked in ("offline", "off"):
         return asked
@@ -87,6 +83,11 @@ def default_mode() -> Mode:
 
 
 def require_key() -> None:
+    """Check that there is a key.
+
+    Raises:
+        TrackingError: there is none.
+    """
     if not logged_in():
         raise TrackingError(
             f"W&B: no API key for {base_url()}: run `wandb login` or set WANDB_API_KEY, "
@@ -95,10 +96,14 @@ def require_key() -> None:
 
 
 def require_server() -> None:
-    """Finds out in no time what wandb would take ``INIT_SECONDS`` a run to notice."""
+    """Check that the server can be reached; wandb itself would notice it only after ``INIT_SECONDS`` for each run.
+
+    Raises:
+        TrackingError: it cannot be reached.
+    """
     url = urllib.parse.urlsplit(base_url())
     if urllib.request.getproxies():
-        return  # then the way to the server is the proxy's affair
+        return  # only the proxy knows if it can reach the server
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         socket.create_connection((url.hostname or "", port), timeout=CONNECT_SECONDS).close()

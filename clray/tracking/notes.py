@@ -1,4 +1,4 @@
-"""Notes of what was published: what makes publishing again send only what changed."""
+"""Notes about published runs. With them, publishing again sends only what has changed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 from clray.tracking.publication import Publication
 
-with contextlib.suppress(ImportError):  # not everywhere: without it one publisher at a time is safe
+with contextlib.suppress(ImportError):  # only on Unix: elsewhere only one publisher at a time is safe
     import fcntl
 
 
 class Notes:
-    """What is known of a run's publications: one small file, and a lock so that one process at a time sends it."""
+    """The notes about one run, in one small file, with a lock so that only one process at a time sends the run."""
 
-    def __init__(self, publication: Publication, id: str) -> None:
+    def __init__(self, publication: Publication, name: str) -> None:
         self._target = publication.target
-        self._path = Path(publication.folder) / "published" / f"{id}.json"
+        self._path = Path(publication.folder) / "published" / f"{name}.json"
         self._lock: io.TextIOWrapper | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; False where another process has it. The system drops it when a process is killed."""
+        """Take the lock; False where another process has it. The system releases it when a process is killed."""
         path = self._path.parent / "locks" / self._path.stem
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path, "a")  # noqa: SIM115 - held until release
@@ -35,11 +35,12 @@ class Notes:
             lock.close()
             return False
         except OSError:
-            pass  # a file system without locks: then only one publisher at a time is safe
+            pass  # the file system has no locks: then only one publisher at a time is safe
         self._lock = lock
         return True
 
     def release(self) -> None:
+        """Release the lock, where this process has it."""
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -48,7 +49,7 @@ class Notes:
         try:
             notes = json.loads(self._path.read_text())
         except (OSError, ValueError):
-            return {}  # a lost or torn note costs a look at the server, no row
+            return {}  # without its notes a run is compared with the server: no row is sent twice
         return notes if isinstance(notes, dict) else {}
 
     def read(self) -> dict[str, Any]:
@@ -56,10 +57,11 @@ class Notes:
         return self._all().get(self._target, {})
 
     def write(self, note: dict[str, Any]) -> None:
+        """Write the note of a publication to this target."""
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps({**self._all(), self._target: note}, indent=1))
         os.replace(temporary, self._path)
 
-    def elsewhere(self) -> set[str]:
-        """The folders of offline runs that belong to other targets."""
+    def folders_of_other_targets(self) -> set[str]:
+        """The folders of offline runs that were published to other targets."""
         return {note.get("directory", "") for target, note in self._all().items() if target != self._target}

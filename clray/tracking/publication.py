@@ -1,4 +1,4 @@
-"""What is published where, and what came of it."""
+"""A publication: the trials of a sweep and the place where they are published; and its outcome."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clray.dashboards import published_name
-from clray.results import Store
+from clray.store import Store
 from clray.sweep import Sweep
 from clray.tracking.login import Mode, base_url, require_key
 
 PROJECT = "clray"
 SUPERSEDED = "superseded"
-"""The tag of a run whose trial was run again with other numbers: W&B cannot rewrite it, and pages leave it out."""
+"""The tag of a run whose trial has newer numbers in another run. W&B cannot rewrite it, and pages leave it out."""
 TAG = 64
-"""Letters of a tag, at most: W&B refuses longer ones."""
+"""The most characters of a tag: W&B refuses longer ones."""
 
 
 def sweep_tag(sweep: str) -> str:
-    """The tag that every run of a sweep carries. A trial that two sweeps share has both of theirs."""
+    """The tag of every run of a sweep. A trial that two sweeps share has the tags of both."""
     return f"sweep:{sweep}"[:TAG]
 
 
@@ -28,15 +28,15 @@ class Publication:
     """A sweep's trials, the store their records are in, and where they are published.
 
     Attributes:
-        sweep: its name, and for a changed sweep (``--quick``, ``--set``) the change's suffix: the W&B group.
-        variants: each trial's variant by the trial's ``declaration``.
+        sweep: the W&B group: the sweep's name, with the suffix of ``--quick`` or ``--set`` where it is changed by one.
+        variants: the variant of each trial, by the trial's ``declaration``.
         store: the store's URI.
         mode: ``online`` or ``offline``.
         project: the W&B project.
-        entity: the W&B user or team; None for the key's own.
-        folder: a local folder: offline runs go to ``wandb/`` in it, notes of what was published to ``published/``.
-        paper: the paper's key: a tag.
-        table: the reproduction or table it belongs to: a tag where given.
+        entity: the W&B user or team; None for the owner of the key.
+        folder: a local folder; it holds offline runs in ``wandb/`` and the notes of published trials in ``published/``.
+        paper: the paper's key, which becomes a tag.
+        table: the reproduction or table it belongs to, which becomes a tag; empty for none.
         again: the command that publishes the sweep later.
     """
 
@@ -64,10 +64,10 @@ class Publication:
         table: str = "",
         again: str | None = None,
     ) -> Publication:
-        """The publication of a sweep; what is not given is taken from WANDB_PROJECT and WANDB_ENTITY.
+        """The publication of a sweep. Without ``project`` and ``entity``, WANDB_PROJECT and WANDB_ENTITY are used.
 
         Raises:
-            TrackingError: the mode is ``online`` and there is no key. Nothing was started or written then.
+            TrackingError: the mode is ``online`` and there is no key. Nothing has been started or written.
         """
         if mode == "online":
             require_key()
@@ -87,23 +87,23 @@ class Publication:
 
     @property
     def target(self) -> str:
-        """Where the runs go, as noted of each published trial."""
+        """The server and the project that the runs go to, as the notes of each published trial have it."""
         return f"{base_url() if self.mode == 'online' else 'offline'} {self.entity or ''}/{self.project}"
 
 
 @dataclass
 class Outcome:
-    """What a pass over the store came to.
+    """The outcome of publishing a sweep's trials.
 
     Attributes:
-        declared: trials of the sweep.
-        sent: ids that were published to the end.
-        unchanged: ids that were published before and have not changed since.
-        busy: ids that another process is publishing.
-        failures: one message a trial (or table) that could not be published.
+        declared: the number of trials of the sweep.
+        sent: the ids of trials that were published completely.
+        unchanged: the ids of trials that were published before and have not changed since.
+        busy: the ids of trials that another process is publishing.
+        failures: a message for each trial or table that could not be published.
         where: the project's address, or the folder of offline runs.
         page: the address of the reproduction's page.
-        no_page: why there is none, where one was wanted.
+        no_page: the reason why a wanted page could not be made.
     """
 
     declared: int = 0
@@ -120,7 +120,11 @@ class Outcome:
         return len(set(self.sent) | set(self.unchanged))
 
     def message(self, again: str = "") -> str:
-        """One line for the user: what was published, what was not, why, and the command that does it later."""
+        """One line for the user: how much was published, why the rest was not, and the command that publishes it.
+
+        Args:
+            again: the command; without it none is named.
+        """
         text = f"W&B: {self.published} of {self.declared} trials published"
         if self.sent and self.unchanged:
             text += f" ({len(self.sent)} now, {len(self.unchanged)} before)"

@@ -1,4 +1,4 @@
-"""One pass over a store: every trial that finished is published, every one that runs is shown."""
+"""One pass over a store: finished trials are published, and running ones are shown live."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clray.dashboards import Dashboard
-from clray.results import Problem, Record, Store
+from clray.folders import home_folder
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.tracking.dashboards import send_page
-from clray.tracking.login import TrackingError, home, require_key, require_server, settings_file
+from clray.tracking.login import TrackingError, require_key, require_server, settings_file
 from clray.tracking.notes import Notes
 from clray.tracking.publication import Outcome, Publication
 from clray.tracking.runs import FINISH_SECONDS, TrialRun, end_service
@@ -21,11 +23,11 @@ from clray.tracking.tables import publish_table
 
 RESET_SECONDS = 5.0
 FAILURES_IN_A_ROW = 2
-"""After this many the rest of a pass is not tried: a server that is down is found out twice, not once a trial."""
+"""A pass ends after this many failures in a row: with a server that is down, not every trial is tried."""
 
 
 class Publisher:
-    """Publishes what a store holds of one sweep, and remembers which runs are open and what came of the others."""
+    """Publishes the trials of one sweep from a store, and remembers the open runs and the outcome of the others."""
 
     def __init__(self, publication: Publication, scratch: str, report: Callable[[], None] = lambda: None) -> None:
         self.publication, self._scratch, self._report = publication, scratch, report
@@ -39,39 +41,39 @@ class Publisher:
         self.failed_now = False
         self.outcome = Outcome(declared=len(publication.variants))
 
-    def _record(self, id: str, folder: str) -> Record | None:
+    def _record(self, trial_id: str, folder: str) -> Record | None:
         """The record of one of the sweep's trials; None for any other file."""
-        if id in self._foreign:
+        if trial_id in self._foreign:
             return None
-        record = self._store.read(id, folder)
+        record = self._store.read(trial_id, folder)
         if isinstance(record, Problem):
-            self._failed[id] = str(record)
+            self._failed[trial_id] = str(record)
         if not isinstance(record, Record):
             return None
         if record.trial.declaration not in self.publication.variants:
-            self._foreign.add(id)
+            self._foreign.add(trial_id)
             return None
         return record
 
-    def _trial(self, id: str, record: Record) -> TrialRun | None:
-        """The trial's run, locked and open or ready to be opened; None where another process has it."""
-        if id in self._runs:
-            return self._runs[id]
-        notes = Notes(self.publication, id)
+    def _trial(self, trial_id: str, record: Record) -> TrialRun | None:
+        """The trial's run with its lock, open or ready to be opened; None where another process has the lock."""
+        if trial_id in self._runs:
+            return self._runs[trial_id]
+        notes = Notes(self.publication, trial_id)
         if not notes.acquire():
-            if id not in self.outcome.busy:
-                self.outcome.busy.append(id)
+            if trial_id not in self.outcome.busy:
+                self.outcome.busy.append(trial_id)
             return None
         return TrialRun(self.publication, notes, self._scratch)
 
     @contextlib.contextmanager
-    def _attempt(self, id: str) -> Iterator[None]:
-        """Note a failure of one trial and go on; end the pass after several in a row."""
+    def _attempt(self, trial_id: str) -> Iterator[None]:
+        """Note a failure of one trial and go on; after several failures in a row, end the pass."""
         try:
             yield
         except TrackingError as error:
-            self._failed[id], self.failed_now = str(error), True
-            if trial := self._runs.pop(id, None):
+            self._failed[trial_id], self.failed_now = str(error), True
+            if trial := self._runs.pop(trial_id, None):
                 trial.close()
             self._in_a_row += 1
             if self._in_a_row >= FAILURES_IN_A_ROW:
@@ -79,71 +81,71 @@ class Publisher:
         else:
             self._in_a_row = 0
 
-    def _finished(self, id: str) -> None:
-        record = self._record(id, "records")
-        trial = self._trial(id, record) if record else None
+    def _finished(self, trial_id: str) -> None:
+        record = self._record(trial_id, "records")
+        trial = self._trial(trial_id, record) if record else None
         if record is None or trial is None:
             return
-        with self._attempt(id):
+        with self._attempt(trial_id):
             try:
-                if id not in self._runs and trial.unchanged(record):
-                    self._settle(id, trial, self.outcome.unchanged)
+                if trial_id not in self._runs and trial.unchanged(record):
+                    self._settle(trial_id, trial, self.outcome.unchanged)
                     return
-                if id not in self._runs:
+                if trial_id not in self._runs:
                     trial.open(record)
                 trial.complete(record)
                 if self.publication.mode == "offline":
-                    self._unflushed[id] = trial
+                    self._unflushed[trial_id] = trial
                 else:
                     trial.note()
-                    self._settle(id, trial, self.outcome.sent)
+                    self._settle(trial_id, trial, self.outcome.sent)
             finally:
-                self._runs.pop(id, None)
-                if id not in self._unflushed:
+                self._runs.pop(trial_id, None)
+                if trial_id not in self._unflushed:
                     trial.close()
 
     def _flush(self) -> None:
-        """Note the offline runs of this pass, once they are on disk."""
+        """Note the offline runs of this pass when they are on disk."""
         waiting, self._unflushed = self._unflushed, {}
         flushed = not waiting or end_service(FINISH_SECONDS)
-        for id, trial in waiting.items():
+        for trial_id, trial in waiting.items():
             if flushed:
                 trial.note()
-                self._settle(id, trial, self.outcome.sent)
+                self._settle(trial_id, trial, self.outcome.sent)
             else:
-                self._failed[id] = f"W&B: run {id}: not on disk after {FINISH_SECONDS:.0f} seconds"
+                self._failed[trial_id] = f"W&B: run {trial_id}: not on disk after {FINISH_SECONDS:.0f} seconds"
             trial.close()
 
-    def _settle(self, id: str, trial: TrialRun, ids: list[str]) -> None:
+    def _settle(self, trial_id: str, trial: TrialRun, ids: list[str]) -> None:
         self.outcome.where = self.outcome.where or trial.where
-        self._done.add(id)
-        self._failed.pop(id, None)
-        if id in self.outcome.busy:
-            self.outcome.busy.remove(id)
-        if id not in self.outcome.sent and id not in ids:
-            ids.append(id)
+        self._done.add(trial_id)
+        self._failed.pop(trial_id, None)
+        if trial_id in self.outcome.busy:
+            self.outcome.busy.remove(trial_id)
+        if trial_id not in self.outcome.sent and trial_id not in ids:
+            ids.append(trial_id)
         self._report()
 
-    def _running(self, id: str) -> None:
-        """Show a running trial. One that was published before is not shown again until it is known to have changed."""
-        record = self._record(id, "running")
-        trial = self._trial(id, record) if record else None
+    def _running(self, trial_id: str) -> None:
+        """Show a running trial. A trial that was published before is not shown: it is published when it finishes."""
+        record = self._record(trial_id, "running")
+        trial = self._trial(trial_id, record) if record else None
         if record is None or trial is None:
             return
         if trial.published_before:
             trial.close()
             return
-        with self._attempt(id):
-            if id not in self._runs:
-                self._runs[id] = trial
+        with self._attempt(trial_id):
+            if trial_id not in self._runs:
+                self._runs[trial_id] = trial
                 trial.open(record)
             trial.send(record)
 
-    def look(self, every: bool) -> None:
-        """One pass: publish what finished and show what runs.
+    def look(self, every_record: bool) -> None:
+        """Make one pass: publish finished trials and show running ones.
 
         Args:
-            every: read also the records that were seen before, and leave running trials alone.
+            every_record: also read the records that an earlier pass has published, and show no running trials.
 
         Raises:
             TrackingError: the server cannot be reached, or refused several times in a row.
@@ -152,24 +154,24 @@ class Publisher:
         if self.publication.mode == "online":
             require_server()
         running = self._store.running()
-        if not every and self.publication.mode == "online":
-            for id in sorted(running):
-                self._done.discard(id)
-                self._running(id)
+        if not every_record and self.publication.mode == "online":
+            for trial_id in sorted(running):
+                self._done.discard(trial_id)
+                self._running(trial_id)
         try:
-            for id in sorted(self._store.finished()):
-                if every or (id not in running and id not in self._done):
-                    self._finished(id)
+            for trial_id in sorted(self._store.finished()):
+                if every_record or (trial_id not in running and trial_id not in self._done):
+                    self._finished(trial_id)
         finally:
             self._flush()
 
     def table(self, files: Mapping[str, str]) -> None:
-        """Publish a sweep's table, ready-made: text by file name."""
+        """Publish a sweep's finished table: a text for each file name."""
         with self._attempt("table"):
             publish_table(self.publication, files, self._scratch)
 
     def page(self, dashboard: Dashboard) -> None:
-        """Create or renew the page; why that failed is in the outcome, and stands in the way of nothing."""
+        """Create or renew the page. The outcome holds the reason where that fails; nothing else depends on it."""
         try:
             self.outcome.page, self.outcome.no_page = send_page(self.publication, dashboard), ""
         except TrackingError as error:
@@ -177,7 +179,7 @@ class Publisher:
 
     @property
     def reached(self) -> bool:
-        """Whether the server has anything of this sweep: before that there is no project to make a page in."""
+        """True where the server has a run of this sweep. Before that there is no project for a page."""
         return bool(self._runs or self.outcome.published)
 
     def close(self) -> None:
@@ -187,13 +189,14 @@ class Publisher:
         self._runs.clear()
 
     def result(self) -> Outcome:
+        """The outcome so far."""
         self.outcome.failures = list(dict.fromkeys(self._failed.values()))
         return self.outcome
 
 
 @contextlib.contextmanager
 def scratch_folder(below: str | None = None) -> Iterator[str]:
-    """A folder for what wandb writes while it is online: the store already holds all of it."""
+    """A temporary folder for the files that wandb writes while it is online; the store already holds their content."""
     folder = tempfile.mkdtemp(prefix="clray-wandb-", dir=below)
     try:
         yield folder
@@ -203,11 +206,11 @@ def scratch_folder(below: str | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def own_folders(scratch: str, publications: Sequence[Publication]) -> Iterator[None]:
-    """Give wandb folders of its own where the user's home cannot hold them; what the environment names is kept.
+    """Give wandb other folders where the user's home cannot hold them. Folders from the environment stay as they are.
 
     Args:
-        scratch: a folder that is there as long as wandb is in use.
-        publications: what is published; files that an offline run refers to until it is synced lie beside the run.
+        scratch: a folder that exists as long as wandb is in use.
+        publications: the publications; an offline run refers to files until it is synced, so they lie beside the run.
     """
     lasting = [Path(publication.folder) / "wandb" for publication in publications if publication.mode == "offline"]
     folders = {
@@ -216,8 +219,8 @@ def own_folders(scratch: str, publications: Sequence[Publication]) -> Iterator[N
         "WANDB_CONFIG_DIR": Path(scratch) / "config",
     }
     own = {name: str(folders[name]) for name, path in _at_home().items() if name not in os.environ and not _holds(path)}
-    if home() is None:
-        own["HOME"] = scratch  # wandb asks for it even where it does not need it
+    if home_folder() is None:
+        own["HOME"] = scratch  # wandb reads it even where it does not need it
     os.environ.update(own)
     try:
         yield
@@ -227,10 +230,10 @@ def own_folders(scratch: str, publications: Sequence[Publication]) -> Iterator[N
 
 
 def _at_home() -> dict[str, Path | None]:
-    """Where wandb writes by default, by the variable that says otherwise; None where there is no such place."""
+    """The folders that wandb writes to by default, by the variable that changes them; None where there is no home."""
     import platformdirs
 
-    if home() is None:
+    if home_folder() is None:
         return dict.fromkeys(("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"))
     settings = settings_file()
     return {
@@ -241,16 +244,16 @@ def _at_home() -> dict[str, Path | None]:
 
 
 def _holds(folder: Path | None) -> bool:
-    """Whether a folder is there, or can be made, and can be written to; or holds settings, which are only read."""
+    """True where a folder can be written to or created, or where it holds settings, which are only read."""
     if folder is None:
         return False
     try:
         if (folder / "settings").is_file():
             return True
-        there = next(place for place in (folder, *folder.parents) if place.exists())
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
     except OSError:
         return False
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def publish(
@@ -258,16 +261,16 @@ def publish(
 ) -> Outcome:
     """Publish every finished trial of a sweep, and its table, now and in this process.
 
-    Publishing again sends only what changed. Nothing is printed. W&B runs that the calling process has open itself are
-    ended: this is for a process that has none.
+    Publishing again sends only what has changed. Nothing is printed. The calling process must have no open W&B runs of
+    its own: they would be ended.
 
     Args:
         table: the sweep's table as text by file name, such as ``{"table.md": …, "table.csv": …}``.
-        dashboard: the page to create or renew, once the runs are there.
+        dashboard: the page to create or renew after the runs.
 
     Raises:
-        TrackingError: no key, or the server cannot be reached or refuses; the message says how much was published and
-            how to do the rest. A failure of single trials is in the outcome instead.
+        TrackingError: there is no key, or the server cannot be reached or refuses. The message says how much was
+            published and how to publish the rest. Failures of single trials are in the outcome instead.
     """
     if publication.mode == "off":
         return Outcome(declared=len(publication.variants))
@@ -276,7 +279,7 @@ def publish(
     with scratch_folder() as scratch, own_folders(scratch, [publication]), muted():
         publisher = Publisher(publication, scratch)
         try:
-            publisher.look(every=True)
+            publisher.look(every_record=True)
             if table:
                 publisher.table(table)
             if dashboard:
@@ -295,18 +298,18 @@ def publish(
 
 
 def cannot_be_written(error: OSError, folder: str) -> str:
-    """Which file or folder it is that an error is about, and why.
+    """A message that names the file or folder that cannot be written, and the reason.
 
     Args:
-        folder: what is written where the error names nothing.
+        folder: the folder to name where the error names none.
     """
     if error.strerror is None:
-        return str(error)  # of wandb's own making, which names the folder
+        return str(error)  # an error that wandb made, which names the folder
     return f"{error.filename or folder}: cannot be written: {error.strerror}"
 
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Keep wandb's own messages, which its settings do not all silence, off the user's terminal."""
+    """Keep wandb's messages off the user's terminal; its settings do not silence all of them."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

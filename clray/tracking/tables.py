@@ -1,4 +1,4 @@
-"""A sweep's table as a W&B artifact."""
+"""Publishes a sweep's table as a W&B artifact."""
 
 from __future__ import annotations
 
@@ -26,32 +26,40 @@ from clray.tracking.runs import (
 
 
 def publish_table(publication: Publication, files: Mapping[str, str], scratch: str) -> None:
-    """Log a sweep's table as an artifact of type ``table``, from one run that is always the same for the sweep."""
-    id = "table-" + hashlib.sha256(publication.sweep.encode()).hexdigest()[:12]
-    notes, content = Notes(publication, id), digest(dict(files))
+    """Log a sweep's table as an artifact of type ``table``. A sweep always uses the same run for it.
+
+    Args:
+        files: a text for each file name.
+        scratch: a folder that wandb may write to while it is online.
+
+    Raises:
+        TrackingError: it could not be sent.
+    """
+    run_id = "table-" + hashlib.sha256(publication.sweep.encode()).hexdigest()[:12]
+    notes, content = Notes(publication, run_id), digest(dict(files))
     if not notes.acquire():
         return
     try:
         note = notes.read()
-        folders = [path.name for path in offline_folders(publication, id)] + [""]
+        folders = [path.name for path in offline_folders(publication, run_id)] + [""]
         if note.get("content") == content and note["directory"] in folders:
             return
         if publication.mode == "offline":
-            discard(publication, id, notes)
-        run = _log_table(publication, id, files, scratch)
+            discard(publication, run_id, notes)
+        run = _log_table(publication, run_id, files, scratch)
         if publication.mode == "offline" and not end_service(FINISH_SECONDS):
-            raise TrackingError(f"W&B: run {id}: not on disk after {FINISH_SECONDS:.0f} seconds")
-        notes.write({"run": id, "content": content, "directory": folder_name(publication, run)})
+            raise TrackingError(f"W&B: run {run_id}: not on disk after {FINISH_SECONDS:.0f} seconds")
+        notes.write({"run": run_id, "content": content, "directory": folder_name(publication, run)})
     finally:
         notes.release()
 
 
-def _log_table(publication: Publication, id: str, files: Mapping[str, str], scratch: str) -> Any:
+def _log_table(publication: Publication, run_id: str, files: Mapping[str, str], scratch: str) -> Any:
     import wandb
 
     tags = [*(tag[:TAG] for tag in (publication.paper, publication.table) if tag), sweep_tag(publication.sweep)]
-    facts = {"name": f"{publication.sweep} table", "group": publication.sweep, "job_type": "table", "tags": tags}
-    run = open_run(publication, id, scratch, **facts)
+    labels = {"name": f"{publication.sweep} table", "group": publication.sweep, "job_type": "table", "tags": tags}
+    run = open_run(publication, run_id, scratch, **labels)
     with sending(run):
         artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", publication.sweep) + "-table", type="table")
         for name, text in files.items():

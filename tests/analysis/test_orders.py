@@ -13,17 +13,19 @@ import pytest
 from made_records import REAL, measured, of
 from rich.console import Console
 
-from clray import tracks
-from clray.analysis import plots, tables
-from clray.analysis.aggregate import gather, order_name, read
+from clray import analysis, tracks
+from clray.analysis import plots
 from clray.analysis.comparison import compare
+from clray.analysis.gather import gather, read
 from clray.analysis.orders import blocks, sensitivities, sensitivity
 from clray.analysis.report import render
+from clray.analysis.runs import order_name
 from clray.errors import DeclarationError
 from clray.loading import load_sweep
+from clray.record import Record
 from clray.reproduction import load_reproduction
-from clray.results import Record, Store
 from clray.selection import Selection
+from clray.store import Store
 
 SWEEP = """\
 version: 1
@@ -113,7 +115,7 @@ def compared(declared, store):
 
 def printed(comparison, width: int = 80) -> str:
     out = io.StringIO()
-    Console(width=width, force_terminal=False, color_system=None, file=out).print(tables.text(comparison))
+    Console(width=width, force_terminal=False, color_system=None, file=out).print(analysis.to_terminal(comparison))
     return out.getvalue()
 
 
@@ -230,8 +232,8 @@ class TestSensitivity:
         fill(sweeps["mer/rotations"], "mer-5120", [(87.6, 89.5), (87.8, 89.6)])
         comparison = compare("mer_rotations", sweeps, store, reproduction)
         assert [blocks(table) for table in comparison.tables] == [[], []]
-        assert "sensitivity" not in printed(comparison) + tables.markdown(comparison) + render(comparison)
-        assert "order_sensitivity" in tables.json(comparison)
+        assert "sensitivity" not in printed(comparison) + analysis.to_markdown(comparison) + render(comparison)
+        assert "order_sensitivity" in analysis.to_json(comparison)
 
 
 def test_orders_in_words():
@@ -261,20 +263,20 @@ class TestForms:
         assert "Replay (ii): a doubt" in flat
 
     def test_markdown(self, compared):
-        lines = tables.markdown(compared()).splitlines()
+        lines = analysis.to_markdown(compared()).splitlines()
         assert "#### ACC by task order" in lines
         assert "| method |  | SST-SRL-WOZ | (ii) | SRL-SST-WOZ | all orders |" in lines
         assert "| --- | --- | ---: | ---: | ---: | ---: |" in lines
         assert any(line.startswith("| Plain | 3 | 51.50 | 9.50 |") for line in lines)
 
     def test_latex_is_balanced_and_ascii(self, compared):
-        text = tables.latex(compared(("label: Replay", "label: 'Replay, γ 0.2'")))
+        text = analysis.to_latex(compared(("label: Replay", "label: 'Replay, γ 0.2'")))
         assert text.count(r"\begin{") == text.count(r"\end{") == 6
         assert text.isascii()
         assert r"Replay, $\gamma$ 0.2 & ours & 80.00 $\pm$ 0.14 (2)" in text
 
     def test_csv(self, compared):
-        cells, orders = tables.csv(compared()).split("\n\n")
+        cells, orders = analysis.to_csv(compared()).split("\n\n")
         found = list(csv_format.DictReader(cells.splitlines()))
         assert len(found) == 3 * (2 + 3)
         line = next(x for x in found if x["variant"] == "plain" and x["order"] == "(ii)")
@@ -288,7 +290,7 @@ class TestForms:
         )
 
     def test_json(self, compared):
-        (table,) = json_format.loads(tables.json(compared()))["tables"]
+        (table,) = json_format.loads(analysis.to_json(compared()))["tables"]
         assert table["orders"]["(ii)"] == "woz.en → srl → sst"
         assert [c["order"] for c in table["cells"][:5]] == ["", "", "SST-SRL-WOZ", "(ii)", "SRL-SST-WOZ"]
         assert table["order_sensitivity"][0]["means"] == pytest.approx(
@@ -311,8 +313,8 @@ class TestForms:
         reproduction = declared()
         comparison = compare("orders", reproduction.sweeps(), store, reproduction)
         assert "80.00 ± 0.50 (3)" in printed(comparison)
-        json_format.loads(tables.json(comparison))
-        assert "ACC by task order" in tables.markdown(comparison)
+        json_format.loads(analysis.to_json(comparison))
+        assert "ACC by task order" in analysis.to_markdown(comparison)
         assert "sensitivity" not in render(comparison)
 
 

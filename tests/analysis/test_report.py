@@ -21,8 +21,8 @@ from clray.analysis.report import _send, render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
 from clray.output import visible
-from clray.results import Store
 from clray.selection import Selection
+from clray.store import Store
 
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -336,7 +336,7 @@ with plots.drawing():
     axes.plot([1, 2], [3, 4])
     axes.set_title("数 $x_{")
     text = plots.svg(figure, "key", "alt")
-sys.stdout.write(text)
+sys.stdout.buffer.write(text.encode())
 assert os.environ.get("MPLBACKEND") == (sys.argv[1] if len(sys.argv) > 1 else None)
 """
 

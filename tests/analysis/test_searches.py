@@ -12,9 +12,11 @@ import pytest
 from made_records import of
 from rich.console import Console
 
-from clray.analysis import tables, words
-from clray.analysis.aggregate import DivergedRun, Runs, run, select
+from clray import analysis
+from clray.analysis import formatting
 from clray.analysis.comparison import compare
+from clray.analysis.runs import DivergedRun, Runs, run_of
+from clray.analysis.searches import select_point
 from clray.errors import DeclarationError
 from clray.reproduction import load_reproduction
 from clray.selection import Selection
@@ -96,7 +98,7 @@ ALL = PLAIN | REPLAY | {"plain-published": [64.0, 66.0]}
 
 def printed(comparison, width: int = 80) -> str:
     out = io.StringIO()
-    Console(width=width, force_terminal=False, color_system=None, file=out).print(tables.text(comparison))
+    Console(width=width, force_terminal=False, color_system=None, file=out).print(analysis.to_terminal(comparison))
     return out.getvalue()
 
 
@@ -115,57 +117,57 @@ class TestSelection:
     def test_nothing_is_selected_without_runs(self, compared):
         plain, _ = compared({}).searches[0].rows
         assert plain.selected is None
-        assert plain.there is not None
+        assert plain.published_runs is not None
         assert plain.agrees is None
 
     def test_order_decides_among_equals_whatever_the_store_says(self, declared, make):
         (sweep,) = declared().sweeps().values()
         names = list(PLAIN)
         runs = {
-            name: Runs(name, [run(make(cell, 90.0, 60.0)) for cell in of(sweep, name)], expected=2) for name in names
+            name: Runs(name, [run_of(make(cell, 90.0, 60.0)) for cell in of(sweep, name)], expected=2) for name in names
         }
-        assert select(runs, "RA") == names[0]
-        assert select(dict(reversed(runs.items())), "RA") == names[-1]
-        assert select({}, "RA") is None
-        assert select(runs, "ValAccRetrieval") is None, "nobody measured it"
+        assert select_point(runs, "RA") == names[0]
+        assert select_point(dict(reversed(runs.items())), "RA") == names[-1]
+        assert select_point({}, "RA") is None
+        assert select_point(runs, "ValAccRetrieval") is None, "nobody measured it"
 
     def test_less_is_better_where_the_metric_says_so(self, declared, make):
         (sweep,) = declared().sweeps().values()
         names = list(PLAIN)[:2]
         forgets = {names[0]: (90.0, 60.0), names[1]: (90.0, 80.0)}
         runs = {
-            name: Runs(name, [run(make(cell, *forgets[name])) for cell in of(sweep, name)], expected=2)
+            name: Runs(name, [run_of(make(cell, *forgets[name])) for cell in of(sweep, name)], expected=2)
             for name in names
         }
-        assert select(runs, "RA") == names[1]
-        assert select(runs, "F") == names[1]
-        assert select(runs, "forgetting") == names[1]
+        assert select_point(runs, "RA") == names[1]
+        assert select_point(runs, "F") == names[1]
+        assert select_point(runs, "forgetting") == names[1]
 
     def test_a_point_of_which_a_run_diverged_takes_no_part(self, declared, make):
         (sweep,) = declared().sweeps().values()
         names = list(PLAIN)[:2]
-        runs = {n: Runs(n, [run(make(cell, 90.0, 60.0)) for cell in of(sweep, n)], expected=2) for n in names}
+        runs = {n: Runs(n, [run_of(make(cell, 90.0, 60.0)) for cell in of(sweep, n)], expected=2) for n in names}
         lost = DivergedRun("0" * 16, 1, None, 0, 10, "weights")
         runs[names[0]] = replace(runs[names[0]], runs=runs[names[0]].runs[:1], diverged=[lost])
-        assert select(runs, "RA") == names[1]
+        assert select_point(runs, "RA") == names[1]
 
 
 class TestThePublishedChoice:
     def test_beside_the_grid(self, compared):
         plain, _ = compared(ALL).searches[0].rows
-        assert not plain.in_grid
-        assert plain.there.sample("RA").mean == pytest.approx(65.0)
+        assert not plain.published_in_grid
+        assert plain.published_runs.sample("RA").mean == pytest.approx(65.0)
         assert plain.agrees is False
 
     def test_on_the_grid_and_selected(self, compared):
         _, replay = compared(ALL).searches[0].rows
-        assert replay.in_grid
-        assert replay.there.variant == "replay@replay_batch=10@lr=0.1"
+        assert replay.published_in_grid
+        assert replay.published_runs.variant == "replay@replay_batch=10@lr=0.1"
         assert replay.agrees is True
 
     def test_on_the_grid_and_not_selected(self, compared):
         _, replay = compared({**ALL, "replay@replay_batch=5@lr=0.01": [80.0, 80.0]}).searches[0].rows
-        assert replay.in_grid
+        assert replay.published_in_grid
         assert replay.agrees is False
 
 
@@ -191,18 +193,18 @@ class TestForms:
         assert "Replay selected – – 0 of 4" in text
 
     def test_markdown(self, compared):
-        lines = tables.markdown(compared(ALL)).splitlines()
+        lines = analysis.to_markdown(compared(ALL)).splitlines()
         assert "| search |  | setting | RA ± sd (n) |  |" in lines
         assert "| --- | --- | --- | ---: | --- |" in lines
         assert "| Plain | selected | lr 0.01 | 61.00 ± 1.41 (2) | of 3 points |" in lines
 
     def test_latex_is_balanced(self, compared):
-        text = tables.latex(compared(ALL))
+        text = analysis.to_latex(compared(ALL))
         assert text.count(r"\begin{") == text.count(r"\end{") == 2
         assert r"Plain & selected & lr 0.01 & 61.00 $\pm$ 1.41 (2) & of 3 points \\" in text
 
     def test_csv_has_a_line_a_point(self, compared):
-        lines = list(csv_format.DictReader(tables.csv(compared(ALL)).splitlines()))
+        lines = list(csv_format.DictReader(analysis.to_csv(compared(ALL)).splitlines()))
         assert len(lines) == 3 + 1 + 4
         selected = [line["variant"] for line in lines if line["selected"] == "True"]
         assert selected == ["plain@lr=0.01", "replay@replay_batch=10@lr=0.1"]
@@ -215,7 +217,7 @@ class TestForms:
         assert len(outside["trials"].split()) == 2
 
     def test_json(self, compared):
-        (group,) = json_format.loads(tables.json(compared(ALL)))["searches"]
+        (group,) = json_format.loads(analysis.to_json(compared(ALL)))["searches"]
         plain, replay = group["rows"]
         assert (plain["selected"], plain["published"], plain["selects_the_published"]) == (
             {"lr": 0.01}, {"lr": 0.02}, False,
@@ -227,24 +229,24 @@ class TestForms:
     def test_an_empty_store_has_all_forms(self, compared):
         empty = compared({})
         assert "0 of 16 finished" in printed(empty)
-        json_format.loads(tables.json(empty))
-        assert tables.csv(empty).count("\n") == 1 + 8
+        json_format.loads(analysis.to_json(empty))
+        assert analysis.to_csv(empty).count("\n") == 1 + 8
 
     def test_another_experiment_is_labelled(self, compared):
         quick = compared({}, Selection(quick=True))
         assert quick.searches[0].warning == "NOT COMPARABLE WITH THE PAPER (--quick)"
-        for form in (printed(quick), tables.markdown(quick), tables.latex(quick)):
+        for form in (printed(quick), analysis.to_markdown(quick), analysis.to_latex(quick)):
             assert "NOT COMPARABLE WITH THE PAPER" in form
 
     def test_rows_that_were_not_asked_for(self, compared):
         part = compared(ALL, Selection(only=("plain",)))
         assert [row.label for row in part.searches[0].rows] == ["Plain"]
-        assert dict(words.search_notes(part.searches[0]))["left out"] == "not asked for: Replay"
+        assert dict(formatting.search_notes(part.searches[0]))["left out"] == "not asked for: Replay"
         assert part.commands[0].endswith("--only plain")
 
     def test_settings_are_written_as_people_write_them(self):
-        assert words.setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
-        assert words.setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
+        assert formatting.setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
+        assert formatting.setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
 
 
 class TestDeclarations:

@@ -11,10 +11,11 @@ import pytest
 from made_records import EMBEDDED, of
 from rich.console import Console
 
-from clray.analysis import tables, words
+from clray import analysis
+from clray.analysis import formatting
 from clray.analysis.comparison import compare, tally
+from clray.analysis.formatting import number, summary
 from clray.analysis.report import render
-from clray.analysis.words import number, summary
 from clray.loading import load_sweep
 from clray.reproduction import BenchmarkSpread, Margin, load_reproduction
 from clray.selection import Selection
@@ -44,7 +45,7 @@ def cell(comparison, label: str, metric: str, table: int = 0):
 
 def printed(comparison, width: int) -> str:
     out = io.StringIO()
-    Console(width=width, force_terminal=False, color_system=None, file=out).print(tables.text(comparison))
+    Console(width=width, force_terminal=False, color_system=None, file=out).print(analysis.to_terminal(comparison))
     return out.getvalue()
 
 
@@ -86,9 +87,9 @@ def test_a_metric_that_follows_from_others_is_shown_and_not_counted(comparison):
     bti = cell(comparison, "MER", "BTI")
     assert bti.derived
     assert not cell(comparison, "MER", "RA").derived
-    assert words.verdict_text(bti) == "(reproduced†)"
+    assert formatting.verdict_text(bti) == "(reproduced†)"
     assert sum(c.total() for c in tally(c for _, c in table.cells)) == 12
-    assert ("( )", "BTI follows from RA and LA: its verdict is shown and not counted") in words.notes(table)
+    assert ("( )", "BTI follows from RA and LA: its verdict is shown and not counted") in formatting.notes(table)
     alone = compared_metrics(comparison, ["BTI"])
     assert not any(c.derived for _, c in alone.cells)
 
@@ -114,15 +115,20 @@ def test_other_sources_stand_beside_the_first_with_verdicts_of_their_own(compari
 
 
 def test_every_form_shows_the_other_sources(comparison):
-    for form in (printed(comparison, 80), printed(comparison, 140), tables.markdown(comparison), render(comparison)):
+    for form in (
+        printed(comparison, 80),
+        printed(comparison, 140),
+        analysis.to_markdown(comparison),
+        render(comparison),
+    ):
         flat = " ".join(form.split())
         for needed in ("Other published numbers for these cells", "25 other seeds", "89.58 ± 0.19 (25)"):
             assert needed in flat
-    assert r"89.58 $\pm$ 0.19 (25)" in tables.latex(comparison)
-    found = json_format.loads(tables.json(comparison))["tables"][0]["other_sources"]
+    assert r"89.58 $\pm$ 0.19 (25)" in analysis.to_latex(comparison)
+    found = json_format.loads(analysis.to_json(comparison))["tables"][0]["other_sources"]
     line = next(x for x in found if (x["variant"], x["other_source"]) == ("mer-5120", "25 other seeds"))
     assert (line["published_mean"], line["published_runs"], line["verdict"]) == (89.58, 25, "reproduced")
-    assert "other_source" in tables.csv(comparison)
+    assert "other_source" in analysis.to_csv(comparison)
 
 
 def test_other_sources_are_no_part_of_the_tally(comparison, filled, sweeps, reproduction):
@@ -159,10 +165,10 @@ def test_a_table_says_how_many_of_its_runs_are_stale(filled, sweeps, reproductio
 
     stale = compare("mer_rotations", sweeps, filled, reproduction, is_current)
     assert cell(stale, "MER", "RA").judgement.outcome == "reproduced", "judged, and said"
-    for form in (printed(stale, 80), tables.markdown(stale), tables.latex(stale), render(stale)):
+    for form in (printed(stale, 80), analysis.to_markdown(stale), analysis.to_latex(stale), render(stale)):
         assert "2 of 12 runs" in " ".join(form.split())
         assert "stale" in form
-    content = json_format.loads(tables.json(stale))["tables"][0]
+    content = json_format.loads(analysis.to_json(stale))["tables"][0]
     assert content["stale_runs"] == 2
     assert [c["stale_runs"] for c in content["cells"] if c["variant"] == "mer-5120"] == [2, 2, 2]
     fresh = compare("mer_rotations", sweeps, filled, reproduction, lambda _: True)
@@ -186,12 +192,12 @@ def test_a_diverged_run_is_marked_and_no_part_of_the_mean(diverged, sweeps, repr
     assert online.ours.n == 2
     assert online.runs.counted == "2 of 5 runs, 1 diverged"
     assert [seed for seed, _ in online.runs.missing] == [1, 4]
-    for form in (printed(found, 80), printed(found, 140), tables.markdown(found), render(found)):
+    for form in (printed(found, 80), printed(found, 140), analysis.to_markdown(found), render(found)):
         flat = " ".join(form.split())
         assert "53.50 ± 0.71 (2)‡" in flat
         assert "seed 3 in task 4 after 3,512 examples diverged" in flat
         assert "12 of 30 finished, 1 diverged" in flat
-    assert json_format.loads(tables.json(found))["tables"][0]["cells"][0]["diverged_seeds"] == [3]
+    assert json_format.loads(analysis.to_json(found))["tables"][0]["cells"][0]["diverged_seeds"] == [3]
     assert not found.problems
 
 
@@ -201,8 +207,8 @@ def test_a_row_of_which_every_run_diverged_has_no_number_but_a_mark(store, sweep
         record.measurements = []
         store.write(record)
     found = compare("mer_rotations", sweeps, store, reproduction)
-    assert words.ours_text(cell(found, "Online", "RA")) == "–‡"
-    assert "Online" not in dict(words.notes(found.tables[0])).get("missing", "")
+    assert formatting.ours_text(cell(found, "Online", "RA")) == "–‡"
+    assert "Online" not in dict(formatting.notes(found.tables[0])).get("missing", "")
 
 
 def test_a_declared_spread_of_the_stream_is_part_of_the_tests(filled, sweeps, reproduction):
@@ -232,7 +238,7 @@ def test_numbers_read_in_the_paper_have_no_dagger_and_stand_first(filled, sweeps
     last = table.rows[-1].model_copy(update={"claims": dict(zip(("RA", "LA", "BTI"), read, strict=True))})
     known = reproduction.model_copy(update={"tables": [table.model_copy(update={"rows": [*table.rows[:-1], last]})]})
     mixed = compare("mer_rotations", sweeps, filled, known).tables[0]
-    assert words.verdict_text(mixed.rows[-1].cells["RA"]) == "reproduced"
+    assert formatting.verdict_text(mixed.rows[-1].cells["RA"]) == "reproduced"
     assert summary(c for _, c in mixed.cells).startswith("2 of 2 reproduced; 0 of 10 reproduced†")
 
 
@@ -244,9 +250,9 @@ def test_the_quick_form_is_labelled_and_never_judged(store, reproduction, fill):
     assert {c.judgement.outcome for _, c in quick.tables[0].cells} == {"not judged"}
     assert cell(quick, "MER", "RA").judgement.difference is None
     assert quick.commands[0] == "python -m clray.reproduce mer_rotations --quick"
-    for form in (printed(quick, 80), tables.markdown(quick), tables.latex(quick)):
+    for form in (printed(quick, 80), analysis.to_markdown(quick), analysis.to_latex(quick)):
         assert "NOT COMPARABLE WITH THE PAPER" in form
-    assert not json_format.loads(tables.json(quick))["tables"][0]["comparable"]
+    assert not json_format.loads(analysis.to_json(quick))["tables"][0]["comparable"]
 
 
 def test_a_changed_setting_is_labelled_with_the_flag(store, reproduction):
@@ -268,7 +274,7 @@ def test_a_selection_leaves_rows_out_but_not_out_of_the_correction(filled, repro
     part = compare("mer_rotations", sweeps, filled, reproduction)
     assert [[r.label for r in t.rows] for t in part.tables] == [["MER"]]
     assert part.tables[0].families == comparison.tables[0].families
-    assert "Online; Independent" in dict(words.notes(part.tables[0]))["left out"]
+    assert "Online; Independent" in dict(formatting.notes(part.tables[0]))["left out"]
     alone, among = cell(part, "MER", "LA").judgement, cell(comparison, "MER", "LA").judgement
     assert alone.outcome == among.outcome
     assert part.commands[0].endswith("--only mer-5120")
@@ -299,7 +305,7 @@ def test_problems_are_shown(filled, sweeps, reproduction):
         file.write(b"PAR1 torn")
     torn = compare("mer_rotations", sweeps, filled, reproduction)
     assert len(torn.problems) == 1
-    for form in (printed(torn, 80), tables.markdown(torn), tables.json(torn)):
+    for form in (printed(torn, 80), analysis.to_markdown(torn), analysis.to_json(torn)):
         assert "eeeeeeeeeeeeeeee.parquet" in form.replace("\n", "")
 
 
@@ -308,10 +314,10 @@ def test_an_empty_store_gives_a_table_of_dashes(store, sweeps, reproduction):
     text = printed(empty, 80)
     assert "0 of 30 finished" in text
     assert "89.56 ± 0.11 (5)†" in text
-    cells, others = tables.csv(empty).split("\n\n")
+    cells, others = analysis.to_csv(empty).split("\n\n")
     assert len(cells.splitlines()) == 1 + 18 + 12
     assert len(others.splitlines()) == 1 + 2 * 5 + 2 * 4
-    json_format.loads(tables.json(empty))
+    json_format.loads(analysis.to_json(empty))
 
 
 # -- forms ---------------------------------------------------------------------------------------------------------
@@ -358,12 +364,12 @@ def test_labels_are_not_markup(filled, sweeps, reproduction):
     odd = reproduction.model_copy(update={"tables": [table.model_copy(update={"rows": [row]})]})
     result = compare("mer_rotations", sweeps, filled, odd)
     assert "[bold]M_E*R | 5% & <b>" in printed(result, 140)
-    assert r"[bold]M\_E\*R \| 5% & &lt;b>" in tables.markdown(result)
-    assert r"[bold]M\_E*R | 5\% \& $<$b$>$" in tables.latex(result)
+    assert r"[bold]M\_E\*R \| 5% & &lt;b>" in analysis.to_markdown(result)
+    assert r"[bold]M\_E*R | 5\% \& $<$b$>$" in analysis.to_latex(result)
 
 
 def test_csv_parses_and_holds_the_numbers(comparison, sweeps):
-    lines = list(csv_format.DictReader(tables.csv(comparison).split("\n\n")[0].splitlines()))
+    lines = list(csv_format.DictReader(analysis.to_csv(comparison).split("\n\n")[0].splitlines()))
     assert len(lines) == (6 + 4) * 3
     line = next(x for x in lines if x["variant"] == "mer-5120" and x["metric"] == "RA")
     assert float(line["ours_mean"]) == pytest.approx(89.56)
@@ -377,7 +383,7 @@ def test_csv_parses_and_holds_the_numbers(comparison, sweeps):
 
 
 def test_json_holds_each_run(comparison):
-    content = json_format.loads(tables.json(comparison))
+    content = json_format.loads(analysis.to_json(comparison))
     first = content["tables"][0]
     entry = next(c for c in first["cells"] if c["variant"] == "online" and c["metric"] == "LA")
     values = [(v["seed"], pytest.approx(v["value"])) for v in entry["values"]]
@@ -389,14 +395,14 @@ def test_json_holds_each_run(comparison):
 
 
 def test_markdown_is_a_table(comparison):
-    lines = [x for x in tables.markdown(comparison).splitlines() if x.startswith("|")]
+    lines = [x for x in analysis.to_markdown(comparison).splitlines() if x.startswith("|")]
     first = lines[: 2 + 18]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in first} == {8}
     assert any("| RA | 89.56 ± 0.11 (5) | 89.56 ± 0.11 (5)† |" in line for line in first)
 
 
 def test_latex_is_balanced_and_escaped(comparison):
-    text = tables.latex(comparison)
+    text = analysis.to_latex(comparison)
     assert text.count(r"\begin{") == text.count(r"\end{") == 8
     for rule in ("toprule", "midrule", "bottomrule"):
         assert text.count("\\" + rule) == 4
@@ -416,10 +422,10 @@ def test_latex_is_balanced_and_escaped(comparison):
 def test_the_collapsed_seed_is_marked_in_every_form(store, sweeps, reproduction, fill):
     fill(sweeps["mer/rotations"], "mer-5120", [*MER[:4], (10.0, 10.0)])
     result = compare("mer_rotations", sweeps, store, reproduction)
-    for form in (printed(result, 80), printed(result, 140), tables.markdown(result)):
+    for form in (printed(result, 80), printed(result, 140), analysis.to_markdown(result)):
         assert "(5)‡" in form
         assert "seed 4 collapsed to guessing" in " ".join(form.split())
-    assert json_format.loads(tables.json(result))["tables"][0]["cells"][-1]["collapsed_seeds"] == [4]
+    assert json_format.loads(analysis.to_json(result))["tables"][0]["cells"][-1]["collapsed_seeds"] == [4]
 
 
 def test_a_missing_margin_is_said(filled, sweeps, reproduction):
@@ -428,7 +434,7 @@ def test_a_missing_margin_is_said(filled, sweeps, reproduction):
     result = compare("mer_rotations", sweeps, filled, reproduction.model_copy(update={"margins": margins}))
     judged = cell(result, "MER", "RA").judgement
     assert judged.outcome == "consistent"
-    assert dict(words.notes(result.tables[0]))["margin"].startswith(("LA", "BTI"))
+    assert dict(formatting.notes(result.tables[0]))["margin"].startswith(("LA", "BTI"))
 
 
 def test_seeds_of_a_selection_are_what_is_expected(filled, reproduction):
@@ -443,4 +449,4 @@ def test_seeds_of_a_selection_are_what_is_expected(filled, reproduction):
 def test_a_table_of_which_nothing_was_judged_does_not_say_that_nothing_was_reproduced(store, sweeps, reproduction):
     empty = compare("mer_rotations", sweeps, store, reproduction).tables[0]
     assert summary(c for _, c in empty.cells) == "12 not judged†"
-    assert dict(words.notes(empty))["missing"] == "not begun: Online; Independent; Task Input; EWC; GEM; MER"
+    assert dict(formatting.notes(empty))["missing"] == "not begun: Online; Independent; Task Input; EWC; GEM; MER"

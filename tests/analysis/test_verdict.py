@@ -12,7 +12,7 @@ from scipy import stats
 from clray.analysis.verdict import (
     ALPHA,
     POWER,
-    Question,
+    CellInput,
     Sample,
     Variance,
     holm,
@@ -36,8 +36,8 @@ def claim(mean=80.0, spread=0.5, kind="sd", runs=5, known="paper", decimals=9, *
     return Claim(mean=mean, spread=spread, kind=kind, runs=runs, known=known, decimals=decimals, **more)
 
 
-def verdict(ours: Sample | None, claimed: Claim | None, margin: float | None = 1.0, barred: str = ""):
-    return judge([Question(ours, claimed, margin, barred)])[0]
+def verdict(ours: Sample | None, claimed: Claim | None, margin: float | None = 1.0, blocked_reason: str = ""):
+    return judge([CellInput(ours, claimed, margin, blocked_reason)])[0]
 
 
 PAIRS = [
@@ -183,7 +183,7 @@ def test_a_spread_of_unknown_kind_may_differ_but_never_agrees():
 
 
 @pytest.mark.parametrize(
-    ("ours", "claimed", "barred", "reason"),
+    ("ours", "claimed", "blocked_reason", "reason"),
     [
         (Sample(80, 1, 5), None, "", "no published number"),
         (None, claim(), "", "no run of ours"),
@@ -194,8 +194,8 @@ def test_a_spread_of_unknown_kind_may_differ_but_never_agrees():
         (Sample(80, 1, 5), claim(), "--quick", "--quick"),
     ],
 )
-def test_not_judged(ours, claimed, barred, reason):
-    judged = verdict(ours, claimed, barred=barred)
+def test_not_judged(ours, claimed, blocked_reason, reason):
+    judged = verdict(ours, claimed, blocked_reason=blocked_reason)
     assert (judged.outcome, judged.reason) == ("not judged", reason)
     assert judged.p_difference is None
 
@@ -260,8 +260,8 @@ def test_two_draws_of_the_stream_are_told_apart_only_where_their_variance_is_lef
 
 def test_a_cell_whose_stream_varies_is_judged_with_it():
     ours, theirs = Sample(81.0, 0.3, 5), claim(spread=0.3)
-    assert judge([Question(ours, theirs, 0.5)])[0].outcome == "differs"
-    with_stream = judge([Question(ours, theirs, 0.5, stream=Variance(2.0, 4))])[0]
+    assert judge([CellInput(ours, theirs, 0.5)])[0].outcome == "differs"
+    with_stream = judge([CellInput(ours, theirs, 0.5, stream=Variance(2.0, 4))])[0]
     assert with_stream.outcome == "consistent"
     assert with_stream.prediction > 2
 
@@ -270,24 +270,24 @@ def test_a_cell_whose_stream_varies_is_judged_with_it():
 
 
 def test_families_are_corrected_apart():
-    cell = Question(Sample(81.0, 0.5, 5), claim(spread=0.5), None, family="RA")
-    others = [Question(None, claim(), None, family="LA")] * 19
+    cell = CellInput(Sample(81.0, 0.5, 5), claim(spread=0.5), None, family="RA")
+    others = [CellInput(None, claim(), None, family="LA")] * 19
     assert judge([*others, cell])[-1].p_difference == pytest.approx(judge([cell])[0].p_difference)
     assert judge([*others, cell])[0].outcome == "not judged"
 
 
 def test_more_claims_in_the_table_make_a_cell_harder_to_decide():
-    cell = Question(Sample(81.0, 0.5, 5), claim(spread=0.5), None)
+    cell = CellInput(Sample(81.0, 0.5, 5), claim(spread=0.5), None)
     alone = judge([cell])[0]
-    among = judge([cell] + [Question(None, claim(), None)] * 19)[0]
+    among = judge([cell] + [CellInput(None, claim(), None)] * 19)[0]
     assert alone.outcome == "differs"
     assert among.outcome == "inconclusive"
     assert among.p_difference == pytest.approx(20 * alone.p_difference)
 
 
 def test_claims_that_cannot_be_tested_do_not_count():
-    cell = Question(Sample(81.0, 0.5, 5), claim(spread=0.5), None)
-    untestable = [Question(Sample(80, 1, 5), claim(spread=None), 1.0), Question(Sample(80, 1, 5), None, 1.0)]
+    cell = CellInput(Sample(81.0, 0.5, 5), claim(spread=0.5), None)
+    untestable = [CellInput(Sample(80, 1, 5), claim(spread=None), 1.0), CellInput(Sample(80, 1, 5), None, 1.0)]
     assert judge([cell, *untestable])[0].p_difference == pytest.approx(judge([cell])[0].p_difference)
 
 
@@ -337,7 +337,7 @@ def test_where_no_number_of_runs_decides_ours_is_consistent_or_not():
 def test_outside_the_prediction_interval_a_cell_is_not_consistent():
     # Twenty claims in the family: not different after correction, and outside what their own runs would give.
     ours, theirs = Sample(83.5, 0.05, 5), claim(spread=1.9)
-    among = judge([Question(ours, theirs, 1.0)] + [Question(None, claim(), 1.0)] * 19)[0]
+    among = judge([CellInput(ours, theirs, 1.0)] + [CellInput(None, claim(), 1.0)] * 19)[0]
     assert abs(among.difference) > prediction_half_width(published(theirs), 5)
     assert among.outcome == "inconclusive"
     assert "outside" in among.reason
@@ -402,7 +402,7 @@ def looks(rng: np.random.Generator, gap: float, margin: float | None, most: int 
     [(0.0, None, "differs"), pytest.param(1.5, 1.5, "reproduced", marks=pytest.mark.slow)],
 )
 def test_looking_again_after_the_advised_runs_may_double_the_error(gap, margin, wrong):
-    """What the notes of a table say beside the number of runs that they advise (``words.MORE_RUNS``)."""
+    """What the notes of a table say beside the number of runs that they advise (``formatting.MORE_RUNS``)."""
     rng = np.random.default_rng(6)
     found = [looks(rng, gap, margin) for _ in range(250)]
     first = np.mean([outcomes[0] == wrong for outcomes in found])
@@ -455,8 +455,8 @@ def test_what_five_runs_can_promise():
 def test_runs_are_counted_at_the_level_that_the_table_leaves():
     """Of twenty claims one is decided, so Holm tests the next at 0.05 / 19."""
     ours, theirs = Sample(80.1, 1.2, 5), claim(spread=0.2)
-    decided = Question(Sample(80.0, 0.01, 5), claim(spread=0.01), 1.0)
-    table = [Question(ours, theirs, 1.0), decided] + [Question(None, claim(), 1.0)] * 18
+    decided = CellInput(Sample(80.0, 0.01, 5), claim(spread=0.01), 1.0)
+    table = [CellInput(ours, theirs, 1.0), decided] + [CellInput(None, claim(), 1.0)] * 18
     among, alone = judge(table)[0], verdict(ours, theirs)
     assert among.runs == runs_to_decide(ours, published(theirs), "equivalence", 1.0, ALPHA / 19)
     assert among.runs > alone.runs

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from clray.cluster.tune import run_on_ray
 from clray.launch import Options
-from clray.results import Store
+from clray.store import Store
 
 if __name__ == "__main__":
     hold_trials()

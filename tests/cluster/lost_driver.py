@@ -16,7 +16,7 @@ from rich.console import Console
 from clray.cluster import tune as cluster_tune
 from clray.cluster.tune import run_on_ray
 from clray.launch import Options
-from clray.results import Store
+from clray.store import Store
 
 
 class Unreadable(MemoryError):

@@ -15,7 +15,7 @@ from clray import progress as module
 from clray.execution import TrialEnd
 from clray.planning import Planned
 from clray.progress import Progress
-from clray.results import Store
+from clray.store import Store
 
 
 class Clock:

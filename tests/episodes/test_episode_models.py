@@ -60,7 +60,7 @@ class TestAgainstTheOfficialCode:
         reference = Reference(name)
         found = models.encode(reference.network(), reference.episode())
         wanted = steps_first(reference.arrays["mem_attn_by_step"])
-        torch.testing.assert_close(found.looks, wanted, rtol=0, atol=CLOSE)
+        torch.testing.assert_close(found.attention, wanted, rtol=0, atol=CLOSE)
 
     @pytest.mark.parametrize("name", [name for name in NAMES if references()["files"][name]["attention"]])
     def test_looks_at_the_command(self, name):
@@ -70,7 +70,7 @@ class TestAgainstTheOfficialCode:
         given = models.given_symbols(episode)
         for t, wanted in enumerate(reference.arrays["dec_attn"]):
             writer.step(given[:, t], [None, None])
-            torch.testing.assert_close(writer.looks, torch.from_numpy(wanted), rtol=0, atol=CLOSE)
+            torch.testing.assert_close(writer.attention, torch.from_numpy(wanted), rtol=0, atol=CLOSE)
         for layer, (h, c) in enumerate(writer.state):
             torch.testing.assert_close(h, torch.from_numpy(reference.arrays["dec_h_last"][layer]), rtol=0, atol=CLOSE)
             torch.testing.assert_close(c, torch.from_numpy(reference.arrays["dec_c_last"][layer]), rtol=0, atol=CLOSE)

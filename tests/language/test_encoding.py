@@ -39,7 +39,7 @@ def _examples(task: str) -> list[Example]:
 @pytest.mark.parametrize("task", OFFICIAL["tasks"])
 def test_examples_get_the_official_sequences(gpt2: Vocabulary, task: str) -> None:
     gen, expected = gpt2.add("__gen__"), OFFICIAL["tasks"][task]
-    encoded = [encode(e, gpt2, gen, LONGEST, test=True, id=i) for i, e in enumerate(_examples(task))]
+    encoded = [encode(e, gpt2, gen, LONGEST, test=True, number=i) for i, e in enumerate(_examples(task))]
     assert [_as_official(row) for row in encoded] == expected["examples"]
     assert max(sum(token != FILL for token in row.Y) - 1 for row in encoded) == expected["max_a_len"]
 
@@ -62,7 +62,7 @@ def test_task_tokens_stand_where_the_shared_one_stands(gpt2: Vocabulary) -> None
 def test_a_long_context_loses_its_end(gpt2: Vocabulary) -> None:
     expected = OFFICIAL["truncation"]
     example = Example("word " * 2000, "Is this review negative or positive?", ("positive",), "0")
-    encoded = encode(example, gpt2, gpt2.add("__gen__"), LONGEST, id=0)
+    encoded = encode(example, gpt2, gpt2.add("__gen__"), LONGEST, number=0)
     lengths = {field: len(sequence) for field, sequence in zip(Encoded._fields, encoded[:5], strict=False)}
     assert lengths | {"len_cq": lengths["cq"], "len_cqa": lengths["cqa"], "id": 0} == expected["lens"]
     assert encoded.cqa[-len(expected["cqa_tail"]) :] == expected["cqa_tail"]

@@ -1,7 +1,7 @@
 """The methods of the episodes track, one file each, and the list of their names.
 
-A method is a ``clray.episodes.learner.EpisodeMethod``: the network it trains, and what of an episode it is asked. To
-add one: write its file, add its line below, declare a variant that names it.
+A method is a ``clray.episodes.learner.EpisodeMethod``: it chooses its network, and the pairs of an episode that the
+network must answer. To add one, write its file, add its line below, and declare a variant that names it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import importlib
 from typing import Any
 
 EPISODE_METHODS = {"meta_seq2seq": "meta_seq2seq:MetaSeq2seq"}
-"""Of benchmarks whose episodes have a support set."""
+"""The methods for benchmarks whose episodes have a support set."""
 
 SPLIT_METHODS = {"seq2seq": "seq2seq:Seq2seq"}
-"""Of benchmarks that are a training set and a test set."""
+"""The methods for benchmarks with a training set and a test set."""
 
 METHODS = {**EPISODE_METHODS, **SPLIT_METHODS}
 """Name to ``module:Class`` within this package; a module is imported when one of its trials is planned or run."""

@@ -1,9 +1,9 @@
-"""Meta sequence-to-sequence learning (Lake 2019, arXiv 1906.05381), as its official code runs it (``train.py``).
+"""Meta sequence-to-sequence learning (Lake 2019, arXiv 1906.05381), as in its official code (``train.py``).
 
-In every episode words mean something else, and a support set shows what. The network keeps the support set in a memory,
-not in its weights; trained over thousands of episodes, it learns to use new meanings from the few examples it is given.
-One episode is one update on its queries. The support set is asked as well (the support loss): the code appends it to
-the queries, so that it weighs by its number of symbols. The paper's ablations are switches here.
+Words have different meanings in every episode, and a support set shows them. The network keeps the support set in a
+memory, not in its weights; over thousands of episodes it learns to use new meanings from the few examples of the set.
+One episode is one update on its queries. The network must also answer the support set (the support loss): the code
+appends it to the queries, so its weight is its number of symbols. The paper's ablations are settings here.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from clray.episodes.models import Model, Network
 
 
 class MetaSeq2seq(EpisodeMethod):
-    """Learns to learn: the network of ``clray.episodes.models`` on an episode's queries, and on its support set."""
+    """Meta seq2seq: the network of ``clray.episodes.models`` learns an episode's queries and its support set."""
 
     class Settings(UpdateSettings):
         memory: bool = True
-        """Whether the network reads the support set (official ``--disable_memory``). Without, it is a standard
-        sequence-to-sequence network, which cannot know what words mean in this episode."""
+        """True where the network reads the support set (official ``--disable_memory``). Otherwise it is a standard
+        sequence-to-sequence network, which cannot know the meanings of this episode."""
         attention: bool = True
-        """Whether the decoder attends to the query's steps (``--disable_attention``)."""
+        """True where the decoder attends to the query's steps (``--disable_attention``)."""
         support_loss: bool = True
-        """Whether the support set is asked as well (``--disable_recon_loss``)."""
+        """True to answer the support set as well (``--disable_recon_loss``)."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

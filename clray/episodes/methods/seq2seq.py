@@ -1,8 +1,8 @@
 """A standard sequence-to-sequence network on one of SCAN's own splits: the baseline of meta seq2seq learning.
 
-The official code has no loop for it: what it calls standard is its network without a memory on episodes
-(``meta_seq2seq`` with ``memory: false``). This is that network, its optimizer and its number of updates on batches of a
-split's own training pairs: clray's reading of the baseline, not a published protocol.
+The official code has no loop for it: its "standard" network is the network without a memory on episodes
+(``meta_seq2seq`` with ``memory: false``). This method uses that network, its optimizer and its number of updates on
+batches of a split's own training pairs. It is clray's interpretation of the baseline, not a published protocol.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from clray.episodes.models import Model, Network
 
 
 class Seq2seq(EpisodeMethod):
-    """Learns a training set; an episode is a batch of it."""
+    """Standard learning of a training set; an episode is a batch of it."""
 
     class Settings(UpdateSettings):
         attention: bool = True
-        """Whether the decoder attends to the command's steps."""
+        """True where the decoder attends to the command's steps."""
 
     memory = False
 

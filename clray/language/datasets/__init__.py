@@ -1,4 +1,4 @@
-"""The tasks' data: what is published, and how each form of it is read."""
+"""The tasks' data: the published files, and the readers of each form."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LAMOL = {
 
 
 def _with_the_authors_files(task: str, published: Published) -> Published:
-    """Their own files come first: whoever put them there means them."""
+    """Put the authors' own files first: a user who has them wants to use them."""
     return dataclasses.replace(published, forms=(official.form(task), *published.forms))
 
 

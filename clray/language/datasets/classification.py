@@ -1,12 +1,12 @@
 """Text classification: AG News, Amazon, DBPedia, Yahoo Answers, Yelp (Zhang, Zhao and LeCun 2015).
 
-LAMOL took 115,000 examples for training and 7,600 for the test from each, as de Masson d'Autume et al. (2019) did.
-Which ones is not published: here they are drawn with seed 0, kept in the files' order; AG's test set has just 7,600.
-The question's form is that of LAMOL's AG and DBPedia; Amazon's and Yelp's stars are named as O-LoRA names them, which
-is an assumption. A text is the row's fields after the class with blanks between; where line feeds and quotation marks
-are escaped, the former become blanks too. AG's stray backslashes stay.
+LAMOL took 115,000 examples for training and 7,600 for the test from each, as de Masson d'Autume et al. (2019) did. The
+choice of examples is not published: here they are drawn with seed 0 and kept in the files' order; AG's test set has
+exactly 7,600. The question has the form of LAMOL's AG and DBPedia; the stars of Amazon and Yelp have O-LoRA's names,
+which is an assumption. A text is the row's fields after the class, joined by spaces; escaped line feeds become spaces
+too. The stray backslashes of AG stay.
 
-Where the published tables are not at hand, O-LoRA's samples (Wang et al. 2023) stand in: as a substitute, never judged.
+Without the published tables, O-LoRA's samples (Wang et al. 2023) are used as a substitute, which is never judged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positiv
 
 
 class Table(NamedTuple):
-    """A published table: its classes from 1, its columns after the class, whether their texts have escapes."""
+    """A published table: its classes from 1, its columns after the class, and if their texts have escapes."""
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
@@ -84,15 +84,15 @@ def _examples(task: str, text: Text, split: str, count: int) -> list[Example]:
 
 
 def drawn(total: int, count: int) -> list[int]:
-    """So many of the rows, drawn with seed 0, in their order; all where there are no more."""
+    """The numbers of ``count`` rows, drawn with seed 0, in their order; all where there are no more."""
     if total <= count:
         return list(range(total))
-    # RandomState draws the same in every version of NumPy; a Generator need not.
+    # RandomState draws the same in every version of NumPy; a Generator may not.
     return sorted(np.random.RandomState(0).permutation(total)[:count].tolist())
 
 
 def _plain(text: str, table: Table) -> str:
-    """A text in one line."""
+    """A text on one line."""
     if table.escaped:
         text = text.replace("\\n", " ").replace('\\"', '"')
     return " ".join(text.split())
@@ -108,7 +108,7 @@ def read_samples(task: str, train: str, test: str, files: Files) -> Splits:
 
 
 def read_one_sample(task: str, name: str, files: Files) -> Splits:
-    """Where only one of the two files is at hand: every fifth of its examples is for the test."""
+    """Read the examples where only one of the two files exists: every fifth of them is for the test."""
     examples = _sampled(task, files.text(name), "sample")
     test = examples[4::5]
     return [example for i, example in enumerate(examples) if i % 5 != 4], test, test
@@ -137,7 +137,7 @@ def _spelt(label: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What is published
+# The published forms
 
 _DRAW = "which 115,000 and 7,600 rows LAMOL took is not published; these are drawn with seed 0"
 _COLLECTION = "https://s3.amazonaws.com/fast-ai-nlp/"

@@ -1,6 +1,6 @@
 """CNN/Daily Mail (Hermann et al. 2015; See et al. 2017): an article's highlights are its summary; texts as in decaNLP.
 
-The stories lie in two archives, each under the SHA-1 of its address; lists of addresses say which set it is in.
+The stories are in two archives, each named by the SHA-1 of its address; lists of addresses define the sets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read(files: Files) -> Splits:
 
 
 def _stories(files: Files, paper: str) -> dict[str, list[tuple[str, str]]]:
-    """Article and summary of every listed story, by split, in the order of the lists."""
+    """The article and the summary of every listed story, by split, in the order of the lists."""
     listed = {split: _listed(files, f"{paper}_wayback_{name}_urls.txt") for split, name in _LISTS.items()}
     archive = files.folder / f"{paper}_stories.tgz"
     wanted = {name for names in listed.values() for name in names}
@@ -51,7 +51,7 @@ def _listed(files: Files, name: str) -> list[str]:
 
 
 def _told(text: Text) -> tuple[str, str]:
-    """A story's article, and its highlights, each in one line."""
+    """A story's article and its highlights, each on one line."""
     article: list[str] = []
     highlights: list[str] = []
     part = article

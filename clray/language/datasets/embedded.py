@@ -1,7 +1,7 @@
-"""Three small tasks from SCAN's grammar, which need no file: what a command does, what it does first, and how often.
+"""Three small tasks from SCAN's grammar, without files: a command's actions, its first action, and their number.
 
 All three have the same 1,000 commands for training and the same 200 others for the test, drawn with seed 0 from those
-of at most twelve actions. They show that learning a task disturbs another, on any machine; no paper has numbers of
+with at most twelve actions. They show on any machine that learning one task disturbs another; no paper has numbers for
 them.
 """
 
@@ -28,7 +28,7 @@ TASKS = tuple(_ASKED)
 
 @functools.cache
 def load(task: str) -> TaskData:
-    """A task's examples."""
+    """Make a task's examples."""
     question, answered = _ASKED[task]
     pairs = [pair for pair in scan.all_pairs() if len(pair[1]) <= LONGEST]
     order = np.random.RandomState(0).permutation(len(pairs))  # the same in every version of NumPy

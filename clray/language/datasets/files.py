@@ -1,6 +1,6 @@
 """Reading published files: as they are, compressed with gzip, or inside the published archive.
 
-Whatever is wrong with one is a ``DataError`` that names the file and, wherever there is one, the line.
+Any error in a file is a ``DataError`` that names the file and, where possible, the line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clray.errors import DataError
 
 
 class Text(NamedTuple):
-    """A file's text, and what to call the file in a message."""
+    """A file's text, and the file's name for error messages."""
 
     where: str
     content: str
@@ -30,16 +30,16 @@ class Text(NamedTuple):
         return DataError(f"{self.where}, line {line}: {what}")
 
     def lines(self) -> list[tuple[int, str]]:
-        """The lines with their numbers. Only a line feed ends one, not what else Unicode takes for an end."""
+        """The lines with their numbers. Only a line feed ends a line, none of Unicode's other line ends."""
         content = self.content.replace("\r\n", "\n").replace("\r", "\n")
         return list(enumerate(content.removesuffix("\n").split("\n"), 1)) if content else []
 
     def rows(self, columns: Sequence[str], header: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """The rows of a table of comma-separated values, with the number of the line on which each begins.
+        """The rows of a table of comma-separated values, with the number of each row's first line.
 
         Args:
-            columns: what they are; a row must have so many fields.
-            header: the first row must be the columns' names.
+            columns: the names of the columns; every row must have as many fields.
+            header: True where the first row must hold these names.
         """
         reader, line = csv.reader(io.StringIO(self.content, newline=""), strict=True), 1
         try:
@@ -64,7 +64,7 @@ class Text(NamedTuple):
             raise DataError(f"{self.where}: not JSON that can be read: {error}") from None
 
     def json_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The objects of a file that has one a line, with the lines' numbers."""
+        """The JSON objects of a file with one object on each line, with the lines' numbers."""
         for number, line in self.lines():
             try:
                 value = json.loads(line)
@@ -78,11 +78,11 @@ class Text(NamedTuple):
 
 
 def field(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """A key's value in an object of JSON.
+    """The value of a key in a JSON object.
 
     Args:
-        kind: what it must be.
-        where: the place of the object, for the message.
+        kind: the type that it must have.
+        where: the place of the object, for the error message.
     """
     if not isinstance(value, dict) or key not in value:
         raise DataError(f"{where}: no {key!r}")
@@ -99,21 +99,21 @@ class Files:
     """The files of one form of a task, in one folder.
 
     Args:
-        inner: the folder below it where they may be instead.
-        archive: the name of the archive that holds them; empty where they lie in the folder.
-        members: what of the archive will be read.
+        inner: a folder below it in which they may be instead.
+        archive: the name of the archive that contains them; empty where they are files of the folder.
+        members: the files of the archive that will be read.
     """
 
     def __init__(self, folder: Path, inner: str = "", archive: str = "", members: Collection[str] = ()):
         self.folder, self.inner, self.archive, self.members = folder, inner, archive, members
         self.last = str(folder)
-        """What was read last."""
+        """The path of the file that was read last."""
 
     def text(self, name: str) -> Text:
         """The text of a file.
 
         Raises:
-            DataError: it is not there, cannot be read, or is not UTF-8.
+            DataError: it does not exist, cannot be read, or is not UTF-8.
         """
         if self.archive:
             where, raw = f"{self.folder / self.archive}: {name}", self._member(name)
@@ -136,10 +136,10 @@ class Files:
 
 
 def each(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Files of an archive, one after the other as they stand in it: their names without folders, and content.
+    """The files of an archive, in its order: their names without folders, and their content.
 
     Raises:
-        DataError: the archive is torn or none.
+        DataError: the archive is damaged, or no archive.
     """
     with reading(archive):
         if archive.suffix == ".zip":
@@ -157,13 +157,13 @@ def each(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def located(folder: Path, name: str, inner: str = "", lies: Callable[[Path], bool] = is_file) -> Path | None:
-    """Where a file is: in the folder or in the inner one, as it is or compressed.
+    """The path of a file: in the folder or in the inner one, as it is or compressed.
 
     Args:
-        lies: whether there is a file.
+        lies: tells if a path is a file.
 
     Raises:
-        DataError: a folder may not be entered.
+        DataError: a folder cannot be entered.
     """
     places = [folder, folder / inner] if inner else [folder]
     candidates = (place / spelt for place in places for spelt in (name, f"{name}.gz"))
@@ -171,7 +171,7 @@ def located(folder: Path, name: str, inner: str = "", lies: Callable[[Path], boo
 
 
 def content(path: Path) -> bytes:
-    """What a file holds, unpacked if its name says that it is compressed; an archive as it is.
+    """The content of a file, decompressed where its name ends with ``.gz``; an archive is not unpacked.
 
     Raises:
         DataError: it cannot be read.
@@ -182,10 +182,10 @@ def content(path: Path) -> bytes:
 
 
 def decoded(where: str, raw: bytes) -> str:
-    """Text from bytes of UTF-8, without a byte order mark.
+    """Decode UTF-8, and remove a byte order mark.
 
     Raises:
-        DataError: they are not.
+        DataError: the bytes are not UTF-8.
     """
     try:
         return raw.decode("utf-8-sig")

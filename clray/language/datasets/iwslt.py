@@ -1,6 +1,6 @@
 """IWSLT 2016, English to German (Cettolo et al.): TED talks; texts as in decaNLP.
 
-For training ``train.tags`` without its tagged lines, for development the talks of 2013, for the test those of 2014.
+Training: ``train.tags`` without its tagged lines; development: the talks of 2013; test: those of 2014.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read(files: Files) -> Splits:
 
 
 def _pairs(files: Files, name: str, split: str) -> list[Example]:
-    """Sentences that have a translation, in their order."""
+    """The sentences that have a translation, in their order."""
     english, german = (_sentences(files, name.format(language)) for language in ("en", "de"))
     if len(english) != len(german):
         raise DataError(

@@ -1,7 +1,7 @@
-"""MultiNLI 1.0 (Williams, Nangia and Bowman 2018): whether a sentence follows from another; texts as in decaNLP.
+"""MultiNLI 1.0 (Williams, Nangia and Bowman 2018): inference between two sentences; texts as in decaNLP.
 
-Its test sets are not public: as in LAMOL's code both development sets together, first the matched one, are the test
-too. Pairs without a label that most annotators gave keep the published label "-".
+Its test sets are not public. As in LAMOL's code, both development sets together, the matched one first, are also the
+test. Pairs without a majority label keep the published label "-".
 """
 
 from __future__ import annotations

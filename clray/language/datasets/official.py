@@ -1,7 +1,7 @@
-"""LAMOL's own files: every task in SQuAD's form, as the authors' archive of converted data has them.
+"""LAMOL's own files from the authors' archive of converted data: every task in SQuAD's form.
 
-They go into one folder, ``official``. WOZ and WikiSQL have a file more: what scoring needs of each test example, in the
-order of the examples' ids.
+They are in one folder, ``official``. WOZ and WikiSQL have a further file with the data that scoring needs for each test
+example, in the order of the examples' ids.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def form(task: str) -> Form:
 
 
 def _names(task: str) -> dict[str, str]:
-    """A task's file for training, development and test."""
+    """The names of a task's files for training, development and test."""
     if task in ("squad1", "squad2"):
         version = "v1.1" if task == "squad1" else "v2.0"
         pattern, splits = f"squad-{{}}-{version}.json", ("train", "dev", "dev")
@@ -57,22 +57,22 @@ def _examples(task: str, files: Files, name: str, split: str) -> list[Example]:
     examples = list(questions(text))
     if task not in _GOLD:
         return [Example(c, q, answers, f"{split}_{i}") for i, (c, q, answers, _) in enumerate(examples)]
-    for _, _, _, id in examples:
-        if not isinstance(id, int | str):
-            raise DataError(f"{text.where}: an id is missing, or neither a number nor a string: {id!r}")
+    for _, _, _, key in examples:
+        if not isinstance(key, int | str):
+            raise DataError(f"{text.where}: an id is missing, or neither a number nor a string: {key!r}")
     examples.sort(key=lambda example: (_number(example[3]), str(example[3])))
     golds = _golds(task, files) if split == "test" else [None] * len(examples)
     if len(golds) != len(examples):
         raise DataError(f"{files.folder / _GOLD[task]}: {len(golds)} entries for {len(examples)} examples of {name}")
     return [
-        Example(c, q, answers, *_scored(task, split, gold, answers[0], id))
-        for (c, q, answers, id), gold in zip(examples, golds, strict=True)
+        Example(c, q, answers, *_scored(task, split, gold, answers[0], key))
+        for (c, q, answers, key), gold in zip(examples, golds, strict=True)
     ]
 
 
-def _number(id: int | str) -> float:
-    """Numbers come first, by size; other ids after them."""
-    return float(id) if str(id).isdecimal() else float("inf")
+def _number(key: int | str) -> float:
+    """The sort key of an id: numbers come first, by size, and other ids after them."""
+    return float(key) if str(key).isdecimal() else float("inf")
 
 
 def _golds(task: str, files: Files) -> list[Any]:
@@ -89,11 +89,11 @@ def _golds(task: str, files: Files) -> list[Any]:
     return golds
 
 
-def _scored(task: str, split: str, gold: Any, answer: str, id: int | str) -> tuple[str, Any]:
-    """An example's id, and what scoring needs of it. Only the test set has more than the answer."""
+def _scored(task: str, split: str, gold: Any, answer: str, key: int | str) -> tuple[str, Any]:
+    """An example's id, and its data for scoring. Only the test set has more than the answer."""
     if gold is None:
-        return f"{split}_{id}", answer if task == "woz.en" else None
+        return f"{split}_{key}", answer if task == "woz.en" else None
     if task == "woz.en":
         return f"{split}_{gold[0]}", gold[1]
     table = {"header": gold["header"]} | {k: v for k, v in gold.get("table", {}).items() if k == "id"}
-    return f"{split}_{id}", {"sql": gold["sql"], "header": gold["header"], "answer": gold["answer"], "table": table}
+    return f"{split}_{key}", {"sql": gold["sql"], "header": gold["header"], "answer": gold["answer"], "table": table}

@@ -1,4 +1,4 @@
-"""What is published of a task: its files, in one or more forms, and how each is read."""
+"""The published data of a task: its files in one or more forms, and the reader of each form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clray.language.datasets.files import Files
 from clray.language.records import Example
 
 Splits = tuple[list[Example], list[Example], list[Example]]
-"""Examples for training, development and test; where a task has only two sets, dev and test are one list."""
+"""The examples for training, development and test; where a task has only two sets, dev and test are one list."""
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,18 @@ class Form:
     """One form in which a task's data is published.
 
     Attributes:
-        folder: where its files are, below the folder of all tasks.
-        files: the SHA-256 of each file by its name; None where none is known. A file may be compressed with gzip: it is
-            then called ``NAME.gz``, and the checksum is that of what it holds.
-        read: the examples in these files. It raises ``DataError`` where a file is torn or foreign.
-        inner: the folder in which the published archive holds the files; they are found there too.
-        members: where the first of the files is an archive: the names, without folders, of what ``read`` takes from it.
-        addresses: where clray can download each file; empty where it cannot.
-        partial: why this is not the task's data as LAMOL has it; numbers from it are not judged against a paper.
-        unverified: what nobody can vouch for, although the data is whole.
-        sizes: examples for training, development and test, where they are not the ones of ``clray.language.tasks``.
+        folder: the folder of its files, below the folder of all tasks.
+        files: the SHA-256 of each file by its name; None where it is not known. A file may be compressed with gzip; its
+            name is then ``NAME.gz``, and the checksum is that of the decompressed content.
+        read: reads the examples in these files, and raises ``DataError`` where a file is damaged or not the published
+            one.
+        inner: the folder of the published archive that contains the files; they are also found in it.
+        members: where the first file is an archive, the names, without folders, of the files that ``read`` needs.
+        addresses: the address of each file, where clray can download it; else empty.
+        partial: the reason why this is not LAMOL's data; numbers from it are not judged against a paper.
+        unverified: the part that could not be verified, although the data is complete.
+        sizes: the numbers of examples for training, development and test, where they differ from those of
+            ``clray.language.tasks``.
     """
 
     folder: str
@@ -41,7 +43,7 @@ class Form:
 
     @property
     def checksummed(self) -> bool:
-        """Whether the SHA-256 of every file is known."""
+        """True where the SHA-256 of every file is known."""
         return None not in self.files.values()
 
 
@@ -50,9 +52,9 @@ class Published:
     """A task's data as published.
 
     Attributes:
-        origin: where it comes from, for people: an address.
-        forms: the forms clray reads, the preferred one first.
-        advice: what to do where it is missing and clray cannot fetch it.
+        origin: the address of its source, for people.
+        forms: the forms that clray reads, the preferred one first.
+        advice: how to get it, where it is missing and clray cannot download it.
     """
 
     origin: str

@@ -1,9 +1,9 @@
 """QA-SRL 1, Wikipedia (He, Lewis and Zettlemoyer 2015): questions about a verb's arguments, answered by spans.
 
-A sentence's block begins with its id and its number of verbs, then the sentence; each verb has a line with its place,
-itself and its number of questions, then a line a question: seven slots, a question mark, the answers between ``###``.
-An empty line ends the block. Texts are put together again from tokens as decaNLP does it; that goes through its marks
-in the order of a Python set, which differs from run to run, where here "n't" comes first.
+The block of a sentence begins with its id and its number of verbs, then the sentence. Each verb has a line with its
+position, the verb and its number of questions, then a line for each question: seven slots, a question mark, the answers
+between ``###``. An empty line ends the block. Texts are joined from tokens as in decaNLP, which replaces its marks in
+the order of a Python set, different in every run; here "n't" comes first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DROPPED = ("``", "`", "''", "“", "”", " '")
 
 
 def untokenised(text: str) -> str:
-    """A text with its marks where they belong and without its quotation marks."""
+    """A text with its punctuation joined to the words, and without its quotation marks."""
     text = " ".join(text.split())
     for written, meant in _BRACKETS.items():
         text = text.replace(written, meant)
@@ -50,11 +50,11 @@ _AMENDED = {
     "the US army": "the US Army",
     "Rather than name the": "rather die than name the cause of his disease to his father",
 }
-"""Five answers of the published files are not in their sentences; decaNLP puts these in their place."""
+"""decaNLP's replacements for five answers of the published files that are not in their sentences."""
 
 
 def _in_sentence(answer: str, sentence: str) -> str:
-    """The answer as the sentence spells it, as far as that can be told."""
+    """The answer in the sentence's spelling, where it is found."""
     others = [answer, answer[:1].lower() + answer[1:], answer[:1].upper() + answer[1:]]
     others += [right for wrong, right in _AMENDED.items() if wrong in answer]
     return next((other for other in (*others, answer.lower()) if other in sentence), answer)
@@ -68,7 +68,7 @@ def read(files: Files) -> Splits:
 def _examples(text: Text, split: str) -> list[Example]:
     examples: list[Example] = []
     sentence: str | None = None
-    begun = owed = 0  # whether a block has begun; questions that its last verb still owes
+    begun = owed = 0  # if a block has begun; the number of questions still to come for its last verb
     for number, line in text.lines():
         fields = [field.strip() for field in line.split("\t")]
         if not line.strip():
@@ -95,14 +95,14 @@ def _examples(text: Text, split: str) -> list[Example]:
     return examples
 
 
-def _example(text: Text, number: int, fields: list[str], sentence: str, id: str) -> Example:
+def _example(text: Text, number: int, fields: list[str], sentence: str, name: str) -> Example:
     if len(fields) != 9 or fields[7] != "?":
         raise text.bad(number, f"expected seven slots, '?' and answers between tabs, found {len(fields)} fields")
     question = untokenised(" ".join(slot for slot in fields[:7] if slot != "_") + " ?")
     answers = tuple(_in_sentence(untokenised(answer), sentence) for answer in fields[8].split("###"))
     if not all(answers):
         raise text.bad(number, "an answer is empty")
-    return Example(sentence, question, answers, id)
+    return Example(sentence, question, answers, name)
 
 
 SRL = Published(

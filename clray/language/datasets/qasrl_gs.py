@@ -1,7 +1,7 @@
 """The QA-SRL gold standard of 2020 (Roit et al.): Wikinews and Wikipedia, questions answered by spans.
 
 It has no training set. Here both development files are for training, Wikinews' test file for development, and
-Wikipedia's for the test: no sentence is in two of them. It stands in for QA-SRL 1 as a task of its own, ``srl_gs``.
+Wikipedia's for the test: no sentence is in two of them. It is a substitute for QA-SRL 1 with its own name, ``srl_gs``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _examples(files: Files, split: str) -> list[Example]:
     examples: list[Example] = []
     for part in _PARTS[split]:
         table = files.text(f"{part}.sentences.csv").rows(("qasrl_id", "tokens", "sentence"), header=True)
-        sentences = {id: untokenised(sentence) for _, (id, _, sentence) in table}
+        sentences = {key: untokenised(sentence) for _, (key, _, sentence) in table}
         text = files.text(f"{part}.gold.csv")
         for line, row in text.rows(_COLUMNS, header=True):
             cells = dict(zip(_COLUMNS, row, strict=True))
@@ -38,8 +38,8 @@ def _examples(files: Files, split: str) -> list[Example]:
             answers = tuple(untokenised(answer) for answer in cells["answer"].split("~!~"))
             if not all(answers):
                 raise text.bad(line, "an answer is empty")
-            id = f"{split}_{len(examples)}"
-            examples.append(Example(sentences[cells["qasrl_id"]], cells["question"], answers, id))
+            name = f"{split}_{len(examples)}"
+            examples.append(Example(sentences[cells["qasrl_id"]], cells["question"], answers, name))
     return examples
 
 

@@ -1,8 +1,8 @@
 """Modified Winograd schemas of decaNLP (McCann et al. 2018): each makes two examples.
 
 A schema is three lines and an empty one: a sentence and a question with ``[this/that]``, and the two answers. decaNLP
-takes the last schema of its file for none, because no empty line follows it, and a sentence with two such choices for
-one long choice that it cuts at every stroke; both are done here too, so that the examples are the same.
+ignores the last schema of its file, because no empty line follows it, and reads a sentence with two such choices as one
+long choice, which it splits at every slash. Both are repeated here, so that the examples are the same.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _made(text: Text) -> list[tuple[str, str, tuple[str]]]:
 
 
 def _both(text: Text, number: int, line: str) -> tuple[str, str]:
-    """A line with the one choice and with the other."""
+    """A line with the first choice, and with the second."""
     choice = _CHOICE.search(line)
     if choice is None:
         return line, line

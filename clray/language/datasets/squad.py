@@ -1,6 +1,6 @@
 """SQuAD 1.1 and 2.0: the published JSON as it is (Rajpurkar et al. 2016; Rajpurkar, Jia and Liang 2018).
 
-A question that has no answer has the answer "". Neither version's test set is public: the development set is both.
+A question without an answer has the answer "". The test sets are not public: the development set is both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SOURCE = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 
 
 def questions(text: Text) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
-    """Context, question, answers and id of every question in a file of SQuAD's form.
+    """The context, the text, the answers and the id of every question in a file of SQuAD's form.
 
     Raises:
         DataError: the file has another form.
@@ -38,8 +38,8 @@ def questions(text: Text) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
 def read(version: str, files: Files) -> Splits:
     train, test = (
         [
-            Example(context, question, answers, str(id))
-            for context, question, answers, id in questions(files.text(f"{part}-{version}.json"))
+            Example(context, question, answers, str(key))
+            for context, question, answers, key in questions(files.text(f"{part}-{version}.json"))
         ]
         for part in ("train", "dev")
     )

@@ -48,7 +48,7 @@ def _examples(files: Files, split: str) -> list[Example]:
 
 
 def _query(text: Text, line: int, sql: dict[str, Any], header: list[str]) -> str:
-    """The query in words: ``SELECT <aggregation> <column> FROM table WHERE <column> <condition> <value> AND …``."""
+    """The query as text: ``SELECT <aggregation> <column> FROM table WHERE <column> <condition> <value> AND …``."""
     try:
         words = ["SELECT", AGGREGATIONS[sql["agg"]], header[sql["sel"]], "FROM table"]
         wheres = [f"{header[column]} {CONDITIONS[condition]} {value}" for column, condition, value in sql["conds"]]

@@ -1,7 +1,7 @@
 """WOZ 2.0, English: JSON dialogues as published with the neural belief tracker (Mrkšić et al. 2017; Wen et al. 2017).
 
-A turn is asked what changes in the dialogue's state. The answer is ``slot: value, slot: value; request, request`` with
-the slots that the turn before did not have, and ``None`` where nothing changes; conversion as in decaNLP.
+The question about a turn is the change of the dialogue's state. The answer is ``slot: value, slot: value; request,
+request`` with the slots that the previous turn did not have, and ``None`` without a change; conversion as in decaNLP.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def _examples(text: Text, split: str) -> list[Example]:
 
 
 def _context(acts: list[Any], transcript: str) -> str:
-    """What the system did and what the user then said, in one line."""
+    """The system's acts and the user's words, on one line."""
     done = ", ".join(": ".join(act) if isinstance(act, list) else act for act in acts)
     return " ".join((f"{done} -- {transcript}" if done else transcript).split())
 
 
 def _state(belief: list[Any], where: str) -> tuple[list[list[str]], list[str]]:
-    """The slots that the user informed of, and those that were requested."""
+    """The slots that the user has set, and those that the user has requested."""
     informed, requested = [], []
     for item in belief:
         for slot in item.get("slots", []) if isinstance(item, dict) else []:

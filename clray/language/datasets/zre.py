@@ -1,7 +1,7 @@
 """QA-ZRE (Levy et al. 2017): relations as questions, the first of the ten splits by relation; texts as in decaNLP.
 
-A line has a relation, a question with XXX in place of the subject, the subject, a sentence, and as many answers as
-there are, between tabs. Several are one text with commas; none is "Unanswerable".
+A line has a relation, a question with XXX in place of the subject, the subject, a sentence, and any number of answers,
+separated by tabs. Several answers become one text with commas; no answer becomes "Unanswerable".
 """
 
 from __future__ import annotations

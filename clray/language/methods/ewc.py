@@ -1,9 +1,9 @@
-"""EWC on a language model, as LAMOL's official code has it (``regularizers.py``), and as it was meant.
+"""EWC on a language model, as in LAMOL's official code (``regularizers.py``), and corrected.
 
-Elastic weight consolidation (Kirkpatrick et al. 2017) holds every parameter by a spring whose strength Ω grows with
-each task. In the official code the spring acts inside the optimizer's step, and its anchor is the weights before the
-*first* task, always; what Ω is made of is told in ``clray.language.importance``. As shipped the official ``ewc`` does
-not run, because the class weights that it names do not exist: here it has those of the training.
+Elastic weight consolidation (Kirkpatrick et al. 2017) has a quadratic penalty on each parameter, whose importance Ω
+grows with each task. In the official code the penalty acts inside the optimizer's step, and its anchor is always the
+weights before the *first* task; ``clray.language.importance`` describes Ω. As shipped, the official ``ewc`` does not
+run, because it uses class weights that do not exist; here it has those of the training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from clray.language.learner import TokenBudget
 
 
 class Ewc(Consolidating):
-    """A parameter matters as the QA loss's squared gradient says."""
+    """EWC: the importance is the squared gradient of the QA loss."""
 
     class Settings(ConsolidationSettings):
         token_budget: TokenBudget = 9744

@@ -1,4 +1,4 @@
-"""Fine-tuning: each task learned in turn, and nothing done against forgetting (LAMOL's official ``finetune``)."""
+"""Fine-tuning: the tasks are learned in turn, without anything against forgetting (LAMOL's ``finetune``)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Finetune(LanguageMethod):
-    """The QA loss alone."""
+    """Fine-tuning with only the QA loss."""
 
     class Settings(TrainingSettings):
         token_budget: TokenBudget = 18838

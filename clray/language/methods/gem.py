@@ -1,9 +1,9 @@
-"""GEM on a language model, as LAMOL's official code has it (``gem.py``; Lopez-Paz and Ranzato 2017).
+"""GEM on a language model, as in LAMOL's official code (``gem.py``; Lopez-Paz and Ranzato 2017).
 
-Every task but the last leaves examples in a memory. Before each update the gradient on every memory is taken, and the
-update's gradient is turned until it is at odds with none of them. In the official code a memory is drawn with
-replacement when the *next* task begins, as a share of that next task's size; gradients are clipped one batch at a time,
-a memory's is the mean of its batches' by their examples, and only the QA loss is learned.
+Every task but the last one leaves examples in a memory. Before each update the gradient on every memory is computed,
+and the update's gradient is projected so that it opposes none of them. In the official code a memory is drawn with
+replacement when the *next* task begins, and its size is a share of that next task's size. Gradients are clipped batch
+by batch, a memory's gradient is the mean over its batches weighted by their examples, and only the QA loss is learned.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from clray.training import generator
 
 
 class Gem(LanguageMethod):
-    """Projects gradients."""
+    """GEM: it projects the gradients."""
 
     class Settings(TrainingSettings):
         token_budget: TokenBudget = 16240
         margin: Annotated[float, Field(ge=0, le=1e30)] = 0.5
-        """The least a multiplier of the quadratic program is (official ``--qp_margin``)."""
+        """The lower bound of the quadratic program's multipliers (official ``--qp_margin``)."""
         memory: Annotated[float, Field(gt=0, le=100)] = 0.05
-        """A task's memory, as a share of the size of the task after it (``--gen_lm_sample_percentage``)."""
+        """The size of a task's memory, as a share of the size of the next task (``--gen_lm_sample_percentage``)."""
 
     def __init__(self, settings: Settings, learner: Any) -> None:
         super().__init__(settings, learner)
@@ -40,7 +40,7 @@ class Gem(LanguageMethod):
         self.memories = [self._memory(earlier) for earlier in range(task)]
 
     def _memory(self, task: int) -> list[Encoded]:
-        """The examples that a task left, drawn when the one after it began."""
+        """The examples in a task's memory, drawn when the next task began."""
         learner = self.learner
         examples, following = learner.tasks[task].train, learner.tasks[task + 1].train
         count = int(len(following) * self.settings.memory)
@@ -73,7 +73,7 @@ class Gem(LanguageMethod):
             ) from None
 
     def _gradient(self, number: int, memory: list[Encoded], held: list[torch.nn.Parameter]) -> Tensor:
-        """[P] on a whole memory, by the weights as they are."""
+        """[P] the gradient on a whole memory at the present weights."""
         learner, total = self.learner, None
         at = f"memory {number}, update {learner.updates}"
         for i, batch in enumerate(learner.batches(memory, at)):

@@ -1,9 +1,9 @@
 """LAMOL: language modeling for lifelong language learning (Sun, Ho and Lee 2020, arXiv 1909.03329).
 
-The model learns to answer and, by the LM loss, to write whole examples: context, question and answer after a token that
-asks for one. Before a new task it writes pseudo-samples of the tasks it knows, and learns them again with the new one.
-As the official code runs it (``utils.py``, ``create_extra_data``): the number of pseudo-samples is a share of the *new*
-task's size, divided among the old ones; what does not have exactly one ``__ans__`` is dropped and not replaced.
+The model learns to answer and, by the LM loss, to write whole examples: context, question and answer after a generation
+token. Before a new task it writes pseudo-samples of the earlier tasks, and learns them again with the new one. As in
+the official code (``utils.py``, ``create_extra_data``), the number of pseudo-samples is a share of the *new* task's
+size, divided among the earlier tasks; a sample without exactly one ``__ans__`` is dropped and not replaced.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from clray.language.learner import GENERATE, LanguageMethod, TrainingSettings
 
 
 class Lamol(LanguageMethod):
-    """Replays what the model itself writes."""
+    """LAMOL: replay of pseudo-samples that the model writes."""
 
     class Settings(TrainingSettings):
         gamma: Annotated[float, Field(ge=0, le=100)] = 0.2
-        """γ: pseudo-samples before a task, as a share of its training examples. With 0 there are none, but the LM loss
-        stays."""
+        """γ: the number of pseudo-samples before a task, as a share of its training examples. With 0 there are none,
+        but the LM loss stays."""
         tokens: Literal["shared", "task"] = "shared"
-        """Whether one token asks for an example of any task (the paper's GEN) or each has its own (TASK, official
-        ``--add_task_tokens``)."""
+        """``shared``: all tasks have the same generation token (the paper's GEN); ``task``: each has its own (TASK,
+        official ``--add_task_tokens``)."""
         samples: Literal["generated", "real"] = "generated"
-        """``real`` (official ``--real_sample``): real examples of the old tasks instead, drawn with replacement."""
+        """``real``: real examples of earlier tasks instead, drawn with replacement (official ``--real_sample``)."""
         lm_lambda: Annotated[float, Field(gt=0, le=1e30)] = 0.25
         """λ: the weight of the LM loss."""
 

@@ -1,7 +1,7 @@
-"""MAS on a language model, as LAMOL's official code has it (``regularizers.py``), and as it was meant.
+"""MAS on a language model, as in LAMOL's official code (``regularizers.py``), and corrected.
 
-Memory aware synapses (Aljundi et al. 2018) are EWC's springs, with a strength that needs no right answers: how much the
-size of the model's output would change. The output is the probabilities of an answer's first token.
+Memory aware synapses (Aljundi et al. 2018) has EWC's penalty with an importance that needs no correct answers: the
+change of the norm of the model's output. The output is the probabilities of an answer's first token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from clray.language.learner import TokenBudget
 
 
 class Mas(Consolidating):
-    """A parameter matters as the gradient of the output's size says."""
+    """MAS: the importance is the gradient of the norm of the output."""
 
     class Settings(ConsolidationSettings):
         token_budget: TokenBudget = 5846

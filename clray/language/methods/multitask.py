@@ -1,6 +1,6 @@
-"""Multitask: all tasks learned together as one, which no method that sees them in turn is expected to beat.
+"""Multitask: all tasks are learned together as one, as an upper bound for methods that learn them in turn.
 
-LAMOL's official ``multitask``: the training sets put one behind the other, the QA loss alone.
+LAMOL's official ``multitask``: the training sets are concatenated, with only the QA loss.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Multitask(LanguageMethod):
-    """One training for all tasks."""
+    """Multitask learning: one training for all tasks."""
 
     merged = True
 

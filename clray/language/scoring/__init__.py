@@ -1,9 +1,9 @@
-"""How right a task's answers are: decaNLP's metrics as LAMOL's official code computes them, in per cent.
+"""The scores of a task's answers: decaNLP's metrics as in LAMOL's official code, in per cent.
 
-Texts are compared as they are, white space included. The official code decodes both what was written and what is
-right, and a text decoded with GPT-2's vocabulary begins with a space: ``as_compared`` gives an example that form. What
-is right in WOZ and WikiSQL comes from ``Example.gold`` and was never decoded, which is why their ``em`` is 0 even for a
-model without a fault; their official metrics do not mind.
+Texts are compared with their white space. The official code decodes both the model's answer and the correct one, and
+a text decoded with GPT-2's vocabulary begins with a space: ``as_compared`` gives an example this form. The correct
+answers of WOZ and WikiSQL come from ``Example.gold`` and were never decoded, so their ``em`` is 0 even for a perfect
+model; their official metrics are not affected.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ METRICS: dict[str, Measure] = {
     "rougeL": overlap.rouge,
     "rouge": overlap.rouge,
 }
-"""By its name, what measures a metric: all metrics of its kind at once, from predictions and their examples."""
+"""The function that measures a metric, by the metric's name: it computes all metrics of its kind at once."""
 
 
 class Codec(Protocol):
-    """The part of ``clray.language.tokens.Vocabulary`` that is needed here."""
+    """The part of ``clray.language.tokens.Vocabulary`` that scoring needs."""
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -50,7 +50,7 @@ class Codec(Protocol):
 
 
 def official(task: str) -> str:
-    """The name of the metric by which a task is judged.
+    """The name of a task's official metric.
 
     Raises:
         DeclarationError: there is no such task.
@@ -61,7 +61,7 @@ def official(task: str) -> str:
 
 
 def as_compared(example: Example, vocabulary: Codec) -> Example:
-    """The example with its answers as the vocabulary would write them, which is how ``score`` wants them."""
+    """The example with its answers encoded and decoded by the vocabulary, as ``score`` needs them."""
     return example._replace(answers=tuple(vocabulary.decode(vocabulary.encode(answer)) for answer in example.answers))
 
 
@@ -69,11 +69,11 @@ def score(task: str, predictions: Sequence[str], examples: Sequence[Example]) ->
     """All metrics of a task, in per cent: ``em``, ``nf1`` and ``nem``, and those of its official metric's kind.
 
     Args:
-        predictions: one an example, as decoded.
-        examples: in any order; of a dialogue's turns, all that come before one must be among them.
+        predictions: the decoded answer to each example.
+        examples: the examples in any order; with a dialogue's turn, all earlier turns must be among them.
 
     Raises:
-        DataError: no examples, or one that lacks what its task is scored by.
+        DataError: there are no examples, or one lacks the data that its task's metric needs.
         DeclarationError: there is no such task.
     """
     special = METRICS[official(task)]
@@ -90,7 +90,7 @@ def score(task: str, predictions: Sequence[str], examples: Sequence[Example]) ->
 
 
 def _turn_text(example: Example) -> str:
-    """The official code also takes a turn's id for a right answer, which nobody ever writes; not so here."""
+    """The text of a turn's answer. The official code also accepts the turn's id as a correct answer; this does not."""
     if not isinstance(example.gold, str):
         raise DataError(f"example {example.id}: gold must be a turn, 'inform; request'; it is {example.gold!r:.80}")
     return example.gold
@@ -106,4 +106,4 @@ _GOLD_TEXTS: dict[Measure, Callable[[Example], str]] = {
     dialogue.measure: _turn_text,
     logical_forms.measure: _query_text,
 }
-"""What texts are compared with, where a task has a form of its own for what is right."""
+"""The text with which answers are compared, for tasks whose correct answers have another form."""

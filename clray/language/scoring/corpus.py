@@ -1,4 +1,4 @@
-"""Corpus F1: how well answers are found in a corpus where many questions have none (QA-ZRE; Levy et al. 2017)."""
+"""Corpus F1, for a corpus in which many questions have no answer (QA-ZRE; Levy et al. 2017)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NONE = {"unanswerable"}
 def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """``precision``, ``recall`` and ``corpus_f1`` over all examples at once, in per cent.
 
-    An answer counts as the set of its words. Of an example with several right answers the official code puts all of
-    their words into one set, so that no single one of them is right any more; so it is here.
+    An answer counts as the set of its words. Where an example has several correct answers, the official code puts all
+    their words into one set, so that no single answer is correct; this does the same.
     """
     right = written = wanted = 0
     for prediction, example in zip(predictions, examples, strict=True):

@@ -1,6 +1,6 @@
-"""Dialogue state: what a user wants so far, turn by turn (WOZ 2.0; Wen et al. 2017, Mrkšić et al. 2017).
+"""Dialogue state: the user's wishes so far, turn by turn (WOZ 2.0; Wen et al. 2017, Mrkšić et al. 2017).
 
-A turn's answer is ``slot: value, slot: value; request, request``: what it changes in the state, and what it asks for.
+A turn's answer is ``slot: value, slot: value; request, request``: its changes of the state, and its requests.
 LAMOL's dsEM is ``joint_goal_em``.
 """
 
@@ -14,12 +14,12 @@ from clray.language.records import Example
 
 
 class Turn(NamedTuple):
-    """What a turn's answer says.
+    """The content of a turn's answer.
 
     Attributes:
         inform: the slots that it sets, with their values.
-        request: what it asks for, in its order. None where the answer says nothing or cannot be read, which is not
-            the same as the ``[""]`` of an answer that ends with its semicolon.
+        request: its requests, in order. None where the answer is empty or cannot be parsed, which differs from the
+            ``[""]`` of an answer that ends with its semicolon.
     """
 
     inform: dict[str, str]
@@ -27,7 +27,7 @@ class Turn(NamedTuple):
 
 
 def read_turn(answer: str) -> Turn:
-    """The turn that an answer describes; what is not of the form ``inform; request`` describes an empty one."""
+    """Parse an answer; one without the form ``inform; request`` gives an empty turn."""
     halves = answer.split(";")
     if len(halves) != 2 or answer.strip() == ";":
         return Turn({}, None)
@@ -37,10 +37,10 @@ def read_turn(answer: str) -> Turn:
 
 
 def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Per cent of the turns whose state (``joint_goal_em``), requests and changes are all as they should be.
+    """The percentages of turns with the correct state (``joint_goal_em``), requests and changes.
 
-    The state adds up over a dialogue's turns, in their own order whatever the examples' is: one turn read wrong makes
-    those after it wrong until the slot is set again.
+    The state accumulates over a dialogue's turns, in the turns' order and not in that of the examples. After a wrong
+    turn the following turns are wrong until the slot is set again.
     """
     turns = sorted(zip(map(_place, examples), predictions, examples, strict=True), key=lambda turn: turn[0])
     joint = requests = changes = 0
@@ -64,7 +64,7 @@ def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str
 
 
 def _place(example: Example) -> tuple[str, int]:
-    """The dialogue of a turn, and its number there."""
+    """The dialogue of a turn, and the turn's number in it."""
     dialogue, _, turn = example.id.rpartition("_")
     if not dialogue or not turn.isdecimal():
         raise DataError(f"example {example.id}: the id of a dialogue's turn must be <dialogue>_<turn>")

@@ -1,9 +1,8 @@
-"""Logical forms: whether a query says what the right one says (WikiSQL; Zhong et al. 2017).
+"""Logical forms: the comparison of a query's meaning with that of the correct query (WikiSQL; Zhong et al. 2017).
 
-LAMOL's reading of a query is decaNLP's, but for the columns: a column's name need not be spelt right, that column is
-taken whose name is most like what is written. The reading is the official code's down to what it gets wrong, because a
-right query that it misreads (a value with an "and" in it that another condition follows, say) is wrong in every
-published number.
+LAMOL parses a query as decaNLP does, except for columns: a column's name may be misspelt, and the column with the most
+similar name is taken. The parser repeats the errors of the official code, because a correct query that the code parses
+wrongly (such as a value that contains "and", followed by another condition) is wrong in every published number.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Columns = list[tuple[str, int]]
 
 
 def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """``lfem``: per cent of the queries whose logical form is the right one. What cannot be read is wrong."""
+    """``lfem``: the percentage of queries with the correct logical form. A query that cannot be parsed is wrong."""
     right = 0
     for prediction, example in zip(predictions, examples, strict=True):
         wanted = dict(example.gold["sql"])
@@ -37,18 +36,18 @@ def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str
 
 
 def logical_form(query: str, header: Sequence[str]) -> dict[str, Any]:
-    """A query in WikiSQL's own form: ``sel`` and ``agg``, numbers, and ``conds`` as [column, comparison, value].
+    """Parse a query to WikiSQL's form: the numbers ``sel`` and ``agg``, and ``conds`` as [column, comparison, value].
 
-    Values are without spaces. Keywords are known in lower case only.
+    Values have no spaces. Keywords are recognised only in lower case.
 
     Args:
         query: ``select [aggregation] column from table [where column = value and column > value …]``.
         header: the names of the table's columns.
 
     Raises:
-        ValueError, LookupError, ZeroDivisionError: it cannot be read.
+        ValueError, LookupError, ZeroDivisionError: it cannot be parsed.
     """
-    # The longest name first: one that holds another is found before it.
+    # The longest name first, so that a name is found before another one that it contains.
     columns = sorted(((name.lower(), i) for i, name in enumerate(header)), key=lambda column: -len(column[0]))
     selected, where, conditions = query.partition("where")
     words = selected.split()[1:-2]
@@ -63,7 +62,7 @@ def logical_form(query: str, header: Sequence[str]) -> dict[str, Any]:
 
 
 def likeness(name: str, text: str) -> float:
-    """How like a column's name a text is: common letters in order as a share of the longer, then the longest run."""
+    """The similarity of a text to a column's name: common letters in order as a share of the longer, and a run."""
     longer, shorter = max(len(name), len(text)), min(len(name), len(text))
     return _common_letters(name, text) / longer + _longest_run(name, text) / 1e4 - shorter / 1e8
 
@@ -81,13 +80,13 @@ def _common_letters(a: str, b: str) -> int:
 
 
 def _longest_run(name: str, text: str) -> int:
-    """The longest run of equal letters that begins in ``name`` no earlier than in ``text``: others go uncounted."""
+    """The longest run of equal letters that begins in ``name`` no earlier than in ``text``; others are not counted."""
     runs = (groupby(map(str.__eq__, name[shift:], text)) for shift in range(len(name)))
     return max((sum(run) for found in runs for equal, run in found if equal), default=0)
 
 
 def _conditions(text: str, columns: Columns) -> list[list[Any]]:
-    """What stands behind ``where``, first spelt anew with the columns' right names, then read from left to right."""
+    """Parse the part after ``where``: the columns' names are corrected, then it is read from left to right."""
     spelt = f" {_spelt_right(text, columns)} "
     for name, index in columns:
         spelt = spelt.replace(f" {name} ", f" Col{index} ")
@@ -103,9 +102,9 @@ def _conditions(text: str, columns: Columns) -> list[list[Any]]:
 
 
 def _spelt_right(text: str, columns: Columns) -> str:
-    """The conditions with every column's name replaced by the one that it is most like.
+    """Replace every column's name in the conditions by the most similar name of the table.
 
-    Names and values take turns between the comparisons and every "and" but those behind the last comparison.
+    Names and values alternate, separated by the comparisons and by every "and" before the last comparison.
     """
     pieces = [piece.strip() for piece in _COMPARISON.split(text)]
     parts = [pieces[0], *(part for piece in pieces[1:-1] for part in piece.split("and")), pieces[-1]]
@@ -118,7 +117,7 @@ def _spelt_right(text: str, columns: Columns) -> str:
 
 
 def _value(words: list[str], columns: Columns) -> str:
-    """A value without spaces; what was taken for a column or a comparison in it is put back."""
+    """A value without spaces; parts that were taken for a column or a comparison are restored."""
     if words[-1] == "and":
         words = words[:-1]
     names = {index: name for name, index in columns}

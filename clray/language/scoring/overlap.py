@@ -1,6 +1,6 @@
 """Overlap of n-grams: BLEU for translations, ROUGE for summaries.
 
-LAMOL's code takes flags for both and computes neither; these follow decaNLP's, whose tasks they are.
+LAMOL's code has flags for both and computes neither; these follow decaNLP, which the tasks come from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def bleu(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, f
     """``bleu``: corpus BLEU in per cent, by sacrebleu, case ignored, tokens by its default ``13a`` (Post 2018)."""
     from sacrebleu import corpus_bleu
 
-    # One list a reference, None where an example has fewer of them than another.
+    # A list for each reference; None where an example has fewer references than another.
     references = list(map(list, zip_longest(*(example.answers for example in examples))))
     return {"bleu": corpus_bleu(list(predictions), references, lowercase=True).score}
 
@@ -23,8 +23,8 @@ def bleu(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, f
 def rouge(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """``rouge1``, ``rouge2``, ``rougeL`` and their mean ``rouge``: mean F1 in per cent, by rouge-score (Lin 2004).
 
-    With Porter's stemmer, and ROUGE-L between texts cut into sentences at every full stop, which the option ``-m`` and
-    the input of decaNLP's ROUGE-1.5.5 amount to. Of several right answers the best counts, for each of the three.
+    It uses Porter's stemmer, and splits texts into sentences at every full stop for ROUGE-L, which is equivalent to the
+    option ``-m`` and the input of decaNLP's ROUGE-1.5.5. Of several correct answers the best counts, for each score.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -40,5 +40,5 @@ def rouge(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, 
 
 
 def _sentences(text: str) -> str:
-    """One a line, as rouge-score wants them."""
+    """The sentences, one on each line, as rouge-score needs them."""
     return "\n".join(text.replace("\n", " ").split("."))

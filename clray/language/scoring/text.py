@@ -1,4 +1,4 @@
-"""Answers compared as texts: exact match, and F1 of their words, as for SQuAD (Rajpurkar et al. 2016)."""
+"""The comparison of answers as texts: exact match, and F1 of the words, as for SQuAD (Rajpurkar et al. 2016)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ARTICLES = re.compile(r"\b(?:an?|the)\b")
 
 
 def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Per cent: ``em``, equal to one of the right answers; ``nem``, the same of normalized texts; ``nf1``, their F1."""
+    """In per cent: ``em``, exact match with a correct answer; ``nem``, that of normalized texts; ``nf1``, their F1."""
     right = [example.answers for example in examples]
     plain, plain_right = [normalized(p) for p in predictions], [[normalized(a) for a in answers] for answers in right]
     return {
@@ -25,12 +25,12 @@ def measure(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str
 
 
 def normalized(text: str) -> str:
-    """Lower case, without ASCII punctuation and articles, single spaces between words."""
+    """A text in lower case, without ASCII punctuation and articles, with single spaces between words."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def word_f1(prediction: str, right: str) -> float:
-    """F1 of two texts as bags of words, 0 to 1; 0 without a common word, so for two empty texts too."""
+    """The F1 of two texts as bags of words, 0 to 1; it is 0 without a common word, also for two empty texts."""
     written, wanted = prediction.split(), right.split()
     common = (Counter(written) & Counter(wanted)).total()
     if not common:
@@ -40,6 +40,6 @@ def word_f1(prediction: str, right: str) -> float:
 
 
 def _mean(likeness: Callable[[str, str], float], predictions: Sequence[str], right: Sequence[Sequence[str]]) -> float:
-    """Per cent: the mean over the examples of the likeness to that right answer which is most like the prediction."""
+    """In per cent: the mean over the examples of the similarity to the most similar correct answer."""
     best = [max(likeness(p, answer) for answer in answers) for p, answers in zip(predictions, right, strict=True)]
     return sum(best) / len(best) * 100

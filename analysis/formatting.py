@@ -1,4 +1,4 @@
-"""The words and numbers that all forms of a comparison share: every form says the same."""
+"""Numbers, cells and notes as text, shared by all forms of a comparison, so that every form shows the same."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from clray.analysis.aggregate import Gathered, Runs
-from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearch, ComparedSearches, ComparedTable, tally
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable, tally
 from clray.analysis.failures import failed_notes
+from clray.analysis.gather import Gathered
+from clray.analysis.runs import Runs
+from clray.analysis.searches import ComparedSearch, ComparedSearches
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
 from clray.loading import Paper
 from clray.metrics import METRICS
@@ -31,7 +33,7 @@ SOURCES = {"authors": "from the authors' logs", "second-hand": "quoted by others
 
 
 def number(value: float, sign: bool = False) -> str:
-    """Two decimals with a true minus; never minus zero."""
+    """A number with two decimals and a true minus sign; zero has no sign, and NaN is ``?``."""
     if math.isnan(value):
         return "?"
     text = f"{value:+.2f}" if sign else f"{value:.2f}"
@@ -41,7 +43,7 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def summary(cells: Iterable[ComparedCell]) -> str:
-    """The outcomes in words, those against numbers that nobody read in the paper apart and with a dagger."""
+    """Count the outcomes as text. Outcomes against numbers that were not read in the paper follow, with a dagger."""
     parts = []
     for counts, dagger in zip(tally(cells), ("", "†"), strict=True):
         if total := counts.total():
@@ -61,8 +63,8 @@ def paper_line(paper: Paper) -> str:
 
 
 def ours_text(cell: ComparedCell) -> str:
-    """``53.41 ± 1.20 (5)``, with a double dagger where one of the runs has collapsed or diverged."""
-    mark = "‡" if cell.runs.suspects or cell.runs.diverged else ""
+    """Our runs as ``53.41 ± 1.20 (5)``, with a double dagger where a run has collapsed or diverged."""
+    mark = "‡" if cell.runs.collapsed_runs or cell.runs.diverged else ""
     if cell.ours is None:
         return f"–{mark}"
     spread = f" ± {number(cell.ours.sd)}" if cell.ours.n > 1 else ""
@@ -70,18 +72,18 @@ def ours_text(cell: ComparedCell) -> str:
 
 
 def published_text(cell: ComparedCell, kind: bool = False) -> str:
-    """``53.38 ± 1.53 (5)†``; with ``kind``, what the ± is."""
+    """The published number as ``53.38 ± 1.53 (5)†``; ``kind`` adds the kind of the ±."""
     return "–" if cell.claim is None else claim_text(cell.claim, kind) + cell.dagger
 
 
 def claim_text(claim: Claim, kind: bool = False) -> str:
-    """``53.38 ± 1.53 (5)``."""
+    """A published number as ``53.38 ± 1.53 (5)``; ``kind`` adds the kind of the ±."""
     spread = "?" if claim.spread is None else number(claim.spread) + (f" {claim.kind}" if kind else "")
     return f"{number(claim.mean)} ± {spread} ({claim.runs})"
 
 
 def difference_text(cell: ComparedCell) -> str:
-    """``+0.03 [−1.95, +2.01]``."""
+    """The difference and its 95% interval as ``+0.03 [−1.95, +2.01]``."""
     j = cell.judgement
     if j.difference is None:
         return ""
@@ -90,7 +92,7 @@ def difference_text(cell: ComparedCell) -> str:
 
 
 def verdict_text(cell: ComparedCell) -> str:
-    """``reproduced†``; in brackets where it follows from other cells and is not counted."""
+    """The verdict as ``reproduced†``; in brackets where it follows from other cells and is not counted."""
     text = "" if cell.claim is None else cell.judgement.outcome + cell.dagger
     return f"({text})" if text and cell.derived else text
 
@@ -102,7 +104,7 @@ def published_kinds(table: ComparedTable) -> list[str]:
 
 
 def notes(table: ComparedTable) -> list[tuple[str, str]]:
-    """What a reader must know beside the numbers, as pairs of a key and a sentence."""
+    """The notes that a reader needs beside the numbers, as pairs of a key and a sentence."""
     lines = [("runs", _runs_note(table)), ("±", _spread_note(table))]
     lines += _missing_notes(table)
     lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
@@ -117,8 +119,9 @@ def notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
-    aside = [("data", f"left aside: {other}, which has {other.records} of the runs") for other in gathered.aside]
-    return aside + [("code", mixture) for mixture in gathered.mixed_code]
+    others = gathered.other_data_sets
+    unused = [("data", f"left aside: {other}, which has {other.records} of the runs") for other in others]
+    return unused + [("code", mixture) for mixture in gathered.mixed_code]
 
 
 def _stale_notes(table: ComparedTable) -> list[tuple[str, str]]:
@@ -129,7 +132,7 @@ def _stale_notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 def stale_text(table: ComparedTable) -> str:
-    """For the line that sums a table up: ``3 of 30 runs stale``; empty where none is."""
+    """The number of stale runs as ``3 of 30 runs stale``; empty where none is."""
     return f"{table.stale} of {table.run_count} runs stale" if table.stale else ""
 
 
@@ -176,17 +179,17 @@ def _collapsed_notes(table: ComparedTable) -> list[tuple[str, str]]:
     return [
         (
             "‡",
-            f"{row.label}: seed {', '.join(str(r.seed) for r in row.runs.suspects)} collapsed to guessing "
+            f"{row.label}: seed {', '.join(str(r.seed) for r in row.runs.collapsed_runs)} collapsed to guessing "
             f"({number(table.gathered.chance)} before training), and is part of the mean",
         )
         for row in table.rows
-        if row.runs.suspects
+        if row.runs.collapsed_runs
     ]
 
 
 def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines = []
-    if not table.bars:
+    if not table.not_comparable_because:
         lines += [("margin", f"{name} ±{margin.points:g}: {margin.reason}") for name, margin in table.margins.items()]
         lines.append(("tests", _tests_note(table)))
         derived = [m for m in table.metrics if any(cell.derived for _, cell in table.cells if cell.metric == m)]
@@ -229,30 +232,38 @@ def _tests_note(table: ComparedTable) -> str:
 
 
 def _claim_notes(table: ComparedTable) -> dict[str, str]:
-    """Remarks on published numbers, each with the cells it is about."""
+    """The remarks on published numbers, each with its cells."""
     return _grouped((row, cell, cell.claim.note) for row, cell in table.cells if cell.claim and cell.claim.note)
 
 
-def undecided(cells: Iterable[tuple[ComparedRow, ComparedCell]], every: int = 0) -> dict[str, str]:
-    """Why cells are consistent, inconclusive or not judged, by reason the cells; ``every`` as in ``_grouped``."""
+def undecided(cells: Iterable[tuple[ComparedRow, ComparedCell]], per_row: int = 0) -> dict[str, str]:
+    """The reasons why cells are consistent, inconclusive or not judged, each with its cells.
+
+    Args:
+        per_row: see ``_grouped``.
+    """
     return _grouped(
         (
             (row, cell, _without_width(cell))
             for row, cell in cells
             if cell.claim and cell.judgement.outcome in ("consistent", "inconclusive", "not judged")
         ),
-        every,
+        per_row,
     )
 
 
 def _without_width(cell: ComparedCell) -> str:
-    """The reason of a cell without the width of its interval: cells with the same reason stand together."""
+    """The reason of a cell without the width of its interval, so that cells with the same reason can be grouped."""
     half, reason = cell.judgement.prediction, cell.judgement.reason
     return reason if half is None else reason.replace(f" (±{half:.2f})", "")
 
 
-def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]], every: int = 0) -> dict[str, str]:
-    """By text, the cells it belongs to: ``GEM RA, LA; MER BTI ±0.53``; of a row with ``every`` cells only the label."""
+def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]], per_row: int = 0) -> dict[str, str]:
+    """Group cells by their text: the text, then the cells as ``GEM RA, LA; MER BTI ±0.53``.
+
+    Args:
+        per_row: a row with so many cells is named by its label alone.
+    """
     by_text: dict[str, dict[str, list[str]]] = {}
     for row, cell, text in items:
         half = cell.judgement.prediction if NO_NUMBER in text else None
@@ -260,7 +271,7 @@ def _grouped(items: Iterable[tuple[ComparedRow, ComparedCell, str]], every: int 
         by_text.setdefault(text, {}).setdefault(row.label, []).append(name)
     return {
         text: "; ".join(
-            r if len(m) == every and "±" not in "".join(m) else f"{r} {', '.join(m)}" for r, m in rows.items()
+            r if len(m) == per_row and "±" not in "".join(m) else f"{r} {', '.join(m)}" for r, m in rows.items()
         )
         for text, rows in by_text.items()
     }
@@ -276,21 +287,26 @@ def column_titles(table: ComparedTable) -> tuple[str, str, str, str]:
     return "ours ± sd (n)", published, "difference", "verdict"
 
 
+def metric_definitions(names: Iterable[str]) -> dict[str, str]:
+    """The title and the definition of each metric, by its name."""
+    return {name: f"{METRICS[name].title} ({METRICS[name].definition})" for name in names}
+
+
 # --------------------------------------------------------------------------------------------------------------
-# Searches, in words and numbers
+# Searches as text
 
 
 def setting_text(point: Mapping[str, Any]) -> str:
-    """``b 5, lr 0.0005``: the last part of an axis's name is enough to know it."""
-    return ", ".join(f"{axis.rpartition('.')[2]} {_plain(value)}" for axis, value in point.items())
+    """A point of a grid as ``b 5, lr 0.0005``: the last part of an axis's name is enough to know the axis."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {_value_text(value)}" for axis, value in point.items())
 
 
-def _plain(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
 
 
 def search_lines(group: ComparedSearches) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the printed searches: for each a line of what it selects, and one of the published choice."""
+    """Head and body of the printed searches: each has a line for its selected point, and one for the paper's."""
     body = []
     for row in group.rows:
         points = f"of {len(row.points)} points"
@@ -300,7 +316,13 @@ def search_lines(group: ComparedSearches) -> tuple[list[str], list[list[str]]]:
         setting = setting_text(row.settings[row.selected]) if row.selected else "–"
         body += [
             [row.label, "selected", setting, _mean_text(chosen, group.metric), points],
-            ["", "published", setting_text(row.published), _mean_text(row.there, group.metric), _place_text(row)],
+            [
+                "",
+                "published",
+                setting_text(row.published),
+                _mean_text(row.published_runs, group.metric),
+                _place_text(row),
+            ],
         ]
     return ["search", "", "setting", f"{group.metric} ± sd (n)", ""], body
 
@@ -314,18 +336,18 @@ def _mean_text(runs: Runs | None, metric: str) -> str:
 
 
 def _place_text(row: ComparedSearch) -> str:
-    """Where the published choice lies."""
-    if not row.in_grid:
+    """The place of the published choice: in the grid or not, and if it is selected here."""
+    if not row.published_in_grid:
         return "not in the grid"
     return "selected here too" if row.agrees else "in the grid"
 
 
 def search_notes(group: ComparedSearches) -> list[tuple[str, str]]:
-    """What a reader must know beside the searches, as pairs of a key and a sentence."""
-    every = group.gathered.variants.values()
-    finished, expected = sum(len(v.runs) for v in every), sum(v.expected for v in every)
-    half = sum(v.half_done for v in every)
-    lost = sum(len(v.diverged) for v in every)
+    """The notes that a reader needs beside the searches, as pairs of a key and a sentence."""
+    variants = group.gathered.variants.values()
+    finished, expected = sum(len(v.runs) for v in variants), sum(v.expected for v in variants)
+    half = sum(v.half_done for v in variants)
+    lost = sum(len(v.diverged) for v in variants)
     runs = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
     runs += f", {lost} diverged" if lost else ""
     data = group.gathered.data

@@ -1,4 +1,4 @@
-"""Training by episodes: one trial as a ``Training``, its reports on validation episodes and its test at the end."""
+"""The loop of the episodes track: training, reports on validation episodes, and a test. One trial is a ``Training``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from clray.divergence import NotFinite, all_finite
 from clray.episodes import data as sources
 from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_allowed
+from clray.episodes.evaluation import scores
 from clray.episodes.learner import EpisodeMethod, Learner, as_episode
 from clray.episodes.methods import find
 from clray.episodes.models import Dropout, Model
-from clray.errors import CheckpointError, DeclarationError, Diverged
+from clray.errors import DeclarationError, Diverged
 from clray.metrics import Measurement
-from clray.training import generator
+from clray.training import NO_OFFICIAL_DRAWS, generator, restoring
 from clray.trial import Trial
 
 _STOP_AFTER = 10.0
@@ -26,15 +27,15 @@ _STOP_AFTER = 10.0
 class EpisodeTraining:
     """One trial.
 
-    At episode 1, at every one that ``evaluate`` says and at the last one it reports the mean loss since the last report
-    and the accuracies on the validation episodes, which are drawn before training begins; then comes the test.
+    It reports at episode 1, at every multiple of ``evaluate`` and at the last episode: the mean loss since the last
+    report and the accuracies on the validation episodes, which are drawn before training begins. The test follows.
     """
 
     def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
         if trial.task_order is not None:
             raise DeclarationError("task_orders: episodes have no order of tasks; allowed: [identity]")
         if trial.randomness != "clray":
-            raise DeclarationError("randomness: official: the official code draws without seeds; allowed: clray")
+            raise DeclarationError(f"randomness: {NO_OFFICIAL_DRAWS}")
         self.trial, self.device = trial, device
         self.form = "eager" if trial.engine == "eager" else "fused"
         settings = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
@@ -46,9 +47,9 @@ class EpisodeTraining:
         self.kept = {drawn.identifier for drawn in self.validation}
         self.learner = self._learner()
         self.losses, self.since = 0.0, 0
-        """Of the episodes since the last report: the sum of their losses, and how many they are."""
+        """The sum of the losses since the last report, and the number of episodes since then."""
         self.diverged: list[Any] = []
-        """How many episodes had been seen when something was not finite, and what; empty while all is."""
+        """The number of episodes when something was not finite, and its name; empty while everything is finite."""
         self.tested: list[float] = []
         """The accuracy on each episode of the test."""
         self._tests: list[Drawn] | None = None
@@ -63,7 +64,7 @@ class EpisodeTraining:
 
     @property
     def episodes(self) -> int:
-        """How many the trial has."""
+        """The number of training episodes of the trial."""
         return self.method.settings.episodes
 
     @property
@@ -81,8 +82,8 @@ class EpisodeTraining:
         """See ``clray.training.Training``.
 
         Raises:
-            Diverged: an episode's loss, the weights at a report or a stop, or the answers that are scored are not
-                finite. What was measured before is returned first.
+            Diverged: an episode's loss, the weights at a report or a stop, or the scored answers are not finite. The
+                measurements made before are returned first.
         """
         measured: list[Measurement] = []
         if not self.diverged:
@@ -96,7 +97,7 @@ class EpisodeTraining:
         return measured
 
     def _go_on(self, measured: list[Measurement]) -> None:
-        """To the next stop; what is measured on the way is added to the list."""
+        """Train to the next stop, and add the measurements to the list."""
         if self.learner.episodes == self.episodes:
             measured += self._test_next()
             return
@@ -122,30 +123,30 @@ class EpisodeTraining:
             raise Diverged(self.learner.episodes, 0, "weights")
 
     def _report_is_due(self) -> bool:
-        done, every = self.learner.episodes, self.trial.evaluate
-        return done == self.episodes or (every != "after_task" and (done == 1 or done % every == 0))
+        done, interval = self.learner.episodes, self.trial.evaluate
+        return done == self.episodes or (interval != "after_task" and (done == 1 or done % interval == 0))
 
     def _report(self) -> list[Measurement]:
         self._refuse_divergence()
         found = {"train_loss": self.losses / self.since}
         self.losses, self.since = 0.0, 0
-        scores = [self._scores(drawn, self.method.asked(drawn, self.benchmark)) for drawn in self.validation]
-        if scores:
-            retrieval, generalize = zip(*scores, strict=True)
+        scored = [self._scores(drawn, self.method.asked(drawn, self.benchmark)) for drawn in self.validation]
+        if scored:
+            retrieval, generalize = zip(*scored, strict=True)
             found |= {"val_retrieval": _mean(retrieval), "val_generalize": _mean(generalize)}
         return [self._measured(name, value) for name, value in found.items() if value == value]
 
     def _test_next(self) -> list[Measurement]:
-        """The next episode of the test; with the last one, the test's accuracy."""
+        """Test on the next episode; the last one gives the test's accuracy."""
         tests = self._test_episodes()
         drawn = tests[len(self.tested)]
         self.tested.append(self._scores(drawn, drawn.query)[1])
         return [self._measured("test_accuracy", _mean(self.tested))] if len(self.tested) == len(tests) else []
 
     def _scores(self, drawn: Drawn, asked: Pairs) -> tuple[float, float]:
-        """See ``Learner.scores``."""
+        """See ``clray.episodes.evaluation.scores``."""
         try:
-            return self.learner.scores(drawn, asked, self.benchmark, self.method.memory)
+            return scores(self.learner, drawn, asked, self.benchmark, self.method.memory)
         except NotFinite:
             raise Diverged(self.learner.episodes, 0, "logits") from None
 
@@ -158,10 +159,14 @@ class EpisodeTraining:
         return Measurement(self.learner.episodes, 1, 0, metric, value)
 
     def artifacts(self) -> dict[str, bytes]:
-        """The network in the official code's layout, as ``checkpoint.tar``, and what it looks at, as ``looks.json``."""
-        from clray.episodes.export import checkpoint, looks
+        """The network in the official layout as ``checkpoint.tar``, and an attention example as ``looks.json``."""
+        from clray.episodes.export import attention_example, checkpoint
 
-        return {"checkpoint.tar": checkpoint(self), "looks.json": looks(self)}
+        validation = [(drawn, self.method.asked(drawn, self.benchmark)) for drawn in self.validation]
+        return {
+            "checkpoint.tar": checkpoint(self.trial, self.learner, self.benchmark, validation),
+            "looks.json": attention_example(self.learner.network, self.benchmark, validation, self.method.memory),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -173,14 +178,12 @@ class EpisodeTraining:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        try:
+        with restoring(self.trial.method):
             self.learner.load_state_dict(state["learner"])
             self.rng.bit_generator.state = state["episodes"]
             self.losses, self.since = state["report"]
             self.tested = list(state["tested"])
             self.diverged = list(state["diverged"])
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
 
 
 def _mean(values: Any) -> float:

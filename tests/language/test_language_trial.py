@@ -19,7 +19,7 @@ from clray.loading import load_sweep
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.planning import plan
 from clray.provenance import code_digest
-from clray.results import Store
+from clray.store import Store
 from clray.training import run
 from clray.trial import SettingError
 
@@ -57,9 +57,9 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(name, monkeypatch):
     trial = make_trial(**VARIANTS[name])
     whole = begin(trial)
     wanted = run(whole)
-    monkeypatch.setattr("clray.language.language_training._STOP_AFTER", 0.5)
-    monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 100})
-    monkeypatch.setattr("clray.language.language_training.time", Ticking())
+    monkeypatch.setattr("clray.language.trial._STOP_AFTER", 0.5)
+    monkeypatch.setattr("clray.language.trial._TOKENS_AT_ONCE", {"cpu": 100})
+    monkeypatch.setattr("clray.language.trial.time", Ticking())
     training, measured, stops = begin(trial), [], 0
     while training.progress < 1:
         stops += 1
@@ -262,7 +262,7 @@ class TestPseudoSamples:
         trial = make_trial("lamol", gamma=1.0)
         whole = begin(trial)
         run(whole)
-        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 100})
+        monkeypatch.setattr("clray.language.trial._TOKENS_AT_ONCE", {"cpu": 100})
         parts = begin(trial)
         run(parts)
         assert whole.samples == parts.samples
@@ -278,9 +278,7 @@ class TestPseudoSamples:
             assert (sample.answer is None) == bool(sample.dropped)
 
     def test_what_is_learned_is_the_task_and_what_was_kept(self, monkeypatch):
-        monkeypatch.setattr(
-            "clray.language.language_training.parse_sample", lambda ids, *_: None if sum(ids) % 2 else _parsed(ids)
-        )
+        monkeypatch.setattr("clray.language.trial.parse_sample", lambda ids, *_: None if sum(ids) % 2 else _parsed(ids))
         training = begin(make_trial("lamol", gamma=1.0))
         sizes = []
         monkeypatch.setattr(training.learner, "begin", lambda count, penalty: sizes.append(count) or _stop())
@@ -329,7 +327,7 @@ class TestTests:
     def test_answers_do_not_depend_on_what_is_answered_beside_them(self, monkeypatch):
         trial = make_trial()
         whole = run(begin(trial))
-        monkeypatch.setattr("clray.language.language_training._TOKENS_AT_ONCE", {"cpu": 1})
+        monkeypatch.setattr("clray.language.trial._TOKENS_AT_ONCE", {"cpu": 1})
         assert run(begin(trial)) == whole
 
     def test_predictions_stand_beside_the_right_answers(self):
@@ -370,7 +368,7 @@ def test_bfloat16_learns_nearly_the_same():
 
 def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
     """It would emulate it, slowly."""
-    monkeypatch.setattr("clray.language.language_training.has_bfloat16", lambda: False)
+    monkeypatch.setattr("clray.language.trial.has_bfloat16", lambda: False)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla V100")
     trial = make_trial(precision="bfloat16")
     with pytest.raises(DeclarationError, match="bfloat16: Tesla V100 has none but by emulation; allowed: float32"):
@@ -506,7 +504,7 @@ class TestSettings:
 
     def test_the_track_knows_its_files(self):
         ewc, gem = make_trial("ewc"), make_trial("gem")
-        assert modules_of(ewc) == ["clray.language.methods.ewc", "clray.language.language_training"]
+        assert modules_of(ewc) == ["clray.language.methods.ewc", "clray.language.trial"]
         assert code_digest(ewc) != code_digest(gem)
         assert estimate(make_trial("gem", epochs=4)) > estimate(make_trial(epochs=4))
         assert estimate(make_trial(epochs=4)) > estimate(make_trial(epochs=2)) > 0

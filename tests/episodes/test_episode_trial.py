@@ -13,7 +13,8 @@ from episode_references import begin, make_trial
 
 from clray.episodes import export
 from clray.episodes.benchmarks import BENCHMARKS
-from clray.episodes.learner import Learner, UpdateSettings, in_support
+from clray.episodes.evaluation import in_support, scores
+from clray.episodes.learner import Learner, UpdateSettings
 from clray.episodes.models import Dropout, Model, Network
 from clray.episodes.training import data, estimate, modules_of, resolve
 from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
@@ -53,7 +54,7 @@ class TestDivergence:
             run(training)
         assert caught.value.task == 0
         assert 0 < caught.value.step <= 3
-        json.loads(export.looks(training))
+        json.loads(training.artifacts()["looks.json"])
 
     @pytest.mark.parametrize("name", TRIALS)
     @pytest.mark.parametrize("engine", ["eager", "fused"])
@@ -96,7 +97,7 @@ class TestDivergence:
         training.since = 1
         with pytest.raises(Diverged, match="logits not finite"):
             training._report()
-        assert json.loads(export.looks(training))["queries"] == []
+        assert json.loads(training.artifacts()["looks.json"])["queries"] == []
 
 
 class TestReports:
@@ -150,22 +151,22 @@ class TestScores:
 
     def test_an_empty_group_has_no_figure(self, scored):
         benchmark, learner, drawn = scored
-        retrieval, generalize = learner.scores(drawn, drawn.query, benchmark, memory=True)
+        retrieval, generalize = scores(learner, drawn, drawn.query, benchmark, memory=True)
         assert math.isnan(retrieval)
         assert generalize == 0
-        retrieval, generalize = learner.scores(drawn, drawn.support, benchmark, memory=True)
+        retrieval, generalize = scores(learner, drawn, drawn.support, benchmark, memory=True)
         assert retrieval == 0
         assert math.isnan(generalize)
 
     def test_parts_of_a_test_are_scored_as_the_whole(self, scored, monkeypatch):
-        from clray.episodes import learner as module
+        from clray.episodes import evaluation as module
 
         benchmark, learner, drawn = scored
         asked, found = drawn.query, []
         original = learner.form.right
         monkeypatch.setattr(learner.form, "right", lambda *a, **k: found.append(a[1].steps) or original(*a, **k))
         monkeypatch.setattr(module, "_AT_ONCE", 7)
-        learner.scores(drawn, asked, benchmark, memory=True)
+        scores(learner, drawn, asked, benchmark, memory=True)
         assert found == [asked.commands.shape[1]] * 3
 
 
@@ -175,8 +176,8 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(name, monkeypatch):
     trial = make_trial(**{"episodes": 5, "evaluate": 2, "decay_every": 2, **TRIALS[name]})
     whole = begin(trial)
     wanted = run(whole)
-    monkeypatch.setattr("clray.episodes.episode_training._STOP_AFTER", 1.5)
-    monkeypatch.setattr("clray.episodes.episode_training.time", Ticking())
+    monkeypatch.setattr("clray.episodes.trial._STOP_AFTER", 1.5)
+    monkeypatch.setattr("clray.episodes.trial.time", Ticking())
     training, measured, stops = begin(trial), [], 0
     while training.progress < 1:
         stops += 1
@@ -363,7 +364,7 @@ def test_a_foreign_checkpoint_is_refused():
 def test_the_code_of_a_record_is_its_methods_and_its_loops():
     trials = [make_trial().model_copy(update={"method": name}) for name in ("meta_seq2seq", "seq2seq")]
     assert len({code_digest(trial) for trial in trials}) == 2
-    assert all("clray.episodes.episode_training" in modules_of(trial) for trial in trials)
+    assert all("clray.episodes.trial" in modules_of(trial) for trial in trials)
 
 
 @pytest.fixture(scope="module", params=["meta_seq2seq", "no memory", "no attention", "seq2seq"])

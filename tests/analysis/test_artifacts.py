@@ -10,12 +10,12 @@ from made_records import of
 from pydantic import ValidationError
 from test_report import Page
 
-from clray.analysis import looks, samples
+from clray.analysis import attention, samples
+from clray.analysis.attention import AttentionExample
 from clray.analysis.comparison import compare
-from clray.analysis.looks import Looks
 from clray.analysis.report import render
-from clray.analysis.samples import Sample, written
-from clray.results import Store
+from clray.analysis.samples import PseudoSample, written
+from clray.store import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.
 SUPPORT = [["lug", "BLUE"], ["zup", "GREEN"], ["wif", "RED"]]
@@ -33,7 +33,7 @@ QUERIES = [
         "attention": [[0.0, 0.04, 0.96], [0.6, 0.2, 0.2]],
     },
 ]
-LOOKS = {"support": SUPPORT, "queries": QUERIES}
+EXAMPLE = {"support": SUPPORT, "queries": QUERIES}
 SAMPLES = [
     {"before": "sst", "of": "sst", "ids": [1, 2], "text": "__gen__ fine film __ans__ positive", "question": "fine film",
      "answer": "positive", "dropped": None},
@@ -73,39 +73,44 @@ def keep(store: Store, id: str, name: str, content) -> None:
     store.write_artifact(id, name, json.dumps(content).encode())
 
 
-class TestLooks:
+class TestAttention:
     def test_they_are_on_the_page_of_trials_that_have_them(self, page, store, finished):
         assert "What attention looks at" not in page()
-        keep(store, finished["mer-5120"][1], looks.NAME, LOOKS)
-        keep(store, finished["online"][0], looks.NAME, LOOKS | {"queries": [{**q, "attention": None} for q in QUERIES]})
+        keep(store, finished["mer-5120"][1], attention.NAME, EXAMPLE)
+        keep(
+            store,
+            finished["online"][0],
+            attention.NAME,
+            EXAMPLE | {"queries": [{**q, "attention": None} for q in QUERIES]},
+        )
         text = page()
         assert words(text).count("What attention looks at") == 1
         figures = [a["aria-label"] for tag, a in Page(text).tags if tag == "svg" and "attention" in a["aria-label"]]
         # MER's alone: the other has no memory, and the third kept nothing
-        assert figures == [looks.alt(Looks(**LOOKS), "MER")]
+        assert figures == [attention.alt(AttentionExample(**EXAMPLE), "MER")]
         assert f"seed 1, trial {finished['mer-5120'][1]}" in words(text)
         assert text == page()
 
     def test_from_a_store_with_a_uri(self, page, store, finished):
-        keep(store, finished["mer-5120"][0], looks.NAME, LOOKS)
+        keep(store, finished["mer-5120"][0], attention.NAME, EXAMPLE)
         assert page(Store(f"file://{store.uri}")) == page()
 
     def test_the_figure_in_words(self):
-        said = looks.alt(Looks(**LOOKS), "MER")
+        said = attention.alt(AttentionExample(**EXAMPLE), "MER")
         assert "dax zup, answered YELLOW GREEN: dax at lug (34%), zup at zup (85%), EOS at zup (50%)" in said
         assert "wif, answered BLUE, which is not RED: wif at wif (96%)" in said
 
     def test_words_and_meanings_and_shares_are_in_the_figure(self):
-        svg = looks.svg(Looks(**LOOKS), "MER")
+        svg = attention.svg(AttentionExample(**EXAMPLE), "MER")
         letters = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
         for needed in ("lug → BLUE", "zup → GREEN", "wif → RED", "dax", "EOS", "85", "96", "→ YELLOW GREEN", "not RED"):
             assert needed in letters, needed
         assert letters.count("0") == 1  # the scale's: shares that round to nothing are not written
-        assert svg == looks.svg(Looks(**LOOKS), "MER")
+        assert svg == attention.svg(AttentionExample(**EXAMPLE), "MER")
 
     def test_words_are_no_formulas(self):
         odd = {"support": [["$x", "y$"]], "queries": [{**QUERIES[1], "command": "$a$", "attention": [[1.0], [1.0]]}]}
-        letters = re.findall(r"<text[^>]*>([^<]*)</text>", looks.svg(Looks(**odd), "odd"))
+        letters = re.findall(r"<text[^>]*>([^<]*)</text>", attention.svg(AttentionExample(**odd), "odd"))
         assert "$x → y$" in letters
         assert "$a$" in letters
 
@@ -113,21 +118,25 @@ class TestLooks:
         step = {"target": "T", "written": "T"}
         lengths = [9, 9, 2, 1, 1]
         queries = [{**step, "command": " ".join(["a"] * n), "attention": [[1.0]] * (n + 1)} for n in lengths]
-        drawn = Looks(support=[("a", "A")], queries=queries).drawn
+        drawn = AttentionExample(support=[("a", "A")], queries=queries).drawn
         assert [len(q.steps) for q in drawn] == [10, 10, 2]
-        long = Looks(support=[("a", "A")], queries=[{**step, "command": "a " * 40, "attention": [[1.0]] * 41}])
+        long = AttentionExample(
+            support=[("a", "A")], queries=[{**step, "command": "a " * 40, "attention": [[1.0]] * 41}]
+        )
         assert len(long.drawn) == 1
 
     def test_of_a_large_support_set_what_is_looked_at(self):
         support = [(f"word{i}", f"MEANING{i}") for i in range(50)]
-        attention = [[0.001 * (i % 7) for i in range(50)] for _ in range(2)]
-        attention[1][49] = 0.9
-        attention[0][3] = 0.5
-        seen = Looks(support=support, queries=[{"command": "w", "target": "", "written": "", "attention": attention}])
+        weights = [[0.001 * (i % 7) for i in range(50)] for _ in range(2)]
+        weights[1][49] = 0.9
+        weights[0][3] = 0.5
+        seen = AttentionExample(
+            support=support, queries=[{"command": "w", "target": "", "written": "", "attention": weights}]
+        )
         assert len(seen.items) == 20
         assert seen.items == sorted(seen.items)
         assert {3, 49} <= set(seen.items)
-        assert "word49 → MEANING49" in looks.svg(seen, "many")
+        assert "word49 → MEANING49" in attention.svg(seen, "many")
 
     @pytest.mark.parametrize(
         "content",
@@ -135,21 +144,21 @@ class TestLooks:
             b"{torn",
             pytest.param(b"[]", marks=pytest.mark.slow),
             pytest.param(json.dumps({"support": SUPPORT}).encode(), marks=pytest.mark.slow),
-            pytest.param(json.dumps(LOOKS | {"support": SUPPORT[:2]}).encode(), marks=pytest.mark.slow),
-            json.dumps(LOOKS | {"queries": [{**QUERIES[0], "command": "dax"}]}).encode(),
+            pytest.param(json.dumps(EXAMPLE | {"support": SUPPORT[:2]}).encode(), marks=pytest.mark.slow),
+            json.dumps(EXAMPLE | {"queries": [{**QUERIES[0], "command": "dax"}]}).encode(),
         ],
     )
     def test_what_is_torn_is_a_problem_and_no_failure(self, page, store, finished, content):
-        store.write_artifact(finished["mer-5120"][0], looks.NAME, content)
+        store.write_artifact(finished["mer-5120"][0], attention.NAME, content)
         text = words(page())
         assert "What attention looks at" not in text
         assert f"{finished['mer-5120'][0]}.looks.json : not readable" in text
-        keep(store, finished["mer-5120"][1], looks.NAME, LOOKS)
+        keep(store, finished["mer-5120"][1], attention.NAME, EXAMPLE)
         assert f"seed 1, trial {finished['mer-5120'][1]}" in words(page())
 
     def test_attention_fits_the_command_and_the_support(self):
         with pytest.raises(ValidationError, match=r"queries.0.attention: expected 2 steps over 3 items"):
-            Looks(support=SUPPORT, queries=[{**QUERIES[0], "command": "dax"}])
+            AttentionExample(support=SUPPORT, queries=[{**QUERIES[0], "command": "dax"}])
 
 
 class TestSamples:
@@ -166,7 +175,7 @@ class TestSamples:
 
     def test_they_are_counted(self, finished, store, sweeps, reproduction):
         run = compare("mer_rotations", sweeps, store, reproduction).tables[0].rows[-1].runs.runs[0]
-        found = written(run, [Sample(**s) for s in SAMPLES])
+        found = written(run, [PseudoSample(**s) for s in SAMPLES])
         assert (found.made, found.kept) == (5, 2)
         assert found.counts == {("sst", "sst"): (2, 1), ("srl", "sst"): (1, 1), ("srl", "srl"): (2, 0)}
         assert found.reasons == [("no __ans__", 2), ("more than one __ans__", 1)]
@@ -175,9 +184,11 @@ class TestSamples:
     def test_a_handful_is_taken_from_each_task_in_turn(self, finished, store, sweeps, reproduction):
         run = compare("mer_rotations", sweeps, store, reproduction).tables[0].rows[-1].runs.runs[0]
         many = [
-            Sample(after="c", of=of, text=f"{of}{i}", question="q" * 900, answer="") for of in "ab" for i in range(9)
+            PseudoSample(after="c", of=of, text=f"{of}{i}", question="q" * 900, answer="")
+            for of in "ab"
+            for i in range(9)
         ]
-        shown = written(run, [*many, Sample(after="d", of="c", text="c0")]).shown
+        shown = written(run, [*many, PseudoSample(after="d", of="c", text="c0")]).shown
         assert [s.text for s in shown] == ["a0", "a1", "a2", "b0", "b1", "c0"]
         assert len(shown[0].question) == 400
 

@@ -1,7 +1,7 @@
-"""Attention over the memory for example queries: what each word of a command looks at among the support items.
+"""Draws the attention of example queries over the support items: a heat map for each query.
 
-Trials of the track of episodes keep it as ``looks.json``, see ``clray.episodes.export.looks``; nothing of that track is
-needed to draw it.
+Trials of the episodes track keep such an example as the artifact ``looks.json``; ``clray.episodes.export`` writes it.
+Drawing needs no code of that track.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter, model_validator
 
 from clray.analysis import plots
-from clray.analysis.aggregate import Run
-from clray.analysis.artifacts import first_kept
+from clray.analysis.artifacts import first_artifact
+from clray.analysis.runs import Run
 from clray.metrics import Matrix
 from clray.output import visible
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAME = "looks.json"
+"""The artifact's name. It is the name in existing stores, so it stays."""
 END = "EOS"
 _QUERIES, _STEPS, _ITEMS = 3, 22, 20
-"""At most so many queries side by side, with so many steps together, over so many support items."""
+"""The most queries drawn side by side, the most steps that they have together, and the most support items."""
 
 
 class Query(BaseModel):
-    """A command, its right answer, what the network wrote, and where it has a memory the attention [steps, items]."""
+    """A query: a command, its correct answer and the network's answer.
+
+    Attributes:
+        attention: [steps, items], the weight of each support item at each step; None for a network without a memory.
+    """
 
     command: str
     target: str
@@ -40,18 +45,18 @@ class Query(BaseModel):
 
     @property
     def steps(self) -> list[str]:
-        """The words of the command, and its end."""
+        """The words of the command, then the end symbol."""
         return [*self.command.split(), END]
 
 
-class Looks(BaseModel):
-    """A support set, as pairs of a command and its meaning, and queries that were answered with it."""
+class AttentionExample(BaseModel):
+    """A support set, as pairs of a command and its meaning, and queries that the network answered with it."""
 
     support: list[tuple[str, str]]
     queries: list[Query]
 
     @model_validator(mode="after")
-    def _attention_fits(self) -> Looks:
+    def _attention_fits(self) -> AttentionExample:
         for i, query in enumerate(self.queries):
             shape = (len(query.steps), len(self.support))
             if query.attention is not None and (
@@ -62,7 +67,7 @@ class Looks(BaseModel):
 
     @property
     def drawn(self) -> list[Query]:
-        """The queries that are drawn: the first ones with attention that fit side by side; one always does."""
+        """The queries to draw: the first ones with attention that fit side by side, at least one."""
         found: list[Query] = []
         for query in self.queries if self.support else []:
             if query.attention is None:
@@ -74,36 +79,36 @@ class Looks(BaseModel):
 
     @property
     def items(self) -> list[int]:
-        """The places in the support set of the items that are drawn: those that any drawn query looks at most."""
+        """The indices of the support items to draw: those with the largest attention weights in the drawn queries."""
         most = np.max([np.max(query.attention or [], axis=0) for query in self.drawn], axis=0)
         return sorted(np.argsort(-most, kind="stable")[:_ITEMS].tolist())
 
 
-_FORM = TypeAdapter(Looks)
+_FORM = TypeAdapter(AttentionExample)
 
 
-def read(store: Store, runs: Sequence[Run], problems: list[Problem]) -> tuple[Run, Looks] | None:
-    """What the first of a variant's runs that has kept it looks at; None without one, or without a memory."""
-    found = first_kept(store, runs, NAME, _FORM, problems)
+def read(store: Store, runs: Sequence[Run], problems: list[Problem]) -> tuple[Run, AttentionExample] | None:
+    """The attention example of a variant's first run that has one; None without one, or without a memory."""
+    found = first_artifact(store, runs, NAME, _FORM, problems)
     return found if found and found[1].drawn else None
 
 
 @plots.drawing()
-def svg(looks: Looks, label: str, key: str = "looks") -> str:
+def svg(example: AttentionExample, label: str, key: str = "looks") -> str:
     """Heat maps, one a query: support items from top to bottom, steps of the command from left to right.
 
     Args:
-        label: whose attention it is, for the figure in words.
+        label: the variant's name, for the text that describes the figure.
         key: distinguishes the figure's ids from those of other figures on the same page.
     """
-    return plots.svg(_figure(looks), key, alt(looks, label))
+    return plots.svg(_figure(example), key, alt(example, label))
 
 
-def _figure(looks: Looks) -> Figure:
+def _figure(example: AttentionExample) -> Figure:
     from matplotlib.figure import Figure
 
-    queries, items = looks.drawn, looks.items
-    names = [visible(_cut(f"{command} → {meaning}", 34)) for command, meaning in (looks.support[i] for i in items)]
+    queries, items = example.drawn, example.items
+    names = [visible(_cut(f"{command} → {meaning}", 34)) for command, meaning in (example.support[i] for i in items)]
     steps = [len(query.steps) for query in queries]
     widest = max(map(len, names)) * 0.075 + 0.6
     figure = Figure(figsize=(widest + 0.36 * sum(steps) + 0.4 * len(queries), 1.6 + 0.27 * len(items)))
@@ -137,7 +142,7 @@ def _draw(axes: Axes, query: Query, items: Sequence[int]) -> None:
 
 
 def _folded(text: str, steps: int) -> str:
-    """On at most three lines below a panel of so many steps."""
+    """Wrap a text to at most three lines below a panel with this number of steps."""
     return "\n".join(textwrap.wrap(text, max(14, 5 * steps), max_lines=3, placeholder=" …"))
 
 
@@ -145,14 +150,16 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
-def alt(looks: Looks, label: str) -> str:
-    """The heat maps in words: for each step the item that it looks at most."""
+def alt(example: AttentionExample, label: str) -> str:
+    """The heat maps as text: for each step the item with the largest attention weight."""
     said = []
-    for query in looks.drawn:
+    for query in example.drawn:
         looked = ", ".join(
-            f"{step} at {looks.support[int(np.argmax(weights))][0]} ({100 * max(weights):.0f}%)"
+            f"{step} at {example.support[int(np.argmax(weights))][0]} ({100 * max(weights):.0f}%)"
             for step, weights in zip(query.steps, query.attention or [], strict=True)
         )
         outcome = "" if query.written == query.target else f", which is not {query.target}"
         said.append(f"{query.command}, answered {query.written}{outcome}: {looked}")
-    return f"{label}: attention over {len(looks.support)} support items, where each step looks most; " + "; ".join(said)
+    return f"{label}: attention over {len(example.support)} support items, where each step looks most; " + "; ".join(
+        said
+    )

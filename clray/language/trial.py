@@ -1,9 +1,8 @@
-"""Training a language model task by task: one trial as a ``Training``.
+"""The loop of the language track: a model learns task by task. One trial is a ``Training``.
 
-Each visit of a task has four phases, any of which may be empty: ``replay`` (pseudo-samples of the tasks before it are
-written), ``train``, ``consolidate`` (another look at the task's examples, for penalties) and ``test`` (all tasks of the
-benchmark, those to come included, as the official ``test.py`` does). A phase advances by batches, so that a trial can
-stop and go on within it.
+Each visit of a task has four phases, any of which may be empty: ``replay`` (the model writes pseudo-samples of the
+tasks before it), ``train``, ``consolidate`` (the method sees the task's examples once more, for its penalty) and
+``test``. A phase advances by batches, so that a trial can stop and go on inside it.
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ from clray.language import data as sources
 from clray.language import models
 from clray.language.benchmarks import BENCHMARKS
 from clray.language.encoding import Encoded, encode, parse_sample
+from clray.language.evaluation import Evaluation
 from clray.language.export import Prediction, Sample
 from clray.language.learner import LanguageMethod, Learner, as_batch
 from clray.language.losses import Batch
 from clray.language.methods import find
-from clray.language.scoring import as_compared, official, score
+from clray.language.scoring import as_compared
 from clray.metrics import Measurement
-from clray.training import generator
+from clray.training import NO_OFFICIAL_DRAWS, generator, restoring
 from clray.trial import Trial
 
 _STOP_AFTER = 10.0
-"""Seconds after which ``advance`` returns even in the middle of a phase."""
+"""Seconds after which ``advance`` returns, also in the middle of a phase."""
 _TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 131_072}
-"""What is written together, prompts and answers, in tokens. It changes how long that takes, and what is written only
-where rounding decides."""
+"""The number of tokens, prompts and answers, that are written together. It changes the time that this takes, and the
+text only where rounding decides."""
 _SHARES = {"replay": 0.1, "train": 0.7, "consolidate": 0.05, "test": 0.15}
-"""Of a visit, what a phase is counted as; for the progress bar."""
+"""The share of a visit that each phase counts as, for the progress bar."""
 PHASES = tuple(_SHARES)
 
 
@@ -44,7 +44,7 @@ class LanguageTraining:
         if trial.evaluate != "after_task":
             raise DeclarationError(f"evaluate: {trial.evaluate}: text-stream allows only after_task")
         if trial.randomness != "clray":
-            raise DeclarationError("randomness: official: the official code draws without seeds; allowed: clray")
+            raise DeclarationError(f"randomness: {NO_OFFICIAL_DRAWS}")
         if trial.precision == "bfloat16" and device.startswith("cuda") and not has_bfloat16():
             name = torch.cuda.get_device_name(device)
             raise DeclarationError(f"precision: bfloat16: {name} has none but by emulation; allowed: float32")
@@ -66,35 +66,28 @@ class LanguageTraining:
             network, vocabulary, self.tasks, settings, trial.seed, device, trial.precision, self.form
         )
         self.method: LanguageMethod = method(settings, self.learner)
-        every = list(range(len(self.tasks)))
-        self.visits = [every] if method.merged else [[task] for task in every]
+        places = list(range(len(self.tasks)))
+        self.visits = [places] if method.merged else [[task] for task in places]
         self._refuse_long_examples()
         self._at_once = _TOKENS_AT_ONCE[torch.device(device).type]
+        self.evaluation = Evaluation(self.learner, self.tasks, self._at_once)
         self.visit, self.phase, self.epoch, self.batch = 0, "replay", 0, 0
         self.written: list[list[int]] = []
-        """Of this visit: the pseudo-samples, their generation token first."""
+        """The pseudo-samples of this visit as tokens, the generation token first."""
         self.samples: list[tuple[int, int, list[int]]] = []
-        """The pseudo-samples of all visits: before which task, of which, and their tokens."""
-        self.answers: list[list[str]] = [[] for _ in self.tasks]
-        """Of this visit's test: what was written for each task's questions, in the order of ``_questions``."""
-        self.scores: list[dict[str, dict[str, float]]] = []
-        """After each visit: every task's scores, in per cent."""
-        self.predictions: dict[str, list[str]] = {}
-        """Of the last test, in the order of the test examples."""
+        """The pseudo-samples of all visits: the task learned next, the task that they imitate, and their tokens."""
         self.losses, self.since = 0.0, 0
         self._encoded: list[Encoded] = []
-        """Of this visit: what is learned; encoded when training begins."""
+        """The examples that this visit learns from; encoded when its training begins."""
         self._batches: list[list[int]] = []
-        self._asked: dict[int, list[Encoded]] = {}
-        self._longest_answers: dict[int, int] = {}
 
     def _refuse_long_examples(self) -> None:
-        """An example that the model cannot read is an error before hours of training, not after them."""
+        """Raise an error for an example that is too long for the model, before hours of training instead of after."""
         longest = self.learner.longest
         for task in self.tasks:
             for test, examples in ((False, task.train), (True, task.test)):
                 for example in examples:
-                    # A token is a byte at least: most examples need not be encoded for it.
+                    # A token has at least one byte, so most examples need not be encoded for this check.
                     if len(example.question) + len(example.answers[0]) > longest // 4 - 8:
                         try:
                             encode(example, self.learner.vocabulary, 0, longest, self.learner.settings.use_sep, test)
@@ -102,7 +95,7 @@ class LanguageTraining:
                             raise DataError(f"{task.name}: {error}") from None
 
     # ----------------------------------------------------------------------------------------------------------
-    # Where the trial is
+    # Progress
 
     @property
     def progress(self) -> float:
@@ -119,7 +112,7 @@ class LanguageTraining:
             return (self.epoch + self.batch / max(len(self._batches), 1)) / self.learner.settings.epochs
         if self.phase == "consolidate":
             return self.batch / max(len(self._batches), 1)
-        return sum(map(len, self.answers)) / max(sum(len(task.test) for task in self.tasks), 1)
+        return self.evaluation.progress
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -145,18 +138,18 @@ class LanguageTraining:
         return []
 
     def _next_phase(self) -> None:
-        """On to the next phase of the visit, or to the next visit."""
+        """Go on to the next phase of the visit, or to the next visit."""
         self.epoch = self.batch = 0
         self._batches = []
         if self.phase != PHASES[-1]:
             self.phase = PHASES[PHASES.index(self.phase) + 1]
             return
         self.visit, self.phase = self.visit + 1, PHASES[0]
-        self.written, self.answers = [], [[] for _ in self.tasks]
-        self._encoded = []
+        self.written, self._encoded = [], []
+        self.evaluation.begin()
 
     # ----------------------------------------------------------------------------------------------------------
-    # Phase by phase: each returns what was measured when it is time to stop, None when it is over
+    # The phases: each returns its measurements when it is time to stop, and None when it is over
 
     def _wanted(self) -> list[int]:
         return self.method.samples_wanted(self.visit) if not self.method.merged else []
@@ -183,7 +176,7 @@ class LanguageTraining:
         return self.learner.generation_ids[self.method.generation_token(self.tasks[task].name)]
 
     def _begin_training(self) -> None:
-        """All that a visit's training is made of, from what was written before it; the same on a continuation."""
+        """Encode the examples of a visit's training and begin it; a continued trial gets the same examples."""
         here, token = self.visits[self.visit], self._know(self.visit)
         self._encoded = [row for task in here for row in self.learner.encoded(self.tasks[task].train, token)]
         self._encoded += self._replayed() + self._relearned()
@@ -191,17 +184,17 @@ class LanguageTraining:
         self.learner.begin(len(self._encoded), self.method.penalty())
 
     def _know(self, visit: int) -> int:
-        """The generation token of a visit, which the model knows from then on."""
+        """Add the generation token of a visit to the model's vocabulary, and return its id."""
         name = self.tasks[self.visits[visit][0]].name
         return self.learner.know(self.method.generation_token(name), f"token of visit {visit}")
 
     def _replayed(self) -> list[Encoded]:
-        """The pseudo-samples that can be learned."""
+        """The pseudo-samples that can be parsed, and so learned from."""
         parsed = [parse_sample(ids, self.learner.vocabulary, self.learner.longest) for ids in self.written]
         return [row for row in parsed if row is not None]
 
     def _relearned(self) -> list[Encoded]:
-        """Real examples of earlier tasks, drawn with replacement."""
+        """Real examples of earlier tasks that are learned again, drawn with replacement."""
         found: list[Encoded] = []
         wanted = self.method.real_samples(self.visit) if not self.method.merged else []
         for task, count in wanted:
@@ -230,7 +223,7 @@ class LanguageTraining:
         return [Measurement(self.learner.examples, last + 1, last, "train_loss", loss)]
 
     def _draw_batches(self) -> None:
-        """The batches of this epoch, or of the look after the last one, if they were not drawn before."""
+        """Draw the batches of this epoch, or of the consolidation, where they have not been drawn yet."""
         if not self._batches:
             self._batches = self.learner.batches(self._encoded, f"of visit {self.visit}, {self.phase} {self.epoch}")
 
@@ -250,79 +243,27 @@ class LanguageTraining:
         return None
 
     def _test(self, deadline: float) -> list[Measurement] | None:
-        for task in range(len(self.tasks)):
-            questions = self._questions(task)
-            while len(self.answers[task]) < len(questions):
-                self._answer_next(task, questions)
-                if time.monotonic() > deadline:
-                    return []
-        measured = self._scored()
+        while (task := self.evaluation.unfinished) is not None:
+            self.evaluation.answer_next(task, self.visit)
+            if time.monotonic() > deadline:
+                return []
+        measured = self.evaluation.measure(self.visits[self.visit][-1] + 1)
         self._next_phase()
         return measured
 
-    def _questions(self, task: int) -> list[Encoded]:
-        """A task's test questions, shortest first; their ``id`` is their place among the test examples."""
-        if task not in self._asked:
-            vocabulary, longest = self.learner.vocabulary, self.learner.longest
-            token = vocabulary.eos  # no question holds a generation token
-            options = {"use_sep": self.learner.settings.use_sep, "test": True}
-            rows = [encode(example, vocabulary, token, longest, **options) for example in self.tasks[task].test]
-            rows = [row._replace(id=i) for i, row in enumerate(rows)]
-            self._asked[task] = sorted(rows, key=lambda row: len(row.cq))
-        return self._asked[task]
-
-    def _answer_next(self, task: int, questions: list[Encoded]) -> None:
-        begin = len(self.answers[task])
-        room = max(self._answer_room(task, row) for row in questions)
-        at_once = max(self._at_once // (len(questions[-1].cq) + room), 1)
-        part = questions[begin : begin + at_once]
-        purpose = f"answers {self.visit} {task}"
-        found = self.learner.write(
-            [row.cq for row in part],
-            [row.id for row in part],
-            purpose,
-            self.learner.settings.answer_top_k,
-            [self._answer_room(task, row) for row in part],
-        )
-        self.answers[task] += [self.learner.vocabulary.decode(ids) for ids in found]
-
-    def _answer_room(self, task: int, row: Encoded) -> int:
-        """The most tokens that an answer may have: as many as the longest right one of the task has."""
-        return min(self._longest_answer(task), self.learner.longest - len(row.cq))
-
-    def _longest_answer(self, task: int) -> int:
-        if task not in self._longest_answers:
-            vocabulary = self.learner.vocabulary
-            joined = [[vocabulary.encode(answer) for answer in example.answers] for example in self.tasks[task].test]
-            self._longest_answers[task] = max((sum(map(len, parts)) + len(parts) - 1 for parts in joined), default=0)
-        return self._longest_answers[task]
-
-    def _scored(self) -> list[Measurement]:
-        last = self.visits[self.visit][-1]
-        measured: list[Measurement] = []
-        self.scores.append({})
-        for task, data in enumerate(self.tasks):
-            answers = [""] * len(data.test)
-            for row, answer in zip(self._questions(task), self.answers[task], strict=True):
-                answers[row.id] = answer
-            self.predictions[data.name] = answers
-            scores = score(data.name, answers, [as_compared(e, self.learner.vocabulary) for e in data.test])
-            self.scores[-1][data.name] = scores
-            found = {"accuracy": scores[official(data.name)], **scores}
-            seen = self.learner.examples
-            measured += [Measurement(seen, last + 1, task, name, value / 100) for name, value in found.items()]
-        return measured
-
     # ----------------------------------------------------------------------------------------------------------
-    # What is kept
+    # Artifacts and state
 
     def artifacts(self) -> dict[str, bytes]:
-        """The scores in the official layout, ``metrics.json`` of the last task and ``metrics.<task>.json`` of those
-        before it; the pseudo-samples, and the answers in the last test."""
+        """The scores in the official layout, the pseudo-samples, and the answers in the last test.
+
+        ``metrics.json`` holds the scores after the last task, ``metrics.<task>.json`` those after an earlier one.
+        """
         from clray.language import export
 
-        names = [f"metrics.{task.name}.json" for task in self.tasks[: len(self.scores) - 1]] + [export.METRICS]
-        kept = {name: export.metrics_json([scores]) for name, scores in zip(names, self.scores, strict=True)}
+        earlier = self.tasks[: len(self.evaluation.scores) - 1]
+        names = [*(f"metrics.{task.name}.json" for task in earlier), export.METRICS]
+        kept = {name: export.metrics_json([scores]) for name, scores in zip(names, self.evaluation.scores, strict=True)}
         return kept | {
             export.SAMPLES: export.samples_json([self._sample(*note) for note in self.samples]),
             export.PREDICTIONS: export.predictions_json(self._predicted()),
@@ -342,7 +283,7 @@ class LanguageTraining:
     def _predicted(self) -> list[Prediction]:
         last, vocabulary, found = self.tasks[-1].name, self.learner.vocabulary, []
         for task in self.tasks:
-            for example, text in zip(task.test, self.predictions[task.name], strict=True):
+            for example, text in zip(task.test, self.evaluation.predictions[task.name], strict=True):
                 answers = list(as_compared(example, vocabulary).answers)
                 found.append(Prediction(last, task.name, example.id, answers, text))
         return found
@@ -354,22 +295,22 @@ class LanguageTraining:
             "loss": [self.losses, self.since],
             "written": self.written,
             "samples": [list(sample) for sample in self.samples],
-            "answers": self.answers,
-            "scores": self.scores,
-            "predictions": self.predictions,
+            "answers": self.evaluation.answers,
+            "scores": self.evaluation.scores,
+            "predictions": self.evaluation.predictions,
             "learner": self.learner.state_dict(),
             "method": self.method.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        try:
+        with restoring(self.trial.method):
             if state["trial"] != self.trial.declaration:
                 raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: it is another trial's")
             self.visit, self.phase, self.epoch, self.batch = state["at"]
             self.losses, self.since = state["loss"]
-            self.written, self.answers = state["written"], state["answers"]
+            self.written, self.evaluation.answers = state["written"], state["answers"]
             self.samples = [(after, of, ids) for after, of, ids in state["samples"]]
-            self.scores, self.predictions = state["scores"], state["predictions"]
+            self.evaluation.scores, self.evaluation.predictions = state["scores"], state["predictions"]
             for visit in range(self.visit + (self.phase != "replay")):
                 self._know(visit)
             self.method.load_state_dict(state["method"])
@@ -378,12 +319,8 @@ class LanguageTraining:
             if self._encoded:
                 self._draw_batches()
             self.learner.load_state_dict(state["learner"])
-        except torch.OutOfMemoryError:
-            raise  # not the checkpoint's fault: a larger share of the GPU may do
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-            raise CheckpointError(f"this is no checkpoint of a {self.trial.method} trial: {error!r}") from None
 
 
 def has_bfloat16() -> bool:
-    """Whether the GPU computes in bfloat16 itself."""
+    """True where the GPU has bfloat16 arithmetic, so that it need not be emulated."""
     return torch.cuda.is_bf16_supported(including_emulation=False)

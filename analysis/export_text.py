@@ -1,13 +1,11 @@
-"""A comparison as Markdown, and as LaTeX."""
+"""A comparison as Markdown and as LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from clray.analysis.comparison import ComparedTable, Comparison
-from clray.analysis.orders import blocks
-from clray.analysis.sources import other_sources
-from clray.analysis.words import (
+from clray.analysis.formatting import (
     column_titles,
     difference_text,
     heading,
@@ -22,9 +20,11 @@ from clray.analysis.words import (
     summary,
     verdict_text,
 )
+from clray.analysis.orders import blocks
+from clray.analysis.other_claims import other_claims
 
 
-def markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub's Markdown."""
     parts = [f"## {_md(comparison.title)}"]
     if comparison.paper:
@@ -38,7 +38,7 @@ def markdown(comparison: Comparison) -> str:
             parts.append(_summed_up(table) + ".")
         parts.append(_pipes(*_lines(table)))
         parts.append(_listed(notes(table)))
-        for block in [*other_sources(table), *blocks(table)]:
+        for block in [*other_claims(table), *blocks(table)]:
             parts += [f"#### {_md(block.title)}", _pipes(block.head, block.body, block.columns), _listed(block.notes)]
     for group in comparison.searches:
         parts.append(f"### {_md(heading(group))}")
@@ -52,7 +52,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _summed_up(table: ComparedTable) -> str:
-    """The outcomes in words, and how many runs are stale."""
+    """The number of each outcome, and the number of stale runs, as text."""
     return ". ".join(filter(None, [summary(cell for _, cell in table.cells), stale_text(table)]))
 
 
@@ -64,7 +64,7 @@ _SEARCH_COLUMNS = "lllrl"
 
 
 def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]], str]:
-    """Head, body and alignment: a line a cell, or a line a variant where nothing was published."""
+    """Head, body and alignment of a table: a line for each cell, or for each variant where nothing was published."""
     if not table.judged:
         body = [[row.label, *(ours_text(row.cells[m]) for m in table.metrics)] for row in table.rows]
         return ["method", *table.metrics], body, "l" + "r" * len(table.metrics)
@@ -114,20 +114,20 @@ _LATEX = {
 
 
 def tex(text: str) -> str:
-    """``text`` with everything escaped that LaTeX would read as a command."""
+    """Escape the characters that LaTeX would read as commands."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def latex(comparison: Comparison) -> str:
+def to_latex(comparison: Comparison) -> str:
     """The comparison as LaTeX tables; the preamble needs ``\\usepackage{booktabs}``."""
     parts = [f"% {comparison.commands[1]} --format latex", r"% needs \usepackage{booktabs}"]
     for table in comparison.tables:
         head, body, columns = _lines(table)
-        if table.judged:  # the reasons are too long for a printed table: they stay with the other forms
+        if table.judged:  # the reasons are too long for a printed table
             head, body, columns = head[:-1], [line[:-1] for line in body], columns[:-1]
         caption = ". ".join(filter(None, [table.warning, heading(table), _summed_up(table)]))
         parts += _latex_table(columns, head, body, caption, notes(table))
-        for block in [*other_sources(table), *blocks(table)]:
+        for block in [*other_claims(table), *blocks(table)]:
             caption = ". ".join(filter(None, [table.warning, heading(table), block.title]))
             parts += _latex_table(block.columns, block.head, block.body, caption, block.notes)
     for group in comparison.searches:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from made_records import EMBEDDED, REAL, of
 
-from clray.analysis.aggregate import collapsed, gather, mean_matrix, overall_curve, read, seen_curve
+from clray.analysis.gather import gather, read
+from clray.analysis.runs import mark_collapsed, mean_matrix, overall_curve, seen_curve
 from clray.loading import load_sweep
 from clray.metrics import Measurement
-from clray.results import Record
+from clray.record import Record
 from clray.selection import Selection
 
 FIVE = [(80.0, 70.0), (81.0, 72.0), (82.0, 71.0), (79.0, 73.0), (83.0, 74.0)]
@@ -63,7 +64,7 @@ def test_real_data_comes_before_more_of_the_embedded(rotations, store, fill):
     gathered = gather(rotations, ["online", "ewc"], read(store))
     assert gathered.data.source == "cache"
     assert not gathered.data.embedded
-    assert [(d.source, d.records) for d in gathered.aside] == [("embedded", 10)]
+    assert [(d.source, d.records) for d in gathered.other_data_sets] == [("embedded", 10)]
     # one data set for the whole table: the embedded runs of the other row do not slip in
     assert gathered.variants["online"].runs == []
     assert gathered.variants["ewc"].values("RA") == {(1, None): pytest.approx(55.0)}
@@ -82,7 +83,7 @@ def test_one_content_from_two_places_is_one_data_set(rotations, store, fill, mak
     gathered = gather(rotations, ["online"], read(store))
     assert gathered.data.records == 3
     assert gathered.data.source == "CLRAY_DATA and cache"
-    assert not gathered.aside
+    assert not gathered.other_data_sets
 
 
 def test_trials_of_another_form_of_the_sweep_do_not_match(rotations, store, fill):
@@ -154,7 +155,7 @@ def test_a_collapsed_seed_is_marked_and_stays_in_the_mean(rotations, store, fill
     gathered = gather(rotations, ["er-5120"], read(store))
     assert gathered.chance == pytest.approx(10.0)
     runs = gathered.variants["er-5120"]
-    assert [r.seed for r in runs.suspects] == [2]
+    assert [r.seed for r in runs.collapsed_runs] == [2]
     assert runs.sample("RA").n == 5
     assert runs.sample("RA").mean < 75
 
@@ -170,12 +171,12 @@ def test_a_collapsed_seed_is_marked_and_stays_in_the_mean(rotations, store, fill
         ([10.0], [False]),
     ],
 )
-def test_what_counts_as_collapsed(accuracies, marks):
-    assert collapsed(accuracies, chance=10.0) == marks
+def test_what_counts_as_mark_collapsed(accuracies, marks):
+    assert mark_collapsed(accuracies, chance=10.0) == marks
 
 
 def test_without_a_known_chance_nothing_is_marked():
-    assert collapsed([85, 84, 10, 84], math.nan) == [False] * 4
+    assert mark_collapsed([85, 84, 10, 84], math.nan) == [False] * 4
 
 
 def test_matrix_and_curves():
@@ -191,7 +192,7 @@ def test_matrix_and_curves():
 def test_importing_the_analysis_loads_nothing_heavy():
     heavy = ("torch", "ray", "wandb", "matplotlib", "jinja2", "scipy", "pyarrow")
     script = (
-        "import sys; from clray.analysis import aggregate, plots, report, tables, verdict;"
+        "import sys; from clray.analysis import comparison, export_data, gather, plots, report, verdict;"
         "assert not [m for m in sys.modules if m.startswith(('clray.vision', 'clray.episodes', 'clray.language'))];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )

@@ -1,19 +1,19 @@
-"""Further published numbers for a table's cells, such as the authors' own re-runs: a line for each beside ours."""
+"""Further published numbers for a table's cells, such as the authors' own re-runs: each has a line beside ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable, OtherSource
+from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable, OtherClaim
+from clray.analysis.formatting import SOURCES, claim_text, number
 from clray.analysis.orders import Block
-from clray.analysis.words import SOURCES, claim_text, number
 
 
-def other_sources(table: ComparedTable) -> list[Block]:
-    """One block with a line for each further number; none where there is none, or where none is judged."""
+def other_claims(table: ComparedTable) -> list[Block]:
+    """One block with a line for each further number; no block where there is none, or where none is judged."""
     found = list(_all(table))
-    if not found or table.bars:
+    if not found or table.not_comparable_because:
         return []
     body, previous = [], ""
     for row, cell, source, other in found:
@@ -35,22 +35,22 @@ def other_sources(table: ComparedTable) -> list[Block]:
     return [Block("Other published numbers for these cells", head, body, "lllrrl", notes)]
 
 
-def _all(table: ComparedTable) -> Iterator[tuple[ComparedRow, ComparedCell, str, OtherSource]]:
+def _all(table: ComparedTable) -> Iterator[tuple[ComparedRow, ComparedCell, str, OtherClaim]]:
     for row, cell in table.over_all:
         for source, other in cell.others.items():
             yield row, cell, source, other
 
 
-def _places(found: list[tuple[ComparedRow, ComparedCell, str, OtherSource]]) -> dict[str, str]:
-    """Where each source stands."""
+def _places(found: list[tuple[ComparedRow, ComparedCell, str, OtherClaim]]) -> dict[str, str]:
+    """The place of each source, as its claims name it."""
     places: dict[str, dict[str, None]] = {}
     for _, _, source, other in found:
         places.setdefault(source, {})[other.claim.source or "unknown"] = None
     return {source: " and ".join(where) for source, where in places.items()}
 
 
-def other_source_data(table: ComparedTable) -> list[dict[str, Any]]:
-    """A line for each further number: per cent, None for what there is not."""
+def other_claim_data(table: ComparedTable) -> list[dict[str, Any]]:
+    """A dictionary for each further number, in per cent; None stands for a missing value."""
     return [
         {
             "table": table.title,
@@ -71,7 +71,7 @@ def other_source_data(table: ComparedTable) -> list[dict[str, Any]]:
             "verdict": other.judgement.outcome,
             "reason": other.judgement.reason,
             "runs_that_decide": other.judgement.runs,
-            "comparable": not table.bars,
+            "comparable": not table.not_comparable_because,
         }
         for row, cell, source, other in _all(table)
     ]

@@ -1,23 +1,22 @@
-"""A comparison for programs: CSV and JSON, numbers in per cent."""
+"""A comparison for programs, as CSV and JSON. Numbers are in per cent."""
 
 from __future__ import annotations
 
-import csv as csv_format
+import csv
 import io
-import json as json_format
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from clray.analysis.aggregate import known_metrics
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from clray.analysis.formatting import metric_definitions, notes, search_notes, setting_text
 from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
-from clray.analysis.sources import other_source_data
+from clray.analysis.other_claims import other_claim_data
 from clray.analysis.verdict import interval
-from clray.analysis.words import notes, search_notes, setting_text
 
 
 def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
-    """One cell as plain data: numbers in per cent, None for what there is not."""
+    """One cell as a dictionary; numbers are in per cent, and None stands for a missing value."""
     ours, claim, judged = cell.ours, cell.claim, cell.judgement
     low, high = (interval(ours) if ours else None) or (None, None)
     return {
@@ -50,9 +49,9 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
         "runs_that_decide": judged.runs,
         "prediction_half_width": judged.prediction,
         "counted": not cell.derived,
-        "comparable": not table.bars,
+        "comparable": not table.not_comparable_because,
         "data": str(table.gathered.data) if table.gathered.data else None,
-        "collapsed_seeds": [r.seed for r in cell.runs.suspects],
+        "collapsed_seeds": [r.seed for r in cell.runs.collapsed_runs],
         "diverged_seeds": [r.seed for r in cell.runs.diverged],
         "stale_runs": sum(r.stale for r in cell.runs.runs),
         "trials": [r.id for r in cell.runs.runs if cell.metric in r.metrics],
@@ -60,12 +59,12 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
 
 
 def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
-    """A line a point of each grid, and one for a published choice beside it; numbers in per cent."""
+    """A dictionary for each point of each grid, and for a published choice outside it; numbers are in per cent."""
     lines = []
     for row in group.rows:
         shown = [(runs, row.settings[name], name) for name, runs in row.points.items()]
-        if row.there is not None and not row.in_grid:
-            shown.append((row.there, row.published, row.there.variant))
+        if row.published_runs is not None and not row.published_in_grid:
+            shown.append((row.published_runs, row.published, row.published_runs.variant))
         for runs, setting, name in shown:
             ours = runs.sample(group.metric)
             lines.append(
@@ -85,7 +84,7 @@ def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
                     "ours_runs": ours.n,
                     "expected_runs": runs.expected,
                     "diverged_seeds": [r.seed for r in runs.diverged],
-                    "comparable": not group.bars,
+                    "comparable": not group.not_comparable_because,
                     "data": str(group.gathered.data) if group.gathered.data else None,
                     "trials": [r.id for r in runs.runs if group.metric in r.metrics],
                 }
@@ -93,31 +92,30 @@ def search_data(group: ComparedSearches) -> list[dict[str, Any]]:
     return lines
 
 
-def csv(comparison: Comparison) -> str:
-    """One line a cell; lists are separated by spaces, what there is not is empty.
+def to_csv(comparison: Comparison) -> str:
+    """The comparison as CSV: a line for each cell; lists are separated by spaces, missing values are empty.
 
-    A cell with an ``order`` is about the runs of that task order alone. What has columns of its own follows below an
-    empty line: a line a further published number, a line a variant that was run in several task orders, and a line a
-    point of each search.
+    A cell with an ``order`` is about the runs of that task order alone. Further parts have other columns and follow
+    below an empty line: further published numbers, variants that were run in several task orders, points of searches.
     """
     cells = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
     orders = [line for table in comparison.tables for line in sensitivity_data(table)]
     points = [line for group in comparison.searches for line in search_data(group)]
-    others = [line for table in comparison.tables for line in other_source_data(table)]
+    others = [line for table in comparison.tables for line in other_claim_data(table)]
     return "\n".join(_csv(rows) for rows in (cells, others, orders, points) if rows)
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
-    writer = csv_format.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for data in rows:
         writer.writerow({key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in data.items()})
     return out.getvalue()
 
 
-def json(comparison: Comparison) -> str:
-    """Everything, for programs: numbers in per cent, ``null`` for what there is not."""
+def to_json(comparison: Comparison) -> str:
+    """The whole comparison as JSON; numbers are in per cent, and ``null`` stands for a missing value."""
     paper = comparison.paper.model_dump() if comparison.paper else None
     content = {
         "name": comparison.name,
@@ -129,7 +127,7 @@ def json(comparison: Comparison) -> str:
         "tables": [_table_data(table) for table in comparison.tables],
         "searches": [_searches_data(group) for group in comparison.searches],
     }
-    return json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _table_data(table: ComparedTable) -> dict[str, Any]:
@@ -139,17 +137,17 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
         "title": table.title,
         "source": table.source,
         "sweep": table.sweep,
-        "comparable": not table.bars,
-        "not_comparable_because": list(table.bars),
-        "metrics": known_metrics(table.metrics),
+        "comparable": not table.not_comparable_because,
+        "not_comparable_because": list(table.not_comparable_because),
+        "metrics": metric_definitions(table.metrics),
         "margins": {metric: margin.model_dump() for metric, margin in table.margins.items()},
         "claims_tested_together": dict(table.families),
         "benchmark_sd": table.streams.model_dump() if table.streams else None,
         "stale_runs": table.stale,
-        "other_sources": other_source_data(table),
+        "other_sources": other_claim_data(table),
         "outcomes": {"read in the paper": dict(read_there), "known otherwise": dict(others)},
         "data": str(gathered.data) if gathered.data else None,
-        "data_left_aside": [{"data": str(d), "records": d.records} for d in gathered.aside],
+        "data_left_aside": [{"data": str(d), "records": d.records} for d in gathered.other_data_sets],
         "mixed_code": list(gathered.mixed_code),
         "notes": [f"{key}: {sentence}" for key, sentence in notes(table)],
         "orders": declared_orders(table),
@@ -167,7 +165,7 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
 
 
 def _missing_data(row: ComparedRow) -> list[dict[str, Any]]:
-    """The runs that are missing; ``failed`` is why the last attempt at one failed."""
+    """The missing runs; ``failed`` is the reason why the last attempt at a run failed."""
     return [
         {"seed": seed, "task_order": order, "failed": row.runs.failed.get((seed, order))}
         for seed, order in row.runs.missing
@@ -182,8 +180,8 @@ def _searches_data(group: ComparedSearches) -> dict[str, Any]:
         "sweep": group.sweep,
         "metric": group.metric,
         "validation": group.validation,
-        "comparable": not group.bars,
-        "not_comparable_because": list(group.bars),
+        "comparable": not group.not_comparable_because,
+        "not_comparable_because": list(group.not_comparable_because),
         "data": str(group.gathered.data) if group.gathered.data else None,
         "notes": [f"{key}: {sentence}" for key, sentence in search_notes(group)],
         "rows": [
@@ -192,7 +190,7 @@ def _searches_data(group: ComparedSearches) -> dict[str, Any]:
                 "variant": row.variant,
                 "selected": dict(row.settings[row.selected]) if row.selected else None,
                 "published": dict(row.published),
-                "published_in_grid": row.in_grid,
+                "published_in_grid": row.published_in_grid,
                 "selects_the_published": row.agrees,
                 "points": len(row.points),
                 "complete": row.complete,
