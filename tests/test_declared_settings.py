@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, create_model
 
-from clray import loading, results, tracks
+from clray import loading, record, tracks
 from clray import sweep as sweep_module
 from clray.documents import Declared
 from clray.loading import load_sweep
@@ -118,12 +118,12 @@ class TestLaterEverywhere:
         trial = load_sweep("mer/rotations").cells[0].trial
         data = {"name": "mnist", "source": "cache", "fingerprint": "abc"}
         Store(tmp_path).write(Record(trial.id("abc"), trial, data, [], status="running"))
-        monkeypatch.setattr(results, "Trial", widen(monkeypatch))
-        [record], problems = Store(tmp_path).records("running")
+        monkeypatch.setattr(record, "Trial", widen(monkeypatch))
+        [found], problems = Store(tmp_path).records("running")
         assert not problems
-        assert record.trial.added == 0  # type: ignore[attr-defined]
-        assert record.trial.declaration == trial.declaration
-        assert record.id == record.trial.id("abc")
+        assert found.trial.added == 0  # type: ignore[attr-defined]
+        assert found.trial.declaration == trial.declaration
+        assert found.id == found.trial.id("abc")
 
     def test_settings_within_lists_and_mappings(self):
         class Many(BaseModel):
