@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clray.data_sets import data_set_of, data_sets
 from clray.equal_code import is_equal
-from clray.errors import StoreError
+from clray.errors import DataError, StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
 from clray.record import Record
@@ -114,15 +115,10 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
     Raises:
         DataError: the data that a sweep insists on cannot be had.
     """
-    located: dict[tuple[str, str], dict[str, Any]] = {}
     found = _Found(store)
     trials: dict[str, Planned] = {}
     for name, sweep in sweeps.items():
-        for cell in sweep.cells:
-            key = (sweep.track, json.dumps([cell.trial.benchmark, cell.trial.model], sort_keys=True))
-            if key not in located:
-                located[key] = track(sweep.track).data(cell.trial, download)
-            planned = found.planned(cell, name, located[key], sweep.metrics)
+        for planned in found.in_sweep(name, sweep, download):
             trials.setdefault(planned.id, planned)
     for planned in trials.values():
         if planned.state == "finished":
@@ -137,10 +133,51 @@ class _Found:
         self._store = store
         records, self.problems = store.records(measurements=False)
         self.records = {record.id: record for record in records}
+        self._by_declaration: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            self._by_declaration[record.trial.declaration].append(record)
+        self._best: dict[str, Sequence[str]] = {}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
         self._running, self._leased = store.running(), store.leased()
 
-    def planned(self, cell: Cell, sweep: str, data: dict[str, Any], metrics: Sequence[str]) -> Planned:
+    def in_sweep(self, name: str, sweep: Sweep, download: bool) -> Iterator[Planned]:
+        """The trials of a sweep.
+
+        Each is planned on the data that is here. Where a paper's numbers would not be compared with that (it is a part
+        of the data, or the embedded digits, or there is none), and the store has records on better data, those count:
+        a table shows them, too.
+
+        Raises:
+            DataError: a trial has no record, and the data that it insists on cannot be had.
+        """
+        located: dict[str, dict[str, Any] | DataError] = {}
+        for cell in sweep.cells:
+            key = json.dumps([cell.trial.benchmark, cell.trial.model], sort_keys=True)
+            if key not in located:
+                try:
+                    located[key] = track(sweep.track).data(cell.trial, download)
+                except DataError as error:
+                    located[key] = error
+            data = located[key]
+            here = None if isinstance(data, DataError) else data
+            if here is None or data_set_of(here).not_comparable_because:
+                best = self._best_data(name, sweep)
+                known = [r for r in self._by_declaration[cell.trial.declaration] if r.data["fingerprint"] in best]
+                here = known[0].data if known else here
+            if here is None:
+                assert isinstance(data, DataError)
+                raise data
+            yield self._planned(cell, name, here, sweep.metrics)
+
+    def _best_data(self, name: str, sweep: Sweep) -> Sequence[str]:
+        """The fingerprints of the data set that the sweep's table shows, if it may be compared with a paper."""
+        if name not in self._best:
+            declarations = dict.fromkeys(cell.trial.declaration for cell in sweep.cells)
+            there = data_sets(record for d in declarations for record in self._by_declaration.get(d, ()))
+            self._best[name] = there[0].fingerprints if there and not there[0].not_comparable_because else ()
+        return self._best[name]
+
+    def _planned(self, cell: Cell, sweep: str, data: dict[str, Any], metrics: Sequence[str]) -> Planned:
         """A trial, and what is known of it."""
         trial_id, code = cell.trial.id(data["fingerprint"]), code_digest(cell.trial)
         record, state = self.records.get(trial_id), self.state(trial_id, code)

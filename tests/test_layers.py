@@ -28,8 +28,8 @@ FLOORS = {
         clray.tracks clray.selection clray.sweep clray.loading clray.reproduction clray.equal_code clray.provenance
     """,
     "store": """
-        clray.stored clray.record clray.store clray.checkpoints clray.leases clray.execution clray.planning
-        clray.costs clray.dashboards
+        clray.stored clray.record clray.data_sets clray.store clray.checkpoints clray.leases
+        clray.execution clray.planning clray.costs clray.dashboards
     """,
     "launch": "clray.progress clray.launch clray.cluster.* clray.tracking.* clray.analysis.*",
     "commands": "clray.commands.* clray.cli clray.reproduce clray.__main__",

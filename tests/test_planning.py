@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from clray import equal_code, planning
+from clray.analysis.gather import gather, read
 from clray.checkpoints import Checkpoints
 from clray.cli import app
 from clray.errors import DataError
@@ -17,6 +20,7 @@ from clray.planning import Planned, plan
 from clray.provenance import is_fresh
 from clray.selection import Selection
 from clray.store import Store
+from clray.tracks import TRACKS
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 
@@ -237,6 +241,51 @@ class ReadOnly:
         return self._refuse if changes else getattr(self._files, name)
 
 
+class TestDataOfTheTable:
+    """A plan counts the records that a table shows, on a machine that lacks their data, too."""
+
+    def stored_elsewhere(self, tiny, store, *, partial: str = "") -> Any:
+        """The first trial finished on a machine that has the whole data, or a part of it."""
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        record.data = {"name": "mnist", "source": "cache", "fingerprint": "whole"} | (
+            {"partial": partial} if partial else {}
+        )
+        record.id = record.trial.id("whole")
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        return record
+
+    def test_records_on_the_whole_data_count_where_only_embedded_data_is(self, tiny, store):
+        record = self.stored_elsewhere(tiny, store)
+        found = look(tiny, store, "er")
+        assert [t.state for t in found.trials] == ["finished", "to do"]
+        assert found.trials[0].id == record.id
+        assert [t.data["source"] for t in found.trials] == ["cache", "embedded"]
+        assert found.other_ids == []
+        table = gather(load_sweep(tiny, Selection(only=("er",))), ["er"], read(store))
+        assert [run.id for run in table.runs] == [t.id for t in found.in_state("finished")]
+
+    def test_a_part_of_the_data_is_no_better(self, tiny, store):
+        self.stored_elsewhere(tiny, store, partial="a tenth")
+        assert [t.state for t in look(tiny, store, "er").trials] == ["to do", "to do"]
+
+    def test_data_that_is_not_here_is_needed_for_what_has_no_record_alone(self, tiny, store, monkeypatch):
+        self.stored_elsewhere(tiny, store)
+        module = importlib.import_module(TRACKS["vision"])
+
+        def missing(*_: Any) -> Any:
+            raise DataError("no files here")
+
+        monkeypatch.setattr(module, "data", missing)
+        selection = Selection(only=("er",), seeds=(0,))
+        [trial] = plan({"tiny": load_sweep(tiny, selection)}, store).trials
+        assert trial.state == "finished"
+        with pytest.raises(DataError, match="no files here"):
+            look(tiny, store, "er")
+
+
 class TestOtherIds:
     """A trial to do whose record lies in the store under another id is named."""
 
@@ -272,7 +321,7 @@ class TestOtherIds:
         first = look(tiny, store, "er").trials[0]
         finish(first, store)
         record = store.read(first.id)
-        record.data = {**record.data, "fingerprint": "another"}
+        record.data = {**record.data, "fingerprint": "another"}  # embedded, too
         record.id = record.trial.id("another")
         store.write(record)
         Path(store.path("records", f"{first.id}.parquet")).unlink()
