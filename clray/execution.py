@@ -91,7 +91,7 @@ class TrialEnd:
     Attributes:
         state: ``finished``; ``failed``; or ``running``: another launch runs it, and this one has left it alone.
         metrics: of a finished trial, as fractions; none where it diverged.
-        seconds: what a finished trial took.
+        seconds: the time that a finished trial took.
         resumed: how far a finished trial had come when this launch took it up, 0 to 1.
         gpu_memory: its peak (``clray.gpu.peak``), where it ran on a GPU.
         diverged: ``step``, ``task`` and ``what`` of a trial that diverged, else empty.
@@ -480,7 +480,7 @@ def set_threads(threads: int) -> None:
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
-    """What the store keeps of a failed attempt."""
+    """A failed attempt as the store keeps it."""
     return {
         "error": str(error) or type(error).__name__,
         "kind": type(error).__name__,

@@ -62,7 +62,7 @@ def peak(before: dict[str, int] | None = None) -> dict[str, int]:
     """The most GPU memory that a trial took so far, in bytes; empty where this process has used no GPU.
 
     Args:
-        before: what earlier executions of the trial took.
+        before: the peak of earlier executions of the trial.
 
     Returns:
         ``reserved`` (by torch's allocator: what others cannot use), ``allocated`` (of it, by tensors), and the GPU's

@@ -32,9 +32,9 @@ class Planned(Cell):
         state: ``finished``; ``stale``: finished, but by other code than this; ``half-done``: it has a checkpoint,
             which is looked into when the trial is taken up; ``to do``.
         failure: why its last attempt failed, if it did.
-        seconds: what the trial took, or is expected to take on one core or GPU.
+        seconds: the time that the trial took, or is expected to take on one core or GPU.
         memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
-        metrics: what a line about it shows: the columns of its sweep's table.
+        metrics: the columns of its sweep's table, which a line about it shows.
         diverged: it is over, and its loss or weights were not finite any more.
     """
 

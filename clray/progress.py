@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, trials: Sequence[Planned], finished_before: int, workers: float, console: Console) -> None:
         """
         Args:
-            trials: what this launch runs.
+            trials: the trials that this launch runs.
             finished_before: trials of the same plan that the store already had.
             workers: how many trials run at once, for the ETA.
             console: where to show it.

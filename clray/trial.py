@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clray.documents import keys_of, misread, one_of, shown
 
 Precision = Literal["float32", "bfloat16"]
-"""Of activations and products; weights and their updates are always float32. A track says which it has."""
+"""The type of activations and products; weights and their updates are always float32. A track says which it has."""
 
 
 class Trial(BaseModel):
@@ -139,7 +139,7 @@ def _declared(value: Any, plain: Any) -> Any:
     """Plain data without the ``later`` fields, at their defaults, of the settings within.
 
     Args:
-        value: what the plain data was made of.
+        value: the settings that the plain data was made of.
     """
     if isinstance(value, BaseModel):
         return declared_settings(value)

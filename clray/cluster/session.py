@@ -101,7 +101,7 @@ def _started(otherwise: str, **arguments: Any) -> Any:
     """Ray's module, once it is connected.
 
     Args:
-        otherwise: what the message of an error begins with.
+        otherwise: the beginning of an error's message.
 
     Raises:
         ClusterError: whatever Ray raises, which is of many kinds: errors of the operating system among them.

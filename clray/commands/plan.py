@@ -110,7 +110,7 @@ def plan_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", rerun_stale: RerunStale = False,
 ) -> None:  # fmt: skip
-    """What would run: trials finished, half-done and to do, and what they will cost."""
+    """Show which trials are finished, half-done and to do, and what they will cost."""
     from clray.planning import plan
 
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
@@ -121,7 +121,7 @@ def plan_command(
 
 
 def costs_command(results: Results = "results") -> None:
-    """What each reproduction costs, in core and GPU hours: from the store's records, else computed. Markdown."""
+    """Show the cost of each reproduction in core and GPU hours: from the store's records, else computed. Markdown."""
     from clray.costs import cost, markdown
     from clray.loading import reproduction_names
     from clray.reproduction import load_reproduction
