@@ -1,4 +1,4 @@
-"""What is printed, whoever wrote it: letters that a terminal would obey are shown, letters that it lacks are replaced.
+"""Printing, whoever wrote the text: letters that a terminal would obey are shown, letters that it lacks are replaced.
 
 Names, paths and errors come from other people's files. They are printed as text and as nothing else: no markup, no
 escape sequences, no keys of a store's address. Nothing that is printed can end the program.
@@ -40,7 +40,7 @@ STAND_INS = {
     "λ": "lambda",
     "σ": "sigma",
 }
-"""What is printed in place of our own letters where the output has none of them."""
+"""Replacements of our own letters where the output has none of them."""
 
 _OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what a terminal obeys or cannot draw: controls, directions, surrogates, line separators."""
@@ -113,7 +113,7 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 class OutputLost(ClrayError):
-    """What was printed cannot be written: a full disk, most likely."""
+    """Printed text cannot be written: a full disk, most likely."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(f"the output cannot be written: {reason.strerror or reason}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _pseudo_samples(trial: str, store: Store) -> list[Sample]:
-    """What a finished trial kept of them."""
+    """The samples that a finished trial kept."""
     from clray.language import export
     from clray.store import Problem
 
@@ -65,7 +65,7 @@ def samples_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     results: Results = "results",
 ) -> None:
-    """What a language model wrote to learn in place of old examples: kept or dropped, and why."""
+    """Show the text that a language model wrote to learn in place of old examples: kept or dropped, and why."""
     from clray.documents import one_of
     from clray.language.export import tallies
 

@@ -570,5 +570,5 @@ def test_variants_with_models_of_their_own_are_planned_with_their_own_data(tmp_p
         "variants:\n  a: {method: finetune}\n  b: {method: finetune, model: {width: 32}}\n"
     )
     planned = plan({"two": load_sweep(sweep)}, Store(str(tmp_path / "results"))).trials
-    assert [trial.data for trial in planned] == [data(trial.cell.trial, fetch=False) for trial in planned]
+    assert [trial.data for trial in planned] == [data(trial.trial, fetch=False) for trial in planned]
     assert planned[0].data["fingerprint"] != planned[1].data["fingerprint"]
