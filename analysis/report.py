@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clray.analysis import attention, formatting, landscape, plots, samples
+from clray.analysis import attention, formatting, landscape, plots, pseudo_samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
 from clray.analysis.other_claims import other_claims
@@ -201,7 +201,7 @@ def _artifacts(index: int, table: ComparedTable, store: Store | None, problems: 
         if found := attention.read(store, row.runs.runs, problems):
             run, example = found
             examples.append((row, run, example, Markup(attention.svg(example, row.label, f"a{index}-{i}"))))
-        if sampled := samples.read(store, row.runs.runs, problems):
+        if sampled := pseudo_samples.read(store, row.runs.runs, problems):
             written.append((row, sampled))
     return {"attention": examples, "written": written}
 

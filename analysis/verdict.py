@@ -291,7 +291,7 @@ def runs_to_decide(
 
 
 def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (), chance: float = PREDICTION) -> float:
-    """Half the width of the interval around the published mean in which a mean of ``n`` runs like the published lies.
+    """Half the width of the interval around the published mean for a mean of ``n`` runs like the published ones.
 
     With the published standard deviation s over n' runs it is t sqrt(s^2 / n' + s^2 / n + others), where t is the
     quantile of Student's distribution with the degrees of freedom of the published sample, combined with those of

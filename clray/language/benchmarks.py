@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from clray.documents import one_of
-from clray.language.records import Example, TaskData
+from clray.language.examples import Example, TaskData
 from clray.language.tasks import TASKS
 from clray.settings import BenchmarkSeed, TrialSettings
 
@@ -32,7 +32,7 @@ class TextStream(TrialSettings):
             if task not in TASKS:
                 raise ValueError(f"tasks: {task!r} is not a task; {one_of(task, TASKS)}")
         if len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks: a task stands twice in {self.tasks}")
+            raise ValueError(f"tasks: a task appears twice in {self.tasks}")
         return self
 
     def taken(self, data: dict[str, TaskData]) -> list[TaskData]:

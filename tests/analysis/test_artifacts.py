@@ -10,11 +10,11 @@ from made_records import of
 from pydantic import ValidationError
 from test_report import Page
 
-from clray.analysis import attention, samples
+from clray.analysis import attention, pseudo_samples
 from clray.analysis.attention import AttentionExample
 from clray.analysis.comparison import compare
+from clray.analysis.pseudo_samples import PseudoSample, written
 from clray.analysis.report import render
-from clray.analysis.samples import PseudoSample, written
 from clray.results import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.
@@ -164,8 +164,8 @@ class TestAttention:
 class TestSamples:
     def test_they_are_on_the_page_of_trials_that_have_them(self, page, store, finished):
         assert "Pseudo-samples" not in page()
-        keep(store, finished["mer-5120"][0], samples.NAME, SAMPLES)
-        keep(store, finished["ewc"][0], samples.NAME, [])
+        keep(store, finished["mer-5120"][0], pseudo_samples.NAME, SAMPLES)
+        keep(store, finished["ewc"][0], pseudo_samples.NAME, [])
         text = words(page())
         assert text.count("Pseudo-samples") == 1
         assert f"MER 2 of 5 kept; seed 0, trial {finished['mer-5120'][0]}" in text
@@ -193,7 +193,7 @@ class TestSamples:
         assert len(shown[0].question) == 400
 
     def test_what_is_torn_is_a_problem_and_no_failure(self, page, store, finished):
-        keep(store, finished["mer-5120"][0], samples.NAME, [{"before": "sst"}])
+        keep(store, finished["mer-5120"][0], pseudo_samples.NAME, [{"before": "sst"}])
         text = words(page())
         assert "Pseudo-samples" not in text
         assert "samples.json : not readable: 0.text: Field required" in text
