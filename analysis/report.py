@@ -29,13 +29,13 @@ EXPLAINED = {
     ),
     "consistent": (
         "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
-        "their spread. Our mean lies where a mean of as many runs, made like theirs, would lie with a chance of 95%; "
-        "the page says how wide that interval is."
+        "their spread. Our mean is inside the 95% prediction interval for a mean of as many runs like theirs; the page "
+        "gives the width of that interval."
     ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
-        "Neither could be shown. The page says how many runs of ours in total would decide with a chance of 80%, if "
-        "ours keep their mean and spread; or that none would, where our mean lies outside the published runs' interval."
+        "Neither could be shown. The page gives the total number of our runs that would decide with a chance of 80%, "
+        "if ours keep their mean and spread; or it says that none would, where our mean is outside the interval."
     ),
     "not judged": (
         "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "
