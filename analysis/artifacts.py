@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from clray.analysis.runs import Run
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 T = TypeVar("T")
 

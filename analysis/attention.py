@@ -18,7 +18,7 @@ from clray.analysis.artifacts import first_artifact
 from clray.analysis.runs import Run
 from clray.metrics import Matrix
 from clray.output import visible
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,10 @@ from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
 from clray.loading import Paper, papers
 from clray.metrics import METRICS
+from clray.record import Record
 from clray.reproduction import BenchmarkSpread, Claim, Margin, Reproduction, Row, Table
-from clray.results import Problem, Record, Store
 from clray.selection import Selection
+from clray.store import Problem, Store
 from clray.sweep import Sweep
 
 NOT_YET = Judgement("not judged")

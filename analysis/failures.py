@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from clray.output import shown
-from clray.results import Store
+from clray.store import Store
 
 if TYPE_CHECKING:
     from clray.analysis.comparison import ComparedRow

@@ -19,7 +19,8 @@ import numpy as np
 from clray.analysis.failures import failures
 from clray.analysis.runs import DIVERGED, Run, Runs, diverged_run, mark_collapsed, order_of, run_of
 from clray.metrics import final_matrix
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 
 EMBEDDED = "embedded"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from clray.analysis.artifacts import first_artifact
 from clray.analysis.runs import Run
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 NAME = "samples.json"
 _SHOWN = 6

@@ -17,7 +17,7 @@ from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
 from clray.errors import StoreError
 from clray.output import write_file
-from clray.results import Problem, Store
+from clray.store import Problem, Store
 
 if TYPE_CHECKING:
     from pyarrow import fs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import Matrix, Measurement, final_matrix
-from clray.results import Record
+from clray.record import Record
 
 Order = tuple[int, ...] | None
 """A task order: task numbers from 0; None for the benchmark's own order."""

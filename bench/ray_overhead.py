@@ -59,7 +59,7 @@ def planned(folder: Path, trials: int, pack: int) -> tuple[Any, Any]:
     """The plan and its store."""
     from clray.loading import load_sweep
     from clray.planning import plan
-    from clray.results import Store
+    from clray.store import Store
 
     file = folder / "short.yaml"
     file.write_text(SWEEP.format(seeds=list(range(trials)), pack=pack))
@@ -70,7 +70,7 @@ def planned(folder: Path, trials: int, pack: int) -> tuple[Any, Any]:
 def run_one(job: tuple[dict[str, Any], str]) -> None:
     """One trial in whatever process this is."""
     from clray.execution import Execution, Task
-    from clray.results import Store
+    from clray.store import Store
 
     execution = Execution(Task(**job[0]), Store(job[1]))
     while not execution.done:

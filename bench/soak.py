@@ -38,7 +38,8 @@ sys.path.insert(0, str(ROOT))
 from clray.cluster.launch import Options, run_here, run_on_ray  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
 from clray.planning import Plan, plan  # noqa: E402
-from clray.results import Record, Store  # noqa: E402
+from clray.record import Record  # noqa: E402
+from clray.store import Store  # noqa: E402
 
 SWEEP = """
 version: 1
@@ -102,7 +103,7 @@ class Tally:
                 f"{self.rounds} rounds in {seconds / 60:.1f} minutes, {self.launches} launches: {harms}",
                 f"trials: {self.trials}, executions of them that left a trace: {self.executions} "
                 f"({self.executions - self.trials} of them again)",
-                f"left behind (claims, temporary files): {len(self.left_behind)} {' '.join(self.left_behind)}".strip(),
+                f"left behind (leases, temporary files): {len(self.left_behind)} {' '.join(self.left_behind)}".strip(),
                 f"differing: {len(self.differing)} {' '.join(self.differing)}".strip(),
             ]
         )

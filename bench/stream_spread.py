@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from clray.analysis.gather import gather, read  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
-from clray.results import Store  # noqa: E402
+from clray.store import Store  # noqa: E402
 
 
 def between_draws(values: np.ndarray) -> tuple[float, float]:

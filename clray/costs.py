@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clray.results import Record
+from clray.record import Record
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
 

@@ -38,6 +38,10 @@ class ClusterError(ClrayError):
     """Ray cannot be reached, or has no room for a trial."""
 
 
+class OtherCodeError(ClrayError):
+    """The code of this process is not the code that the trial's launch was planned with."""
+
+
 class Diverged(ClrayError):
     """A trial's loss or weights are not finite numbers any more; raised by ``Training.advance``.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import socket
 import sys
 import time
 import traceback
@@ -16,11 +17,14 @@ from time import monotonic as clock
 from typing import IO, Any, Protocol, runtime_checkable
 
 from clray import gpu, stored
-from clray.claims import RunsElsewhere, alone, take
-from clray.errors import CheckpointError, Diverged, StoreError
+from clray.checkpoints import Checkpoints, check_state, read_state, write_state
+from clray.equal_code import is_equal
+from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
+from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.metrics import Measurement, summarize
-from clray.provenance import code_digest, provenance
-from clray.results import Record, Store, check_state, read_state, write_state
+from clray.provenance import code_digest, loaded_digest, provenance
+from clray.record import Record
+from clray.store import Store
 from clray.tracks import track
 from clray.training import Training
 from clray.trial import Trial
@@ -50,10 +54,12 @@ class Task:
     """The launch that this is part of; by default whoever runs it is one by himself."""
     gpu: float = 0.0
     """The share of a GPU that it was given."""
-    dead_claim: str = ""
-    """The name of a claim of this trial that the launch saw die (``clray.claims.take``)."""
+    dead_lease: str = ""
+    """The name of a lease on this trial that the launch saw die (``clray.leases.acquire``)."""
     declaration: str = ""
     """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
+    code: str = ""
+    """The digest of the code that the trial was planned with; empty where whoever runs it may take any."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,8 +77,7 @@ class Keeping(Protocol):
 class Execution:
     """Runs one trial, stop by stop, and leaves its traces in the store.
 
-    From the first to the last it holds the trial's claim (``clray.claims``): it ends with the trial, with an error, or
-    with ``stop``.
+    It holds the lease on its trial (``clray.leases``) until the trial ends, an error is raised or ``stop`` is called.
 
     Attributes:
         done: whether the trial's record is in the store.
@@ -90,12 +95,14 @@ class Execution:
 
         Raises:
             RunsElsewhere: another launch is running it.
+            OtherCodeError: this process has other code than the launch was planned with.
         """
         self.task, self.store = task, store
         self.measurements: list[Measurement] = []
         self.seconds = 0.0
         self.resumed = 0.0
         self.trial = Trial(**task.trial)
+        self._checkpoints = Checkpoints(store, task.id)
         self.memory: dict[str, int] = {}
         self.executions: list[dict[str, Any]] = []
         self.diverged: dict[str, Any] = {}
@@ -104,15 +111,16 @@ class Execution:
         """The newest checkpoint in the store is one of those that were passed over."""
         self._checked = False
         """A state of this trial, as this process writes it, was read back."""
-        self.launch = task.launch or alone()
-        self._code = code_digest(self.trial.track, track(self.trial.track).module_of(self.trial.method))
+        self.launch = task.launch or solo_launch_id()
+        self._code = task.code or code_digest(self.trial)
         self.done = self._is_finished()
         if self.done:
             return
+        self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
-        self._hold = take(store, task.id, self.launch, task.dead_claim, **notes)
+        self._hold = acquire(store, task.id, self.launch, task.dead_lease, **notes)
         try:
-            self.done = self._is_finished()  # by who held the claim until just now
+            self.done = self._is_finished()  # by who held the lease until just now
             if self.done:
                 self._remove_leftovers()
                 self._hold.release()
@@ -124,7 +132,9 @@ class Execution:
 
     def _is_finished(self) -> bool:
         record = self.store.read(self.task.id)
-        if not isinstance(record, Record) or (self.task.rerun and record.provenance.get("code") != self._code):
+        if not isinstance(record, Record) or (
+            self.task.rerun and not is_equal(record.provenance.get("code"), self._code)
+        ):
             return False
         self.measurements = record.measurements
         self.seconds = record.provenance.get("seconds", 0.0)
@@ -133,15 +143,28 @@ class Execution:
         self.diverged = record.provenance.get("diverged", {})
         return True
 
+    def _require_code(self, code: str) -> None:
+        """See that the code of this process is the code that the record will name.
+
+        Raises:
+            OtherCodeError: it is not.
+        """
+        if code != self._code:
+            raise OtherCodeError(
+                f"{socket.gethostname()}: the code of clray here is not the code that this launch was planned with: "
+                "use the same checkout on all machines, and launch again where files were edited after the launch began"
+            )
+
     def _begin(self) -> None:
         set_threads(self.task.threads)
         gpu.forget_peak()
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
+        self._require_code(loaded_digest(self.trial))
         self.executions = self._hold.earlier
         self._continue()
-        claim = self._hold.claim
-        this = {"launch": claim.launch, "host": claim.host, "pid": claim.pid, "began": claim.taken}
+        lease = self._hold.lease
+        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.taken}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
@@ -179,7 +202,7 @@ class Execution:
     def _continue(self) -> None:
         """Take up the newest checkpoint that can be; nothing is taken of one before all of it was checked."""
         fresh: Any = None
-        for i, kept in enumerate(self.store.checkpoints(self.task.id)):
+        for i, kept in enumerate(self._checkpoints.read()):
             try:
                 if kept.content is None:
                     raise CheckpointError("it is torn")
@@ -210,7 +233,7 @@ class Execution:
                 continue
             self.measurements = [Measurement(*row) for row in state["measurements"]]
             self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
-            # A checkpoint knows of those that saved, the claim of one who died also of those that did not.
+            # A checkpoint knows of those that saved, the lease of one who died also of those that did not.
             self.executions = max(state.get("executions", []), self.executions, key=len)
             self.resumed = resumed
             return
@@ -223,7 +246,7 @@ class Execution:
         """
         try:
             if self._hold.lost:
-                raise RunsElsewhere(self._hold.claim)
+                raise RunsElsewhere(self._hold.lease)
             begun = time.perf_counter()
             try:
                 self.measurements += self._training.advance()
@@ -278,7 +301,7 @@ class Execution:
         """
         self._hold.renew()
         if self._hold.lost:
-            raise RunsElsewhere(self._hold.claim)
+            raise RunsElsewhere(self._hold.lease)
 
     def _remove_leftovers(self) -> None:
         """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
@@ -320,14 +343,14 @@ class Execution:
         def check(file: IO[bytes]) -> None:
             check_state(self.task.id, file)
 
-        self.store.write_checkpoint(self.task.id, fill, self._replaces, None if self._checked else check)
+        self._checkpoints.write(fill, self._replaces, None if self._checked else check)
         self._replaces, self._checked = False, True
         self.store.write(self._record("running"))
         now, least = clock(), self.task.checkpoint_seconds
         self._due = now + (max(least, _SAVING_APART * (now - begun)) if least else 0.0)
 
     def _record(self, status: str) -> Record:
-        facts = provenance(self.trial.track, track(self.trial.track).module_of(self.trial.method))
+        facts = provenance(self._code)
         facts |= {"seconds": self.seconds, "progress": self._training.progress, "saved": time.time()}
         facts |= {"executions": self.executions} | ({"gpu_memory": self.memory} if self.memory else {})
         facts |= self._training.facts
@@ -382,14 +405,6 @@ def _kind(of: type) -> Any:
     return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of
 
 
-def made_by_this_code(record: Any) -> bool:
-    """Whether this is a record, and one that the code as it stands here made."""
-    if not isinstance(record, Record):
-        return False
-    side = track(record.trial.track)
-    return record.provenance.get("code") == code_digest(record.trial.track, side.module_of(record.trial.method))
-
-
 def set_threads(threads: int) -> None:
     """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
     from threadpoolctl import threadpool_limits
@@ -404,8 +419,6 @@ def set_threads(threads: int) -> None:
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """What the store keeps of a failed attempt."""
-    import socket
-
     return {
         "error": str(error) or type(error).__name__,
         "kind": type(error).__name__,

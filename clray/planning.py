@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clray.equal_code import is_equal
 from clray.errors import StoreError
 from clray.execution import Task
 from clray.provenance import code_digest
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
 
@@ -23,6 +25,7 @@ class Planned:
     """A trial of a sweep, and what the store knows of it.
 
     Attributes:
+        code: the digest of the code that runs it.
         state: ``finished``; ``stale``: finished, but by other code than this; ``half-done``: it has a checkpoint,
             which is looked into when the trial is taken up; ``to do``.
         failure: why its last attempt failed, if it did.
@@ -36,6 +39,7 @@ class Planned:
     cell: Cell
     id: str
     data: dict[str, Any]
+    code: str
     state: State
     failure: dict[str, Any] | None
     seconds: float
@@ -57,6 +61,7 @@ class Planned:
             trial=self.cell.trial.model_dump(mode="json"),
             data=self.data,
             declaration=self.cell.trial.declaration,
+            code=self.code,
             **{"threads": max(1, int(self.cell.resources.cpu)), **changes},
         )
 
@@ -101,14 +106,15 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
             if id in trials:
                 continue
             record = found.records.get(id)
-            state = found.state(id, code_digest(sweep.track, side.module_of(cell.trial.method)))
+            code = code_digest(cell.trial)
+            state = found.state(id, code)
             if state == "finished":
                 found.remove_leftovers(id)
             seconds = _seconds(record) or side.estimate(cell.trial)
             failure = store.failure(id) if record is None and id in found.failed else None
             memory = _memory(record or (store.read(id, "running", False) if state == "half-done" else None))
             diverged = record is not None and record.status == "diverged"
-            trials[id] = Planned(name, cell, id, data, state, failure, seconds, memory, sweep.metrics, diverged)
+            trials[id] = Planned(name, cell, id, data, code, state, failure, seconds, memory, sweep.metrics, diverged)
     return Plan(list(trials.values()), found.problems)
 
 
@@ -120,7 +126,7 @@ class _Found:
         records, self.problems = store.records(measurements=False)
         self.records = {record.id: record for record in records}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
-        self._running, self._claimed = store.running(), store.claimed()
+        self._running, self._leased = store.running(), store.leased()
 
     def state(self, id: str, code: str) -> State:
         """What is to be done about a trial.
@@ -129,7 +135,7 @@ class _Found:
             code: the digest of the code that would run it.
         """
         if record := self.records.get(id):
-            return "finished" if record.provenance.get("code") == code else "stale"
+            return "finished" if is_equal(record.provenance.get("code"), code) else "stale"
         return "half-done" if id in self.checkpointed else "to do"
 
     def remove_leftovers(self, id: str) -> None:
@@ -137,7 +143,7 @@ class _Found:
 
         What somebody holds, or other code began in order to run the trial again, is none of it.
         """
-        if id in self._claimed or id not in self.checkpointed | self._running | self.failed:
+        if id in self._leased or id not in self.checkpointed | self._running | self.failed:
             return
         with contextlib.suppress(StoreError):
             begun = self._store.read(id, "running", measurements=False)

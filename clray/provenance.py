@@ -11,78 +11,125 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clray import __version__, tracks
+from clray.equal_code import is_equal
+from clray.errors import ClrayError
+from clray.loaded_code import source_of
 from clray.machine import cores_given, cores_of_machine
 
+if TYPE_CHECKING:
+    from clray.record import Record
+    from clray.trial import Trial
+
 _PACKAGE = Path(__file__).resolve().parent
-_SHARED = ("training.py", "optim.py")
-"""Outside the tracks' folders, what a number depends on."""
-_UNCOUNTED = ("data.py", "datasets", "export.py")
-"""In a track's folder, what it does not depend on: the data that was read is in a trial's id, by its fingerprint, and
-what is exported comes after all numbers."""
+_NO_NUMBERS = (
+    "cache", "data_files", "documents", "errors", "folders", "gpu", "machine", "metrics", "output", "settings",
+    "track_interface", "tracks", "trial",
+)  # fmt: skip
+"""Modules directly below the package that tracks import and that change no number. Metrics are among them: they are
+computed from the record. A module that is not listed here counts."""
+_NO_NUMBERS_IN_TRACK = ("data", "export")
+"""Modules of a track that change no number: the data that was read is in a trial's id, by its fingerprint, and files
+are exported after all numbers. Whatever is done with the data afterwards stands in other modules, and counts."""
+_REGISTRIES = ("methods", "benchmarks", "networks", "learners")
+"""Packages of a track whose ``__init__`` only lists what there is."""
 _VERSIONS = ("numpy", "torch", "numba", "pillow", "quadprog", "scipy", "transformers", "ray")
 
 
-@functools.cache
-def code_digest(track: str, method: str) -> str:
-    """A hash of the code that determines a trial's numbers: the method's own file, the loop that trains it, and what
-    these import of the track's folder and of what tracks share.
+def code_digest(trial: Trial) -> str:
+    """A hash of the code that determines a trial's numbers, as this process has loaded it.
 
-    Comments, docstrings and layout do not count, nor do the files of other methods and what only they import, the lists
-    of what there is, the metrics (they are computed from the record), the cluster or the command line.
+    That code is what the track's ``modules_of`` names (the method, the training loop, and what the trial chooses by
+    name), and everything within clray that these import. A module that is not loaded yet is read from its file.
+    Comments, docstrings and layout do not count, nor do imports for type checkers alone, registries, other methods, the
+    metrics, the store, the cluster or the command line.
 
-    Args:
-        track: the folder of the track below the package.
-        method: the module name of the method's file below ``methods/``.
+    Once computed, the digest of the same modules stays the same in this process; see ``loaded_digest``.
     """
-    loop = tracks.track(track).loop_of(method)
-    files: set[Path] = set()
-    waiting = [_PACKAGE / track / "methods" / f"{method}.py", _PACKAGE / track / f"{loop}.py"]
-    while waiting:
-        file = waiting.pop()
-        if file not in files:
-            files.add(file)
-            waiting += [other for other in _imported(file) if _counts(other, track)]
+    return _kept_digest(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE)
+
+
+def loaded_digest(trial: Trial) -> str:
+    """As ``code_digest``, computed anew: it differs where a file was edited before this process imported it."""
+    return _digest(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE)
+
+
+def is_fresh(record: Record) -> bool:
+    """True where the code here made a record, or code that is known to give the same numbers (``clray.equal_code``)."""
+    try:
+        return is_equal(record.provenance.get("code"), code_digest(record.trial))
+    except (ClrayError, KeyError, TypeError, OSError):  # a method or benchmark that there is no more
+        return False
+
+
+def files_of(trial: Trial) -> list[Path]:
+    """The files that ``code_digest`` covers, in their order."""
+    return _files(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE)
+
+
+def _digest(modules: tuple[str, ...], package: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(str(file.relative_to(_PACKAGE)).encode())
-        digest.update(_meaning(file.read_text(encoding="utf-8")))
+    for file in _files(modules, package):
+        digest.update(str(file.relative_to(package)).encode())
+        digest.update(_meaning(source_of(file)))
     return digest.hexdigest()[:16]
 
 
-def _imported(file: Path) -> list[Path]:
-    """The package's own files that a file's import statements name, wherever in it they stand."""
-    found = []
-    for name in _names_imported(file.read_text(encoding="utf-8")):
-        package, *parts = name.split(".")
-        if package == "clray" and parts:
-            path = _PACKAGE.joinpath(*parts)
-            found += [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
-    return found
+_kept_digest = functools.cache(_digest)
 
 
-@functools.lru_cache(maxsize=256)
-def _names_imported(source: str) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(source)):
+def _files(modules: tuple[str, ...], package: Path) -> list[Path]:
+    files: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name, package)
+        if file is not None and file not in files and _counts(name, file):
+            files.add(file)
+            waiting += _names_imported(source_of(file))
+    return sorted(files)
+
+
+def _file_of(module: str, package: Path) -> Path | None:
+    """The file of a module of clray; None for any other name."""
+    root, *parts = module.split(".")
+    if root != "clray" or not parts:
+        return None
+    path = package.joinpath(*parts)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _counts(module: str, file: Path) -> bool:
+    _, first, *inside = module.split(".")
+    if not inside:
+        return first not in _NO_NUMBERS
+    if first not in tracks.TRACKS:
+        return True
+    return inside[0] not in _NO_NUMBERS_IN_TRACK and not (file.name == "__init__.py" and inside[0] in _REGISTRIES)
+
+
+@functools.lru_cache(maxsize=512)
+def _names_imported(source: bytes) -> list[str]:
+    """What a text imports, wherever in it, except for type checkers alone; of ``from a import b`` both a and a.b."""
+    names: list[str] = []
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, ast.expr):
+            waiting += ast.iter_child_nodes(node)
     return names
 
 
-def _counts(file: Path, track: str) -> bool:
-    folder, *inside = file.relative_to(_PACKAGE).parts
-    if not inside:
-        return folder in _SHARED
-    return folder == track and inside[0] not in (*_UNCOUNTED, "methods") and file.name != "__init__.py"
-
-
-@functools.lru_cache(maxsize=256)
-def _meaning(source: str) -> bytes:
+@functools.lru_cache(maxsize=512)
+def _meaning(source: bytes) -> bytes:
     """A hash of the source's syntax tree without docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -150,11 +197,15 @@ def machine() -> dict[str, Any]:
     return facts
 
 
-def provenance(track: str, method: str) -> dict[str, Any]:
-    """All of it, for a record written by this process."""
+def provenance(code: str) -> dict[str, Any]:
+    """All of it, for a record written by this process.
+
+    Args:
+        code: the digest of the code that makes the record.
+    """
     return {
         "clray": __version__,
-        "code": code_digest(track, method),
+        "code": code,
         "git": git_state(),
         "python": platform.python_version(),
         "packages": {name: version for name in _VERSIONS if (version := _version(name))},

@@ -88,7 +88,7 @@ class _Failure(TypedDict, total=False):
     time: _Moment
 
 
-class _Claim(TypedDict, total=False):
+class _Lease(TypedDict, total=False):
     trial: str
     launch: str
     host: str
@@ -129,7 +129,7 @@ class _CheckpointLater(_Checkpoint, total=False):
 
 METADATA: TypeAdapter[Any] = TypeAdapter(_Metadata)
 FAILURE: TypeAdapter[Any] = TypeAdapter(_Failure)
-CLAIM: TypeAdapter[Any] = TypeAdapter(_Claim)
+LEASE: TypeAdapter[Any] = TypeAdapter(_Lease)
 NOTES: TypeAdapter[Any] = TypeAdapter(_Notes)
 CHECKPOINT: TypeAdapter[Any] = TypeAdapter(_CheckpointLater)
 

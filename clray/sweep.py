@@ -253,6 +253,9 @@ class Sweep(Declared):
             known = one_of(self.precision, here.PRECISIONS)
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
         cells = []
+        shared = {name: getattr(self, name) for name in Trial.model_fields if name in type(self).model_fields}
+        for section in ("version", "track", "benchmark", "model"):
+            del shared[section]
         for name, settings in self.variant_settings():
             settings = dict(settings)
             resources = self._section(name, "resources", settings, self.resources.model_dump())
@@ -261,10 +264,7 @@ class Sweep(Declared):
                 "model": self._section(name, "model", settings, self.model),
                 "method": self._method(name, settings),
                 "hyperparameters": settings,
-                "evaluate": self.evaluate,
-                "randomness": self.randomness,
-                "engine": self.engine,
-                "precision": self.precision,
+                **shared,
                 "seeds": self.seeds,
                 "task_orders": self.task_orders,
             }
@@ -277,15 +277,7 @@ class Sweep(Declared):
             for order in self._orders(name, resolved["benchmark"].get("tasks")):
                 for seed in self.seeds:
                     trial = Trial(
-                        version=self.version,
-                        track=self.track,
-                        evaluate=self.evaluate,
-                        randomness=self.randomness,
-                        engine=self.engine,
-                        precision=self.precision,
-                        seed=seed,
-                        task_order=order,
-                        **resolved,
+                        version=self.version, track=self.track, seed=seed, task_order=order, **shared, **resolved
                     )
                     cells.append(Cell(name, trial, share))
         return cells

@@ -164,12 +164,14 @@ class Track(Protocol):
         """
         ...
 
-    def module_of(self, method: str) -> str:
-        """The name of a method's file below ``methods/``, without its ending."""
-        ...
+    def modules_of(self, trial: Trial) -> list[str]:
+        """The modules that a trial runs, by their full names: its method's, its training loop's, and those of all that
+        it chooses by name, such as its benchmark and its network.
 
-    def loop_of(self, method: str) -> str:
-        """The name of the file, in the track's folder and without its ending, that trains what ``module_of`` names."""
+        What these import needs no mention: ``clray.provenance`` follows imports. It does not follow the lists of a
+        track (the ``__init__`` of ``methods``, ``benchmarks``, ``networks`` and ``learners``), so what is found through
+        one of these must be named here. Nothing heavy is imported to answer.
+        """
         ...
 
     def estimate(self, trial: Trial) -> float:

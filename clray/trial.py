@@ -23,7 +23,8 @@ Precision = Literal["float32", "bfloat16"]
 class Trial(BaseModel):
     """One variant × seed × task order: everything that determines its numbers but the data itself, all of it resolved.
 
-    ``benchmark``, ``model`` and ``hyperparameters`` hold every setting, defaults included.
+    ``benchmark``, ``model`` and ``hyperparameters`` hold every setting, defaults included, but those that were added
+    ``later`` and have their default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +46,7 @@ class Trial(BaseModel):
     @cached_property
     def declaration(self) -> str:
         """A hash of this declaration: the trial's name before it is known which data it will read."""
-        return short_hash(self.model_dump(mode="json"))
+        return short_hash(declared_settings(self))
 
     def id(self, fingerprint: str) -> str:
         """The trial's id: a hash of its declaration and of the data it reads.
@@ -101,10 +102,13 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
 
 
 def later(default: Any) -> Any:
-    """The default of a settings field that was added when trials of its schema had already been run.
+    """The default of a field that was added when trials without it had already been run.
 
     While the field has this default it is left out of a trial's declaration, so that adding it changes no trial's id.
     So the default must do exactly what was done before there was the field.
+
+    It serves for settings of methods, benchmarks and networks. A field of a whole sweep is added to ``Sweep`` and under
+    the same name to ``Trial``, to both with ``later``.
     """
     return Field(default, json_schema_extra={"later": True})
 
@@ -116,6 +120,21 @@ def declared_settings(settings: BaseModel) -> dict[str, Any]:
         value, extra = getattr(settings, name), field.json_schema_extra
         if isinstance(extra, dict) and extra.get("later") and value == field.default:
             del plain[name]
-        elif isinstance(value, BaseModel):
-            plain[name] = declared_settings(value)
+        else:
+            plain[name] = _declared(value, plain[name])
+    return plain
+
+
+def _declared(value: Any, plain: Any) -> Any:
+    """Plain data without the ``later`` fields, at their defaults, of the settings within.
+
+    Args:
+        value: what the plain data was made of.
+    """
+    if isinstance(value, BaseModel):
+        return declared_settings(value)
+    if isinstance(value, list | tuple):
+        return [_declared(*pair) for pair in zip(value, plain, strict=True)]
+    if isinstance(value, Mapping):
+        return {key: _declared(*pair) for key, *pair in zip(plain, value.values(), plain.values(), strict=True)}
     return plain

@@ -19,8 +19,8 @@ from waiting import GUARD
 from clray.cli import app
 from clray.errors import ClrayError
 from clray.loading import load_sweep
-from clray.results import Store
 from clray.selection import Selection
+from clray.store import Store
 from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -74,8 +74,8 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
         assert set(named.split()) <= set(COMMANDS)
 
     def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
-        modules = "clray, clray.cli, clray.loading, clray.reproduction, sys"
-        code = f"import {modules}; print([n for n in {HEAVY!r} if n in sys.modules])"
+        loaded = f"print([n for n in {HEAVY!r} if n in sys.modules])"
+        code = f"import clray, clray.cli, clray.loading, clray.reproduction, sys; {loaded}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, cwd=tmp_path)
         assert done.stdout.strip() == "[]", done.stderr
 

@@ -8,7 +8,7 @@ import pytest
 
 from clray.costs import cost, markdown
 from clray.loading import load_sweep
-from clray.results import Record
+from clray.record import Record
 from clray.selection import Selection
 
 

@@ -24,7 +24,7 @@ from clray.commands.run import options_of
 from clray.errors import ClusterError, DeclarationError, StoreError
 from clray.loading import load_sweep
 from clray.provenance import machine as facts_of_machine
-from clray.results import Store
+from clray.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -402,7 +402,7 @@ class TestStores:
     def test_to_look_at_it_leaves_nothing_in_it(self, tmp_path: Path) -> None:
         answers.require_writable(store := Store(tmp_path))
         assert not [file for file in tmp_path.rglob("*") if file.is_file()]
-        assert not store.claimed()
+        assert not store.leased()
 
 
 class TestDoctor:

@@ -22,15 +22,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 from waiting import GUARD
 
-from clray.claims import RunsElsewhere, take
+from clray import execution as execution_module
+from clray.checkpoints import Checkpoints, read_state, write_state
 from clray.cli import app
 from clray.cluster.launch import run_here
-from clray.errors import DataError, Diverged, StateError
+from clray.errors import DataError, Diverged, OtherCodeError, StateError
 from clray.execution import Execution, Task, describe_failure
+from clray.leases import RunsElsewhere, acquire
 from clray.loading import load_sweep
 from clray.planning import plan
-from clray.results import Record, Store, read_state, write_state
+from clray.record import Record
 from clray.selection import Selection
+from clray.store import Store
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 VARIANTS = ("online", "independent", "task_input", "ewc", "gem", "er", "er5", "mer", "mer6", "mer7")
@@ -52,11 +55,11 @@ def task(tiny: Path, store: Store, variant: str, *changes: str, seed: int = 0) -
 
 def keep(store: Store, id: str, state: dict[str, Any]) -> None:
     """Put a state among a trial's checkpoints."""
-    store.write_checkpoint(id, lambda file: write_state(id, state, file))
+    Checkpoints(store, id).write(lambda file: write_state(id, state, file))
 
 
 def newest_state(store: Store, id: str) -> dict[str, Any]:
-    for kept in store.checkpoints(id):
+    for kept in Checkpoints(store, id).read():
         assert kept.content is not None
         return read_state(id, kept.content)
     raise AssertionError("no checkpoint")
@@ -96,12 +99,35 @@ def uninterrupted(tiny, tmp_path) -> Any:
     return run
 
 
+class TestOtherCode:
+    """The process that runs a trial may have another checkout than the one that planned it."""
+
+    def test_it_is_refused_before_anything_is_trained(self, tiny, store):
+        todo = dataclasses.replace(task(tiny, store, "online"), code="0123456789abcdef")
+        with pytest.raises(OtherCodeError, match="not the code that this launch was planned with"):
+            Execution(todo, store)
+        assert not store.leased()
+        assert store.read(todo.id) is None
+
+    def test_a_file_that_was_edited_before_its_import_is_refused(self, tiny, store, monkeypatch):
+        todo = task(tiny, store, "online")
+        monkeypatch.setattr(execution_module, "loaded_digest", lambda trial: "0123456789abcdef")
+        with pytest.raises(OtherCodeError):
+            Execution(todo, store)
+        assert not store.leased()
+
+    def test_the_record_names_the_code_that_was_planned_with(self, tiny, store):
+        todo = task(tiny, store, "online")
+        to_the_end(Execution(todo, store))
+        assert store.read(todo.id).provenance["code"] == todo.code
+
+
 IN_ANOTHER_PROCESS = """
 import json, sys
 sys.path.insert(0, {tests!r})
 from test_execution import digest, to_the_end
 from clray.execution import Execution, Task
-from clray.results import Store
+from clray.store import Store
 for task in json.loads(sys.argv[1]):
     execution = Execution(Task(**task), Store(sys.argv[2]))
     measured, weights = to_the_end(execution)
@@ -112,7 +138,7 @@ for task in json.loads(sys.argv[1]):
 STOPS_IN_THE_MIDDLE = """
 import json, sys
 from clray.execution import Execution, Task
-from clray.results import Store
+from clray.store import Store
 execution = Execution(Task(**json.loads(sys.argv[1])), Store(sys.argv[2]))
 while execution.progress < 0.5:
     execution.step()
@@ -352,7 +378,7 @@ class TestForeignCheckpoints:
 
     def spoil(self, store: Store, id: str, state: dict[str, Any]) -> None:
         """Put a state in place of the newest checkpoint."""
-        store.write_checkpoint(id, lambda file: write_state(id, state, file), replace=True)
+        Checkpoints(store, id).write(lambda file: write_state(id, state, file), replace=True)
 
     def test_of_the_checkpoint_s_own(self, tiny, store, uninterrupted):
         todo, expected = task(tiny, store, "er"), uninterrupted("er")
@@ -451,7 +477,7 @@ class TestStates:
         self.with_state(execution, odd=value)
         with pytest.raises(StateError, match=reason):
             execution.step()
-        assert store.checkpointed() == store.claimed() == set()
+        assert store.checkpointed() == store.leased() == set()
         assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == []
 
 
@@ -545,13 +571,13 @@ class TestArtifacts:
         execution = Execution(task(tiny, store, "er"), store)
         execution._training.artifacts = artifacts  # type: ignore[attr-defined]
         to_the_end(execution)
-        assert store.claimed() == set()
+        assert store.leased() == set()
         return store.read(execution.task.id)
 
     def test_the_record_is_there_when_they_are_made(self, tiny, store):
         def artifacts() -> dict[str, bytes]:
             [id] = store.finished()
-            assert store.claimed() == {id}, "nobody takes the trial for over who waits for it"
+            assert store.leased() == {id}, "nobody takes the trial for over who waits for it"
             return {"x.json": b"1", "y.json": b"2"}
 
         record = self.finish(tiny, store, artifacts)
@@ -612,7 +638,7 @@ class TestFinished:
         monkeypatch.setattr(execution._training.workshop, "accuracy", lambda *_: float("nan"))
         with pytest.raises(StateError, match="an accuracy of it is no number from 0 to 1"):
             to_the_end(execution)
-        assert store.finished() == store.claimed() == set()
+        assert store.finished() == store.leased() == set()
 
     def test_its_record_says_all(self, tiny, store):
         todo = task(tiny, store, "er")
@@ -674,7 +700,7 @@ class TestOnTheWay:
         monkeypatch.setattr("clray.execution.clock", lambda: now[0])
         todo = dataclasses.replace(task(tiny, store, "online", "evaluate=10"), checkpoint_seconds=least)
         execution = Execution(todo, store)
-        advance, write = execution._training.advance, store.write_checkpoint
+        advance, write = execution._training.advance, execution._checkpoints.write
 
         def slow_advance() -> Any:
             now[0] += 10
@@ -687,7 +713,7 @@ class TestOnTheWay:
             write(*arguments)
 
         monkeypatch.setattr(execution._training, "advance", slow_advance)
-        monkeypatch.setattr(store, "write_checkpoint", slow_write)
+        monkeypatch.setattr(execution._checkpoints, "write", slow_write)
         while trained[0] < 80:
             execution.step()
         assert saved == saved_at
@@ -702,22 +728,22 @@ class TestOnTheWay:
         assert torch.get_num_threads() == 1
 
 
-class TestClaim:
-    """What ``clray.claims`` promises is tested there; here, that an execution holds its claim as long as it should."""
+class TestLease:
+    """What ``clray.leases`` promises is tested there; here, that an execution holds its lease as long as it should."""
 
     def test_it_is_held_from_the_first_to_the_last(self, tiny, store):
         todo = task(tiny, store, "er")
         execution = Execution(todo, store)
-        [id] = store.claimed()
+        [id] = store.leased()
         assert id == todo.id
-        notes = execution._hold.claim.notes
+        notes = execution._hold.lease.notes
         assert (notes["variant"], notes["seed"], notes["progress"]) == ("er", 0, 0.0)
         execution.step()
         execution.step()
-        assert execution._hold.claim.notes["progress"] == pytest.approx(1 / 3)
-        assert store.claimed() == {todo.id}
+        assert execution._hold.lease.notes["progress"] == pytest.approx(1 / 3)
+        assert store.leased() == {todo.id}
         to_the_end(execution)
-        assert store.claimed() == set()
+        assert store.leased() == set()
         assert store.read(todo.id).provenance["executions"] == execution.executions
 
     def test_it_is_let_go_at_a_stop_and_at_an_error(self, tiny, store, monkeypatch):
@@ -725,20 +751,20 @@ class TestClaim:
         execution = Execution(todo, store)
         execution.step()
         execution.stop()
-        assert store.claimed() == set()
+        assert store.leased() == set()
         assert store.checkpointed() == {todo.id}
         again = Execution(todo, store)
         monkeypatch.setattr(again._training, "advance", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             again.step()
-        assert store.claimed() == set()
+        assert store.leased() == set()
         with pytest.raises(DataError):
             Execution(dataclasses.replace(todo, data={**todo.data, "fingerprint": "foreign"}), store)
-        assert store.claimed() == set()
+        assert store.leased() == set()
 
     def test_a_trial_that_another_launch_runs_is_not_even_built(self, tiny, store, monkeypatch):
         todo = task(tiny, store, "er")
-        hold = take(store, todo.id, "another launch")
+        hold = acquire(store, todo.id, "another launch")
         monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built"))
         with pytest.raises(RunsElsewhere):
             Execution(todo, store)
@@ -747,23 +773,23 @@ class TestClaim:
         hold.release()
         assert isinstance(done.exception, RunsElsewhere)
         assert done.exception.exit_code == 1
-        assert f"is being run by {hold.claim.owner}" in str(done.exception)
+        assert f"is being run by {hold.lease.owner}" in str(done.exception)
 
     def test_what_another_finished_in_the_last_moment_is_not_run_again(self, tiny, store, tmp_path, monkeypatch):
         todo, elsewhere = task(tiny, store, "er"), Store(tmp_path / "elsewhere")
         expected = to_the_end(Execution(todo, elsewhere))[0]
 
         def slowly(*args: Any, **notes: Any) -> Any:
-            shutil.copytree(elsewhere.path(), store.path(), dirs_exist_ok=True)  # between the look and the claim
-            return take(*args, **notes)
+            shutil.copytree(elsewhere.path(), store.path(), dirs_exist_ok=True)  # between the look and the lease
+            return acquire(*args, **notes)
 
-        monkeypatch.setattr("clray.execution.take", slowly)
+        monkeypatch.setattr("clray.execution.acquire", slowly)
         monkeypatch.setattr("clray.vision.training.train", lambda *_: pytest.fail("it was built"))
         execution = Execution(dataclasses.replace(todo, launch="mine"), store)
         assert execution.done
         assert execution.measurements == expected
         assert "elsewhere" in execution.ending
-        assert store.claimed() == set()
+        assert store.leased() == set()
 
     def test_who_was_out_of_reach_for_long_leaves_it_to_the_other(self, tiny, store):
         todo = task(tiny, store, "er")
@@ -775,7 +801,7 @@ class TestClaim:
             execution.step()
         execution.stop()
         assert store.checkpointed() == set(), "nor does it write over what the other has saved"
-        assert store.claimed() == {todo.id}
+        assert store.leased() == {todo.id}
         to_the_end(other)
 
     def test_who_lost_it_in_the_middle_of_a_step_does_not_save(self, tiny, store, monkeypatch):
@@ -787,7 +813,7 @@ class TestClaim:
         def slow() -> Any:
             if not store.finished():
                 to_the_end(Execution(todo, store))
-            hold = take(store, todo.id, "a third one")
+            hold = acquire(store, todo.id, "a third one")
             held.append(hold)
             return advance()
 
@@ -806,7 +832,7 @@ class TestClaim:
         late.save()
         kept = shutil.copytree(store.path(), f"{store.path()}.kept")
         to_the_end(late)
-        for looks in (lambda: task(tiny, store, "er"), lambda: take(store, todo.id, "another")):
+        for looks in (lambda: task(tiny, store, "er"), lambda: acquire(store, todo.id, "another")):
             shutil.copytree(Path(kept) / "running", store.path("running"), dirs_exist_ok=True)
             shutil.copytree(Path(kept) / "checkpoints", store.path("checkpoints"), dirs_exist_ok=True)
             store.write_failure(todo.id, {"error": "another launch lost it", "time": 0})
@@ -830,13 +856,13 @@ class TestClaim:
         task(tiny, store, "er")
         assert store.running() == {todo.id}
 
-    def test_executions_that_left_no_checkpoint_are_known_from_their_claims(self, tiny, store):
+    def test_executions_that_left_no_checkpoint_are_known_from_their_leases(self, tiny, store):
         todo = task(tiny, store, "er")
         for launch in ("one", "two"):
             execution = Execution(dataclasses.replace(todo, launch=launch), store)
             execution._hold._over.set()  # it dies
-            dead = dataclasses.replace(execution._hold.claim, processes="another boot")
-            store.renew_claim(todo.id, dead.to_bytes())
+            dead = dataclasses.replace(execution._hold.lease, processes="another boot")
+            store.replace_lease(todo.id, dead.to_bytes())
             path = store.path("claims", f"{todo.id}.json")
             os.utime(path, (time.time() - 60,) * 2)
         last = Execution(dataclasses.replace(todo, launch="three"), store)
@@ -848,9 +874,9 @@ class TestClaim:
         execution = Execution(todo, store)
         execution.step()
         execution.save()
-        gone = dataclasses.replace(execution._hold.claim, born=-5)
+        gone = dataclasses.replace(execution._hold.lease, born=-5)
         execution._hold._over.set()
-        store.renew_claim(todo.id, gone.to_bytes())
+        store.replace_lease(todo.id, gone.to_bytes())
         said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert "1 begun" in said
         assert f"{todo.id} er seed 0: 0%, left by {gone.owner}, which is gone" in said

@@ -18,7 +18,7 @@ from clray.commands.target import selected, target_of
 from clray.errors import ClrayError
 from clray.output import visible
 from clray.planning import plan
-from clray.results import Store
+from clray.store import Store
 
 ROOT = str(Path(__file__).resolve().parents[1])
 NAMES = ["a[red]", "a[b]", ":smile:", "$x_{", "_hidden", "two, three", "no", "1"]

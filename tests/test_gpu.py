@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from clray import gpu
-from clray.claims import take
 from clray.cli import app
 from clray.execution import Execution
+from clray.leases import acquire
 from clray.loading import load_sweep
 from clray.planning import Planned, plan
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 GIB = 2**30
 
@@ -167,10 +168,10 @@ class TestInRecords:
         status = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert f"{trial.id} online seed 0: " in status
         assert "stopped on" in status
-        hold = take(store, trial.id, variant="online", seed=0, progress=0.25)
+        hold = acquire(store, trial.id, variant="online", seed=0, progress=0.25)
         status = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         hold.release()
-        assert f"{trial.id} online seed 0: 25% on {hold.claim.owner}, seen " in status
+        assert f"{trial.id} online seed 0: 25% on {hold.lease.owner}, seen " in status
         assert "4.00 of 16 GiB GPU memory" in status
         assert status.count(trial.id) == 1
 

@@ -49,7 +49,7 @@ def numbers(value: Any) -> Iterator[int | float]:
 def makes_sense(sweep: Sweep, tmp_path: Path) -> None:
     """What was accepted has trials with an id, each once in its variant, and can be planned."""
     from clray.planning import plan
-    from clray.results import Store
+    from clray.store import Store
 
     seen = set()
     for cell in sweep.cells:

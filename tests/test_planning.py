@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from clray import planning
+from clray import equal_code, planning
+from clray.checkpoints import Checkpoints
 from clray.errors import DataError
 from clray.execution import Execution
 from clray.loading import load_sweep
 from clray.planning import Planned, plan
-from clray.results import Store
+from clray.provenance import is_fresh
 from clray.selection import Selection
+from clray.store import Store
 
 pytestmark = pytest.mark.usefixtures("kernels", "read_data_once")
 
@@ -44,12 +46,33 @@ def test_the_four_states(tiny, store, monkeypatch):
 
     # The code of one method changes: its finished record is stale, its half-done trial goes on.
     real = planning.code_digest
-    monkeypatch.setattr(planning, "code_digest", lambda t, m: "changed" if m == "er" else real(t, m))
+    monkeypatch.setattr(planning, "code_digest", lambda t: "changed" if t.method == "er" else real(t))
     found = look(tiny, store, "online", "er")
     assert [t.state for t in found.trials] == ["finished", "half-done", "stale", "to do"]
     assert [t.cell.variant for t in found.left()] == ["online", "er"]
     assert [t.state for t in found.left(rerun_stale=True)] == ["half-done", "stale", "to do"]
     assert [t.state for t in found.in_state("finished", "stale")] == ["finished", "stale"]
+
+
+def test_a_record_of_code_that_gives_the_same_numbers_is_finished(tiny, store, monkeypatch, tmp_path):
+    [planned, _] = look(tiny, store, "online").trials
+    finish(planned, store)
+    monkeypatch.setattr(planning, "code_digest", lambda trial: "f" * 16)
+    assert look(tiny, store, "online").trials[0].state == "stale"
+    monkeypatch.setattr(equal_code, "FILE", tmp_path / "equal_code.json")
+    equal_code.add_pair(planned.code, "f" * 16, "a refactoring", equal_code.FILE)
+    assert look(tiny, store, "online").trials[0].state == "finished"
+    monkeypatch.undo()
+    equal_code._shipped.cache_clear()
+
+
+def test_a_record_of_a_method_that_is_gone_is_stale(tiny, store):
+    [planned, _] = look(tiny, store, "online").trials
+    finish(planned, store)
+    record = store.read(planned.id)
+    assert is_fresh(record)
+    record.trial = record.trial.model_copy(update={"method": "gone"})
+    assert not is_fresh(record)
 
 
 def test_a_trial_that_two_variants_share_is_there_once(tiny, store):
@@ -149,7 +172,7 @@ def test_checkpoints_are_neither_read_nor_looked_at_one_by_one(tiny, store, monk
     begun.save()
     read: list[str] = []
     real = Store._read
-    monkeypatch.setattr(Store, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
+    monkeypatch.setattr(Checkpoints, "_opened", lambda *_: pytest.fail("a checkpoint was read"))
     monkeypatch.setattr(Store, "_read", lambda store, relative: read.append(relative) or real(store, relative))
     assert [t.state for t in look(tiny, store, "er").trials] == ["half-done", "to do"]
     assert read == [f"running/{first.id}.parquet"]

@@ -26,8 +26,9 @@ from clray.commands.publish import _dashboard
 from clray.commands.target import selected, target_of
 from clray.dashboards import Dashboard, Section
 from clray.metrics import Measurement
-from clray.results import Record, Store
+from clray.record import Record
 from clray.selection import Selection
+from clray.store import Store
 from clray.sweep import Cell, Resources
 from clray.tracking import Follower, Publication, TrackingError, content
 from clray.tracking.notes import Notes

@@ -2,7 +2,7 @@
 
 Both run the same ``Execution``. Ray schedules, packs and retries; what is finished, half-done or to do is read from
 the store before, and only there. Launching again therefore completes what a former launch left, and launching twice at
-once shares the work: a trial that another launch has claimed is left to it, and taken over if that one dies.
+once shares the work: a trial that another launch holds the lease on is left to it, and taken over if that one dies.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from typing import Any
 from rich.console import Console
 
 from clray import gpu
-from clray.claims import Onlooker, RunsElsewhere
 from clray.cluster.interrupt import Interrupt
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError, StoreError
-from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure, made_by_this_code
+from clray.execution import CHECKPOINT_SECONDS, Execution, Task, describe_failure
+from clray.leases import LeaseMonitor, RunsElsewhere
 from clray.output import redacted
 from clray.planning import Plan, Planned
-from clray.results import Problem, Record, Store
+from clray.provenance import is_fresh
+from clray.record import Record
+from clray.store import Problem, Store
 
 RETRIES = 3
 """Times that Tune starts a pack again after its process died."""
@@ -153,7 +155,7 @@ class Launch:
     """What the parts of one launch share: where it stands.
 
     Attributes:
-        id: written into the claims of its trials.
+        id: written into the leases on its trials.
         placed: all of its trials, by their ids.
         elsewhere: id to who runs it, of the trials that it left to others.
         larger: id to the share of a GPU that it is to be run with once more.
@@ -172,14 +174,14 @@ class Launch:
         self.store, self.progress, self.interrupt = store, progress, interrupt
         self.elsewhere: dict[str, str] = {}
         self.larger: dict[str, float] = {}
-        self.dead_claims: dict[str, str] = {}
-        """The names of claims that were watched until they were dead, by the ids of their trials."""
+        self.dead_leases: dict[str, str] = {}
+        """The names of leases that were watched until they were dead, by the ids of their trials."""
         self.placed = {p.task.id: p for p in placed}
 
     def task(self, placed: _Placed) -> Task:
         """A trial as it is handed out in the name of this launch."""
-        dead = self.dead_claims.get(placed.task.id, "")
-        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0), dead_claim=dead)
+        dead = self.dead_leases.get(placed.task.id, "")
+        return replace(placed.task, launch=self.id, gpu=placed.resources.get("GPU", 0.0), dead_lease=dead)
 
     def stopping(self) -> bool:
         if self.interrupt.requested and not self.outcome.interrupted:
@@ -231,7 +233,7 @@ class Launch:
     def is_finished(self, task: Task) -> bool:
         """Whether the store has what the task is to make."""
         record = self.store.read(task.id)
-        return isinstance(record, Record) and (not task.rerun or made_by_this_code(record))
+        return isinstance(record, Record) and (not task.rerun or is_fresh(record))
 
     def failed_elsewhere(self, id: str) -> str | None:
         """Why the launch that ran a trial failed at it, if it did."""
@@ -264,7 +266,7 @@ def _run_one(launch: Launch, placed: _Placed) -> None:
             progress.running(task.id, execution.progress, execution.resumed)
         execution.stop()
     except RunsElsewhere as elsewhere:
-        launch.ended(task.id, {"elsewhere": elsewhere.claim.owner})
+        launch.ended(task.id, {"elsewhere": elsewhere.lease.owner})
     except Exception as error:
         launch.fail(task.id, error)
     else:
@@ -306,15 +308,15 @@ def _came_farther(launch: Launch, placed: _Placed, reached: dict[str, float]) ->
 
 def _follow(launch: Launch) -> list[_Placed]:
     """Wait for the trials that others run. Returns those that they left unfinished, for this launch to do."""
-    onlooker = Onlooker(launch.store, launch.id)
+    monitor = LeaseMonitor(launch.store, launch.id)
     if launch.elsewhere and not launch.outcome.interrupted:
         launch.progress.say(f"Waiting for what other launches run: {launch.words(sorted(launch.elsewhere))}")
     while launch.elsewhere and not launch.stopping():
-        left = [id for id in sorted(launch.elsewhere) if not _goes_on(launch, id, onlooker)]
+        left = [id for id in sorted(launch.elsewhere) if not _goes_on(launch, id, monitor)]
         if left:
             launch.progress.say(f"Taking over what they left: {launch.words(left)}")
             for id in left:
-                launch.dead_claims[id] = onlooker.last_seen(id)
+                launch.dead_leases[id] = monitor.last_seen(id)
                 del launch.elsewhere[id]
             return [launch.placed[id] for id in left]
         if launch.elsewhere:
@@ -322,14 +324,14 @@ def _follow(launch: Launch) -> list[_Placed]:
     return []
 
 
-def _goes_on(launch: Launch, id: str, onlooker: Onlooker) -> bool:
+def _goes_on(launch: Launch, id: str, monitor: LeaseMonitor) -> bool:
     """Look at a trial that another launch runs. Returns whether nothing has to be done about it."""
-    claim = onlooker.live(id)
-    if claim is not None:
-        launch.elsewhere[id] = claim.owner
-        launch.progress.running(id, claim.notes.get("progress", 0.0), elsewhere=True)
+    lease = monitor.live(id)
+    if lease is not None:
+        launch.elsewhere[id] = lease.owner
+        launch.progress.running(id, lease.notes.get("progress", 0.0), elsewhere=True)
         return True
-    # Looked for after the claim: it was let go once the record was there.
+    # Looked for after the lease: it was let go once the record was there.
     if launch.is_finished(launch.placed[id].task):
         launch.ended(id, _ending(launch.store.read(id), launch.elsewhere[id]))
         return True

@@ -16,10 +16,10 @@ from typing import Any
 from ray import tune
 
 from clray import gpu
-from clray.claims import RunsElsewhere
 from clray.errors import ClusterError, StoreError
 from clray.execution import Execution, Task, describe_failure
-from clray.results import Store
+from clray.leases import RunsElsewhere
+from clray.store import Store
 
 
 def pack_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class PackTrainable(tune.Trainable):
             if not self._current.done:
                 self._current.step()
         except RunsElsewhere as elsewhere:
-            how: dict[str, Any] = {"elsewhere": elsewhere.claim.owner}
+            how: dict[str, Any] = {"elsewhere": elsewhere.lease.owner}
         except Exception as error:
             if _may_pass(error):
                 self._current = None  # raised in the middle of a step: no state to keep

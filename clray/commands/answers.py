@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clray.errors import StoreError
 
 if TYPE_CHECKING:
-    from clray.results import Store
+    from clray.store import Store
 
 ANSWER_SECONDS = 20.0
 """The time that an object store has to answer a first question."""
@@ -24,7 +24,7 @@ def opened(uri: str) -> Store:
     Raises:
         StoreError: no file system serves this URI, it names no bucket, or nothing answers there in time.
     """
-    from clray.results import Store
+    from clray.store import Store
 
     if "://" not in uri:
         return Store(uri)

@@ -9,7 +9,8 @@ from clray.commands.options import Results
 from clray.commands.target import store_at, terminal
 
 if TYPE_CHECKING:
-    from clray.results import Problem, Record, Store
+    from clray.record import Record
+    from clray.store import Problem, Store
     from clray.sweep import Sweep
 
 
@@ -50,29 +51,29 @@ def list_command(results: Results = "results") -> None:
             console.print(f"Track {heading}: {lists}", soft_wrap=True)
 
 
-def _claim_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
-    """Who runs what, by the claims; trials that have one are taken out of ``saved``, foreign ones are problems."""
-    from clray.claims import Claim, Onlooker
+def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
+    """Who runs what, by the leases; trials that have one are taken out of ``saved``, foreign ones are problems."""
     from clray.gpu import words
-    from clray.results import Problem
+    from clray.leases import Lease, LeaseMonitor
+    from clray.store import Problem
 
-    onlooker, claimed = Onlooker(store), sorted(store.claimed())
-    now = store.clock() if claimed else 0.0
-    for id in claimed:
-        found = store.read_claim(id)
+    monitor, leased = LeaseMonitor(store), sorted(store.leased())
+    now = store.clock() if leased else 0.0
+    for id in leased:
+        found = store.read_lease(id)
         if found is None:
             continue  # let go just now
-        claim, record = Claim.from_bytes(id, found.content), saved.get(id)
-        if claim.foreign:
-            problems.append(Problem(store.path("claims", f"{id}.json"), f"not a claim: {claim.foreign}"))
+        lease, record = Lease.from_bytes(id, found.content), saved.get(id)
+        if lease.foreign:
+            problems.append(Problem(store.path("claims", f"{id}.json"), f"not a lease: {lease.foreign}"))
             continue
         saved.pop(id, None)
-        notes = claim.notes
+        notes = lease.notes
         line = f"{id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {100 * notes.get('progress', 0):.0f}%"
-        if onlooker.dead(claim, found, now):
-            line += f", left by {claim.owner}, which is gone: the same command goes on from here"
+        if monitor.is_dead(lease, found, now):
+            line += f", left by {lease.owner}, which is gone: the same command goes on from here"
         else:
-            line += f" on {claim.owner}" + (f", seen {now - found.renewed:.0f} s ago" if found.renewed else "")
+            line += f" on {lease.owner}" + (f", seen {now - found.mtime:.0f} s ago" if found.mtime else "")
         memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)
         yield line + (f", {words(memory)}" if memory else "")
 
@@ -95,7 +96,7 @@ def status_command(results: Results = "results") -> None:
     known = {record.id: record.provenance for record in records}
     # What is left of a trial that the same code has finished since is no trial in progress.
     saved = {r.id: r for r in running if r.id not in known or known[r.id].get("code") != r.provenance.get("code")}
-    lines = [*_claim_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
+    lines = [*_lease_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
     diverged = sum(record.status == "diverged" for record in records)
     counted = f"{len(records)} finished trials" + (f" ({diverged} of them diverged)" if diverged else "")
     console.print(f"{store.uri}: {counted}, {len(lines)} begun", soft_wrap=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.dashboards import Dashboard
-    from clray.results import Store
+    from clray.store import Store
     from clray.tracking import Follower
 
 

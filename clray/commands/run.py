@@ -38,8 +38,8 @@ from clray.output import say
 if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.cluster.launch import Options
-    from clray.results import Store
     from clray.selection import Selection
+    from clray.store import Store
 
 
 def sweep_command(

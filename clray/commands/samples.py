@@ -15,13 +15,13 @@ from clray.output import say
 if TYPE_CHECKING:
     from clray.console import PlainConsole
     from clray.language.export import PseudoSample, Tally
-    from clray.results import Store
+    from clray.store import Store
 
 
 def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
     """What a finished trial kept of them."""
     from clray.language import export
-    from clray.results import Problem
+    from clray.store import Problem
 
     record = store.read(trial) or store.read(trial, "running")
     if isinstance(record, Problem):
@@ -30,7 +30,7 @@ def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
         failure = store.failure(trial)
         if failure is not None:
             raise ClrayError(f"{trial}: nothing is kept of it, its last attempt failed: {failure.get('error')}")
-        begun = "it is not finished, and " if trial in store.claimed() else ""
+        begun = "it is not finished, and " if trial in store.leased() else ""
         raise ClrayError(f"{trial}: {begun}no record of such a trial is in {store.uri}")
     if record.trial.track != "language":
         raise ClrayError(f"{trial}: a trial of track {record.trial.track}; only track language has pseudo-samples")

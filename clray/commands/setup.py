@@ -28,7 +28,7 @@ def doctor_command(results: Results = "results") -> None:
     from clray.commands.checks import checks
     from clray.provenance import provenance
 
-    facts = provenance("vision", "online")
+    facts = provenance("")
     say(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
     say("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
     found = []

@@ -13,7 +13,7 @@ from clray.output import json_text, say
 if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.console import PlainConsole
-    from clray.results import Store
+    from clray.store import Store
 
 
 def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> None:

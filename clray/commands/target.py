@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.reproduction import Reproduction
-    from clray.results import Store
     from clray.selection import Selection
+    from clray.store import Store
     from clray.sweep import Sweep
 
 RESULTS = "results"
@@ -45,10 +45,10 @@ class Target:
 
     def compare(self, store: Store) -> Comparison:
         from clray.analysis import compare
-        from clray.execution import made_by_this_code
+        from clray.provenance import is_fresh
 
         return replace(
-            compare(self.name, self.sweeps, store, self.reproduction, made_by_this_code),
+            compare(self.name, self.sweeps, store, self.reproduction, is_fresh),
             arguments=f"{self.arguments}{self.in_store}",
         )
 

@@ -16,7 +16,8 @@ from clray.output import write_file
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
     """A reproduction, a sweep, or a trial by its id, provenance included."""
     from clray.gpu import sharers, words
-    from clray.results import Problem, Record
+    from clray.record import Record
+    from clray.store import Problem
 
     store, console = store_at(results), terminal()
     if not ID.fullmatch(name):

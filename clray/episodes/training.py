@@ -68,14 +68,9 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     return EpisodeTraining(trial, data, device)
 
 
-def module_of(method: str) -> str:
-    """The name of a method's file; see ``Track``."""
-    return METHODS[method].partition(":")[0]
-
-
-def loop_of(method: str) -> str:
-    """The name of the loop's file; see ``Track``."""
-    return "trial"
+def modules_of(trial: Trial) -> list[str]:
+    """The modules that a trial runs; see ``Track``."""
+    return [f"clray.episodes.methods.{METHODS[trial.method].partition(':')[0]}", "clray.episodes.trial"]
 
 
 _SYMBOLS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from clray.metrics import accuracy_matrix
 from clray.output import visible
-from clray.results import Record
+from clray.record import Record
 from clray.tracking.publication import TAG, Publication, sweep_tag
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clray.dashboards import published_name
-from clray.results import Store
+from clray.store import Store
 from clray.sweep import Sweep
 from clray.tracking.login import Mode, base_url, require_key
 

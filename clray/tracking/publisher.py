@@ -12,7 +12,8 @@ from pathlib import Path
 
 from clray.dashboards import Dashboard
 from clray.folders import home_folder
-from clray.results import Problem, Record, Store
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.tracking.login import TrackingError, require_key, require_server, settings_file
 from clray.tracking.notes import Notes
 from clray.tracking.pages import send_page

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clray.results import Record
+from clray.record import Record
 from clray.tracking.content import config_of, digest, history, matrix_rows, name_of, summary_of, tags_of
 from clray.tracking.login import TrackingError
 from clray.tracking.notes import Notes

@@ -158,15 +158,10 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     return TaskTraining(trial, data, device)
 
 
-def module_of(method: str) -> str:
-    """The name of a method's file; see ``Track``."""
-    return METHODS[method].partition(":")[0]
-
-
-def loop_of(method: str) -> str:
-    """The name of the training loop's file; see ``Track``."""
-    streams = {target.partition(":")[0] for target in STREAM_METHODS.values()}
-    return "stream_training" if method in streams else "task_training"
+def modules_of(trial: Trial) -> list[str]:
+    """The modules that a trial runs; see ``Track``."""
+    loop = "stream_training" if trial.benchmark["name"] in BENCHMARKS else "task_training"
+    return [f"clray.vision.methods.{METHODS[trial.method].partition(':')[0]}", f"clray.vision.{loop}"]
 
 
 def estimate(trial: Trial) -> float:

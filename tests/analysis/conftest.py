@@ -9,9 +9,10 @@ import pytest
 from made_records import REAL, measured, of
 
 from clray.loading import load_sweep
+from clray.record import Record
 from clray.reproduction import Reproduction, load_reproduction
-from clray.results import Record, Store
 from clray.selection import Selection
+from clray.store import Store
 from clray.sweep import Cell, Sweep
 
 

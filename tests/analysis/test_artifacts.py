@@ -15,7 +15,7 @@ from clray.analysis.attention import AttentionExample
 from clray.analysis.comparison import compare
 from clray.analysis.pseudo_samples import PseudoSample, written
 from clray.analysis.report import render
-from clray.results import Store
+from clray.store import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.
 SUPPORT = [["lug", "BLUE"], ["zup", "GREEN"], ["wif", "RED"]]

@@ -15,7 +15,7 @@ from clray.analysis.gather import gather, read
 from clray.analysis.runs import mark_collapsed, mean_matrix, overall_curve, seen_curve
 from clray.loading import load_sweep
 from clray.metrics import Measurement
-from clray.results import Record
+from clray.record import Record
 from clray.selection import Selection
 
 FIVE = [(80.0, 70.0), (81.0, 72.0), (82.0, 71.0), (79.0, 73.0), (83.0, 74.0)]

@@ -22,9 +22,10 @@ from clray.analysis.report import render
 from clray.analysis.runs import order_name
 from clray.errors import DeclarationError
 from clray.loading import load_sweep
+from clray.record import Record
 from clray.reproduction import load_reproduction
-from clray.results import Record, Store
 from clray.selection import Selection
+from clray.store import Store
 
 SWEEP = """\
 version: 1

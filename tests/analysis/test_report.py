@@ -21,8 +21,8 @@ from clray.analysis.report import _send, render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
 from clray.output import visible
-from clray.results import Store
 from clray.selection import Selection
+from clray.store import Store
 
 MER = [(87.6, 89.5), (87.8, 89.6), (87.5, 89.4), (87.7, 89.7)]
 SVG = "{http://www.w3.org/2000/svg}"

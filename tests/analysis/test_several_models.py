@@ -11,7 +11,8 @@ from made_records import measured, of
 from clray import tracks
 from clray.analysis.gather import gather, read
 from clray.loading import load_sweep
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 from clray.sweep import Sweep
 
 SWEEP = """\

@@ -12,7 +12,7 @@ from launching import planned
 from rich.console import Console
 
 from clray.cluster.launch import Options, run_on_ray
-from clray.results import Store
+from clray.store import Store
 
 if __name__ == "__main__":
     hold_trials()

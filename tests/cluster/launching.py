@@ -18,7 +18,7 @@ from rich.console import Console
 
 from clray.loading import load_sweep
 from clray.planning import Plan, plan
-from clray.results import Store
+from clray.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

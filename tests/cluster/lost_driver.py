@@ -15,7 +15,7 @@ from rich.console import Console
 
 from clray.cluster import launch
 from clray.cluster.launch import Options, run_on_ray
-from clray.results import Store
+from clray.store import Store
 
 
 class Unreadable(MemoryError):

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from launching import GUARD, environment, numbers, planned, quiet
 
-from clray import claims
-from clray.claims import Claim
+from clray import leases
 from clray.cluster.launch import run_here
-from clray.results import Record, Store
+from clray.leases import Lease
+from clray.record import Record
+from clray.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
 
@@ -108,7 +109,7 @@ def clray(*words: str) -> list[str]:
     return [sys.executable, "-m", "clray", *words]
 
 
-@pytest.mark.parametrize("free", [0, 8192], ids=["not a byte is free", "room for a claim but not for a record"])
+@pytest.mark.parametrize("free", [0, 8192], ids=["not a byte is free", "room for a lease but not for a record"])
 def test_a_full_disk(own_mounts: None, free: int, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
     store = tmp_path / "results"
     launch = clray("sweep", str(sweep), "--results", str(store), "--wandb", "off")
@@ -160,7 +161,7 @@ def test_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_
 
 
 def test_a_file_that_may_not_grow(sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
-    """A quota as any machine can set it: no file over so many bytes. Claims are smaller, records are not."""
+    """A quota as any machine can set it: no file over so many bytes. Leases are smaller, records are not."""
     store = Store(tmp_path / "results")
     command = clray("run", str(sweep), "--variant", "er", "--seed", "0", "--results", store.uri)
 
@@ -219,16 +220,16 @@ def test_torn_records_and_checkpoints_are_said_and_made_again(sweep: Path, ray_t
     assert isinstance(store.read(torn), Record)
 
 
-def test_a_claim_from_the_future_that_nobody_renews_is_taken_over(
+def test_a_lease_from_the_future_that_nobody_renews_is_taken_over(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its machine is gone, and the store's clock was set back since: no stamp will ever show that it is old."""
-    monkeypatch.setattr(claims, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(leases, "SILENCE_SECONDS", 3.0)
     store = Store(tmp_path / "results")
     trials = planned(sweep, store)
     for trial in trials.trials:
-        mine = Claim.of_this_process(trial.id, "another launch", {"executions": [{"host": "far", "pid": 7}]})
-        store.add_claim(trial.id, dataclasses.replace(mine, host="far", processes="another boot").to_bytes())
+        mine = Lease.of_this_process(trial.id, "another launch", {"executions": [{"host": "far", "pid": 7}]})
+        store.create_lease(trial.id, dataclasses.replace(mine, host="far", processes="another boot").to_bytes())
         ahead = time.time() + 3600
         os.utime(store.path("claims", f"{trial.id}.json"), (ahead, ahead))
     outcome = run_here(trials, store, quiet())

@@ -18,7 +18,7 @@ from held import Meeting
 from launching import SHORT, communicate, completed, environment, launch, numbers, planned, processes, quiet, until_held
 
 from clray.cluster.launch import run_here
-from clray.results import Store
+from clray.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -96,4 +96,4 @@ def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], meet: M
     assert any("% on:" in line for line in lines), "it went on from a checkpoint"
     run_here(planned(sweep, plain), plain, quiet())
     assert numbers(store) == numbers(plain)
-    assert not store.claimed()
+    assert not store.leased()

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from launching import GUARD, wait_for
 
-from clray.results import Store
+from clray.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,14 +17,15 @@ import pytest
 from launching import GUARD, ROOT, environment, numbers, planned, printed, quiet
 from typer.testing import CliRunner
 
-from clray.claims import take
 from clray.cli import app
 from clray.cluster import launch
 from clray.cluster.launch import Options, Outcome, run_here, run_on_ray
 from clray.cluster.progress import Progress
 from clray.errors import ClusterError
+from clray.leases import acquire
 from clray.planning import Plan, Planned
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 SWEEP = """
 version: 1
@@ -305,7 +306,7 @@ def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     assert "ran out of GPU memory with a whole GPU: CUDA out of memory" in outcome.failed[ids["whole", 3]]
     assert "whole GPU" in (store.failure(ids["whole", 3]) or {})["error"]
     assert lines[-1].startswith(("[8/8]", "failed:"))
-    assert not store.claimed()
+    assert not store.leased()
     assert numbers(store).keys() == set(outcome.finished)
     assert store.failure(ids["quarter", 1]) is None, "what was mended in the end is no failure"
 
@@ -381,7 +382,7 @@ def test_what_others_run_is_waited_for_and_what_they_leave_is_done(
     finished, failed, dropped, mine = (t.id for t in plan.trials)
     store.write_failure(dropped, {"error": "an older one, of before this launch"})
     plan = planned(file, store)
-    holds = {id: take(store, id, "another launch", progress=0.5) for id in (finished, failed, dropped)}
+    holds = {id: acquire(store, id, "another launch", progress=0.5) for id in (finished, failed, dropped)}
 
     def others() -> None:
         record = whole.read(finished)
@@ -399,12 +400,12 @@ def test_what_others_run_is_waited_for_and_what_they_leave_is_done(
     thread.join()
 
     assert sorted(outcome.finished) == sorted([mine, dropped])
-    assert outcome.elsewhere == {finished: holds[finished].claim.owner}
-    assert outcome.failed == {failed: f"it burned (on {holds[failed].claim.owner})"}
+    assert outcome.elsewhere == {finished: holds[finished].lease.owner}
+    assert outcome.failed == {failed: f"it burned (on {holds[failed].lease.owner})"}
     text = printed(console)
-    assert f"Waiting for what other launches run: packed seed 0 ({holds[finished].claim.owner}), packed seed" in text
-    assert f"Taking over what they left: packed seed 2 ({holds[dropped].claim.owner})" in text
-    assert f" s by {holds[finished].claim.owner}; " in text
+    assert f"Waiting for what other launches run: packed seed 0 ({holds[finished].lease.owner}), packed seed" in text
+    assert f"Taking over what they left: packed seed 2 ({holds[dropped].lease.owner})" in text
+    assert f" s by {holds[finished].lease.owner}; " in text
     assert numbers(store) == {id: record for id, record in numbers(whole).items() if id != failed}
 
 
@@ -414,7 +415,7 @@ def test_ctrl_c_ends_the_waiting_for_others(kernels: None, tmp_path: Path, monke
     file, store, console = tmp_path / "sweep.yaml", Store(tmp_path / "results"), quiet()
     file.write_text(TINY.replace("seeds: [0, 1, 2, 3]", "seeds: [0]"))
     plan = planned(file, store)
-    hold = take(store, plan.trials[0].id, "another launch")
+    hold = acquire(store, plan.trials[0].id, "another launch")
     monkeypatch.setattr(launch.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
     assert run_here(plan, store, console) == Outcome(interrupted=True)
     hold.release()

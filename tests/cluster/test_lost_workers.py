@@ -14,7 +14,7 @@ from launching import GUARD, environment, numbers, planned, quiet
 
 from clray.cluster import session
 from clray.cluster.launch import run_here
-from clray.results import Store
+from clray.store import Store
 
 SWEEP = """
 version: 1

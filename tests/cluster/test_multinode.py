@@ -25,7 +25,8 @@ from launching import GUARD, communicate, environment, until_held
 from clray.cluster.launch import run_here
 from clray.loading import load_sweep
 from clray.planning import Plan, plan
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from clray.cluster import progress as module
 from clray.cluster.progress import Progress
 from clray.planning import Planned
-from clray.results import Store
+from clray.store import Store
 
 
 class Clock:

@@ -27,7 +27,8 @@ from hosts import Hosts, missing
 from launching import GUARD, communicate, wait_for
 
 import clray
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 CHECKOUT = Path(clray.__file__).resolve().parent.parent
 CLUSTER_FILE = CHECKOUT / "docs" / "on_premises.yaml"

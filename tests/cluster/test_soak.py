@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from launching import ROOT, environment
 
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
 sys.path.insert(0, str(ROOT / "bench"))

@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from clray.cli import app
 from clray.cluster.launch import run_here
-from clray.results import Store
+from clray.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert any("% on:" in line for line in lines), "it went on from a checkpoint"
     assert numbers(store) == numbers(undisturbed)
     assert not store.running()
-    assert not store.claimed()
+    assert not store.leased()
     assert max(len(chain) for chain in executions(store).values()) == 2
 
 
@@ -113,7 +113,7 @@ def test_two_launches_at_once_share_the_work(
     tables = [out[out.index("left)\n", out.index("[5/5]")) : out.index("Report:")] for out, _ in ended]
     assert tables[0] == tables[1]
     assert "mer" in tables[0]
-    assert not store.claimed()
+    assert not store.leased()
     run_here(planned(file, plain), plain, quiet())
     assert numbers(store) == numbers(plain)
 
@@ -141,7 +141,7 @@ def test_what_a_killed_driver_was_running_is_taken_over_by_one_that_waits_for_it
 
     assert any(line.startswith("Taking over what they left: mer seed") for line in lines)
     assert numbers(store) == numbers(undisturbed)
-    assert not store.claimed()
+    assert not store.leased()
 
 
 def test_ctrl_c_keeps_what_was_learned(
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_was_learned(
     assert "failed" not in out
     store = Store(tmp_path / "results")
     assert any(t.state == "half-done" for t in planned(sweep, store).trials), "nothing was kept"
-    assert not store.claimed()
+    assert not store.leased()
     run_here(planned(sweep, store), store, quiet())
     assert numbers(store) == numbers(undisturbed)
 

@@ -9,7 +9,8 @@ from held import Meeting
 from launching import EPISODES, LANGUAGE, TASKS, survive_killed_workers
 
 from clray.loading import load_sweep
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 from clray.tracks import track
 from clray.training import run
 

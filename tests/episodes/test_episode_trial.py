@@ -16,7 +16,7 @@ from clray.episodes.benchmarks import BENCHMARKS
 from clray.episodes.evaluation import in_support, scores
 from clray.episodes.learner import Learner, UpdateSettings
 from clray.episodes.models import Dropout, Model, Network
-from clray.episodes.training import data, estimate, loop_of, module_of, resolve
+from clray.episodes.training import data, estimate, modules_of, resolve
 from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
 from clray.execution import Keeping
 from clray.loading import load_sweep, sweep_names
@@ -362,9 +362,9 @@ def test_a_foreign_checkpoint_is_refused():
 
 
 def test_the_code_of_a_record_is_its_methods_and_its_loops():
-    digests = {name: code_digest("episodes", module_of(name)) for name in ("meta_seq2seq", "seq2seq")}
-    assert len(set(digests.values())) == 2
-    assert {loop_of(name) for name in digests} == {"trial"}
+    trials = [make_trial().model_copy(update={"method": name}) for name in ("meta_seq2seq", "seq2seq")]
+    assert len({code_digest(trial) for trial in trials}) == 2
+    assert all("clray.episodes.trial" in modules_of(trial) for trial in trials)
 
 
 @pytest.fixture(scope="module", params=["meta_seq2seq", "no memory", "no attention", "seq2seq"])

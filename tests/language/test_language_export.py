@@ -14,7 +14,8 @@ from clray.errors import ClrayError, DataError, DeclarationError
 from clray.language import export
 from clray.language.export import Prediction, PseudoSample, Tally
 from clray.metrics import Measurement
-from clray.results import Record, Store
+from clray.record import Record
+from clray.store import Store
 from clray.trial import Trial
 
 NO_ANSWER = "it has no __ans__"
@@ -188,7 +189,7 @@ class TestCommand:
         assert not Path("results").exists()
 
     def test_a_trial_that_somebody_has_just_begun(self, store):
-        store.add_claim(ID, b"{}")
+        store.create_lease(ID, b"{}")
         with pytest.raises(ClrayError, match=f"{ID}: it is not finished"):
             samples(ID)
 

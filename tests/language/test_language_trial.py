@@ -14,12 +14,12 @@ from clray.errors import CheckpointError, ClrayError, DataError, DeclarationErro
 from clray.execution import Keeping
 from clray.language import export
 from clray.language.methods import METHODS
-from clray.language.training import data, estimate, loop_of, module_of, resolve, train
+from clray.language.training import data, estimate, modules_of, resolve, train
 from clray.loading import load_sweep
 from clray.metrics import Measurement, accuracy_matrix, summarize
 from clray.planning import plan
 from clray.provenance import code_digest
-from clray.results import Store
+from clray.store import Store
 from clray.training import run
 from clray.trial import SettingError
 
@@ -503,9 +503,9 @@ class TestSettings:
             begin(make_trial(tasks=TASKS, model={"positions": 40}))
 
     def test_the_track_knows_its_files(self):
-        assert loop_of("lamol") == "trial"
-        assert module_of("ewc") == "ewc"
-        assert code_digest("language", "ewc") != code_digest("language", "gem")
+        ewc, gem = make_trial("ewc"), make_trial("gem")
+        assert modules_of(ewc) == ["clray.language.methods.ewc", "clray.language.trial"]
+        assert code_digest(ewc) != code_digest(gem)
         assert estimate(make_trial("gem", epochs=4)) > estimate(make_trial(epochs=4))
         assert estimate(make_trial(epochs=4)) > estimate(make_trial(epochs=2)) > 0
 

@@ -100,7 +100,7 @@ class TestFoldersThatMayNotBeEntered:
         done = not_as_root(
             f"""
             import clray.cli, clray.commands.plan, clray.commands.run, clray.vision.training, clray.planning
-            import clray.vision.methods.online, clray.results, pyarrow.dataset, pyarrow.fs
+            import clray.vision.methods.online, clray.store, pyarrow.dataset, pyarrow.fs
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
                 command("plan", "mer/rotations", "--quick", "--results", {str(tmp_path / "r")!r})
             become_another()

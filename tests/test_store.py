@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from clray import results
+from clray import store as stores
+from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
 from clray.metrics import Measurement
-from clray.results import Problem, Record, Store, check_state, read_state, write_state
+from clray.record import Record
+from clray.store import Problem, Store
 from clray.trial import Trial
 
 A, B = "a" * 16, "b" * 16
@@ -54,12 +56,12 @@ def store(tmp_path) -> Store:
 
 
 def save(store: Store, id: str, content: bytes, **options: Any) -> None:
-    store.write_checkpoint(id, lambda file: file.write(content), **options)
+    Checkpoints(store, id).write(lambda file: file.write(content), **options)
 
 
 def kept(store: Store, id: str) -> list[bytes | None]:
     """The contents of a trial's checkpoints, the newest first; None for a torn one."""
-    return [found.content and found.content.read() for found in store.checkpoints(id)]
+    return [found.content and found.content.read() for found in Checkpoints(store, id).read()]
 
 
 def state_bytes(id: str, state: dict[str, Any]) -> bytes:
@@ -206,9 +208,9 @@ class TestAtomicity:
                     fail()
 
             real = builtins.open
-            monkeypatch.setattr(results, "open", lambda path, mode: Full(real(path, mode)), raising=False)
+            monkeypatch.setattr(stores, "open", lambda path, mode: Full(real(path, mode)), raising=False)
         else:
-            monkeypatch.setattr(results.os, where, fail)
+            monkeypatch.setattr(stores.os, where, fail)
         with pytest.raises(StoreError, match=r"cannot be written: .*No space left"):
             store.write(record(measurements=[]))
         monkeypatch.undo()
@@ -224,7 +226,7 @@ class TestAtomicity:
             seen.append((Path(target).exists(), pq.read_table(source).num_rows, Path(source).name.startswith(".")))
             real(source, target)
 
-        monkeypatch.setattr(results.os, "replace", replace)
+        monkeypatch.setattr(stores.os, "replace", replace)
         store.write(record())
         assert seen == [(False, 6, True)]
 
@@ -237,7 +239,7 @@ class TestAtomicity:
 
         for folder in ("records", "checkpoints"):
             with monkeypatch.context() as patch:
-                patch.setattr(results.os, "replace", die)
+                patch.setattr(stores.os, "replace", die)
                 patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
                 with pytest.raises(Killed):
                     store.write(record()) if folder == "records" else save(store, record().id, b"x")
@@ -308,7 +310,7 @@ class TestCheckpoints:
         store = Store(store.uri) if again else store
         assert kept(store, A) == [None, b"one"]
         with monkeypatch.context() as patch:
-            patch.setattr(results.os, "replace", dies_at(1))
+            patch.setattr(stores.os, "replace", dies_at(1))
             with pytest.raises(Killed):
                 save(store, A, b"three")
         assert kept(store, A) == [None, b"one"]
@@ -320,7 +322,7 @@ class TestCheckpoints:
         for content in (b"one", b"two"):
             save(store, A, content)
         with monkeypatch.context() as patch:
-            patch.setattr(results.os, "replace", dies_at(at))
+            patch.setattr(stores.os, "replace", dies_at(at))
             patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
             with pytest.raises(Killed):
                 save(store, A, b"three")
@@ -376,10 +378,10 @@ class TestCheckpoints:
                 return self.file.write(piece)
 
         real = builtins.open
-        monkeypatch.setattr(results, "open", lambda path, mode: Full(real(path, mode)), raising=False)
+        monkeypatch.setattr(stores, "open", lambda path, mode: Full(real(path, mode)), raising=False)
         state = {"w": torch.zeros(2**20)}
         with pytest.raises(StoreError, match=r"cannot be written: .*No space left"):
-            store.write_checkpoint(A, lambda file: write_state(A, state, file))
+            Checkpoints(store, A).write(lambda file: write_state(A, state, file))
         monkeypatch.undo()
         assert kept(store, A) == [b"one"]
         assert len(files(store)) == 1
@@ -394,7 +396,9 @@ class TestCheckpoints:
         size = state["w"].nbytes
 
         def write() -> None:
-            store.write_checkpoint(A, lambda file: write_state(A, state, file), check=lambda file: check_state(A, file))
+            Checkpoints(store, A).write(
+                lambda file: write_state(A, state, file), check=lambda file: check_state(A, file)
+            )
 
         write()
         tracemalloc.start()
@@ -406,7 +410,7 @@ class TestCheckpoints:
             tracemalloc.stop()
         assert Path(store.path("checkpoints", f"{A}.ckpt")).stat().st_size > size
         assert peak < size / 8
-        [newest, _] = [read_state(A, found.content)["w"].sum() for found in store.checkpoints(A)]
+        [newest, _] = [read_state(A, found.content)["w"].sum() for found in Checkpoints(store, A).read()]
         assert newest == state["w"].sum()
 
     def test_forgetting_one(self, store):
@@ -703,10 +707,10 @@ class TestObjectStore:
         assert handler.asked == [("put", f"bucket/running/{record().id}.parquet")]
 
     def test_a_checkpoint_is_put_and_the_one_before_copied_by_the_store(self, bucket, handler):
-        save(bucket, A, b"one")
-        save(bucket, A, b"two")
-        handler.asked.clear()
-        save(bucket, A, b"three")
+        written = Checkpoints(bucket, A)
+        for content in (b"one", b"two", b"three"):
+            handler.asked.clear()
+            written.write(lambda file, content=content: file.write(content))
         assert [what for what, _ in handler.asked if what not in ("look", "list")] == ["copy", "put"]
         assert kept(bucket, A) == [b"three", b"two"]
 
@@ -725,14 +729,14 @@ class TestObjectStore:
         assert handler.asked == [("list", "bucket/checkpoints")]
 
     def test_a_heartbeat_is_a_look_and_a_put(self, bucket, handler):
-        from clray.claims import take
+        from clray.leases import acquire
 
-        hold = take(bucket, A)
+        hold = acquire(bucket, A)
         handler.asked.clear()
         hold.renew()
         hold.release()
-        claim = f"bucket/claims/{A}.json"
-        assert handler.asked[:2] == [("get", claim), ("put", claim)]
+        lease = f"bucket/claims/{A}.json"
+        assert handler.asked[:2] == [("get", lease), ("put", lease)]
 
     def test_the_clock_of_the_store_is_asked_once(self, bucket, handler):
         first = bucket.clock()
@@ -744,8 +748,9 @@ class TestObjectStore:
 @pytest.mark.parametrize("id", ["", "a", "../../x", "A" * 16, f"{A}/..", f"{A}\n", "x" * 5000])
 def test_only_an_id_is_taken_for_one(store, id):
     for ask in (
-        store.read, store.checkpoints, store.artifacts, store.failure, store.read_claim, store.delete_checkpoint,
-        lambda id: store.read_artifact(id, "x"), lambda id: save(store, id, b""),
+        store.read, store.artifacts, store.failure, store.read_lease, store.delete_checkpoint,
+        lambda id: Checkpoints(store, id).read(), lambda id: store.read_artifact(id, "x"),
+        lambda id: save(store, id, b""),
     ):  # fmt: skip
         with pytest.raises(DeclarationError, match="not the id of a trial"):
             list(ask(id) or [])

@@ -8,7 +8,7 @@ Layout below the store's URI::
     checkpoints/ID.ckpt      what a trial in progress needs to continue; `.previous` is the one before
     artifacts/ID.NAME        a file that a finished trial left beside its record
     failures/ID.json         why a trial's last attempt failed
-    claims/ID.json           who is running the trial; what it means is clray.claims's
+    claims/ID.json           the lease of who runs the trial (clray.leases)
 
 ID is a trial's id, 16 of the letters 0-9 and a-f; files of other names are nobody's trial. On a file system every file
 is written to a temporary name, flushed, and renamed; an object store shows an object only when it is whole. So a reader
@@ -26,29 +26,18 @@ import random
 import re
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from clray import stored
-from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
-from clray.metrics import Measurement, summarize
-from clray.tracks import TRACKS
-from clray.trial import Trial
+from clray.errors import DeclarationError, StoreError
+from clray.metrics import Measurement
+from clray.record import Record
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FORMAT = 1
-_METADATA = b"clray"
-_CHECKPOINT_MAGIC = b"clray checkpoint 1\n"
-_CHECKPOINT_HEAD = len(_CHECKPOINT_MAGIC) + hashlib.sha256().digest_size
-_PIECE = 2**20
-"""Bytes that are read at once where a file is only gone through."""
 _READERS = 16
 """Records that are read at once: on an object store nearly all of the time is waiting."""
 _CLOCK_SECONDS = 600.0
@@ -56,124 +45,6 @@ _CLOCK_SECONDS = 600.0
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _FOLDERS = ("records", "superseded", "running", "checkpoints", "failures", "claims", "artifacts")
 _ID = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass
-class Record:
-    """A trial's measurements and all that is known about how they came to be.
-
-    Attributes:
-        id: the trial's id, ``trial.id(data["fingerprint"])``.
-        trial: what was run.
-        data: the data set it read: ``name``, ``source`` and ``fingerprint``.
-        measurements: the long table that every published number is computed from.
-        provenance: code, versions, machine and seconds (``clray.provenance``).
-        status: ``finished``, ``running`` or ``diverged``: its loss or weights were not finite any more, so that it
-            ended there; ``provenance["diverged"]`` holds the ``step``, the ``task`` (from 0) and ``what`` was not
-            finite.
-        variant: the name of its variant in the sweep that ran it first. A label: never part of the id.
-        sweep: the name of that sweep. A label too.
-    """
-
-    id: str
-    trial: Trial
-    data: dict[str, Any]
-    measurements: list[Measurement]
-    provenance: dict[str, Any] = field(default_factory=dict)
-    status: str = "finished"
-    variant: str = ""
-    sweep: str = ""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The published metrics, as fractions; none of a trial that diverged, which has not learned all its tasks."""
-        return {} if self.status == "diverged" else summarize(self.measurements)
-
-    def to_table(self) -> pa.Table:
-        import pyarrow as pa
-
-        n = len(self.measurements)
-        columns: list[Any] = list(zip(*self.measurements, strict=True)) or [()] * len(Measurement._fields)
-        metadata = {
-            "format": FORMAT,
-            "id": self.id,
-            "status": self.status,
-            "sweep": self.sweep,
-            "variant": self.variant,
-            "trial": self.trial.model_dump(mode="json"),
-            "data": self.data,
-            "provenance": self.provenance,
-        }
-        repeated = pa.dictionary(pa.int32(), pa.string())
-        return pa.table(
-            {
-                # The first three repeat in every row, so that a folder of records reads as one data set.
-                "trial": pa.array([self.id] * n, repeated),
-                "method": pa.array([self.trial.method] * n, repeated),
-                "seed": pa.array([self.trial.seed] * n, pa.int64()),
-                "step": pa.array(columns[0], pa.int64()),
-                "trained_tasks": pa.array(columns[1], pa.int32()),
-                "eval_task": pa.array(columns[2], pa.int32()),
-                "metric": pa.array(columns[3], repeated),
-                "value": pa.array(columns[4], pa.float64()),
-            }
-        ).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
-
-    @classmethod
-    def from_table(cls, table: pa.Table, expected_id: str, measurements: bool = True) -> Record:
-        """Read a record, and check all of it.
-
-        Args:
-            expected_id: the trial whose record it should be.
-            measurements: whether to return them; they are checked in any case.
-
-        Raises:
-            ValueError, KeyError, TypeError, RecursionError: the table is no record of that trial.
-        """
-        raw = (table.schema.metadata or {}).get(_METADATA)
-        if raw is None:
-            raise ValueError("it carries no clray metadata")
-        metadata = json.loads(raw)
-        if metadata["format"] != FORMAT:
-            raise ValueError(f"its format is {metadata['format']!s:.50}, this clray reads {FORMAT}")
-        if metadata["id"] != expected_id:
-            raise ValueError(f"it holds the trial {metadata['id']!s:.50}")
-        if reason := stored.problem(stored.METADATA, metadata):
-            raise ValueError(reason)
-        trial = Trial(**metadata["trial"])
-        if trial.track not in TRACKS:
-            raise ValueError(f"trial.track: {trial.track!r:.50} is no track")
-        fingerprint = metadata["data"].get("fingerprint")
-        if fingerprint is None:
-            raise ValueError("it does not say which data it read")
-        if trial.id(fingerprint) != expected_id:
-            raise ValueError("its id is not that of its declaration and data")
-        finished, tasks = metadata["status"] == "finished", stored.task_count(trial.benchmark)
-        if reason := stored.measurement_problem(table, tasks, finished):
-            raise ValueError(reason)
-        # Through NumPy: ten times as fast as Arrow's own lists, with the same values.
-        columns = [table.column(name).to_numpy().tolist() for name in Measurement._fields] if measurements else []
-        return cls(
-            id=expected_id,
-            trial=trial,
-            data=metadata["data"],
-            measurements=[Measurement(*row) for row in zip(*columns, strict=True)],
-            provenance=metadata["provenance"],
-            status=metadata["status"],
-            variant=metadata["variant"],
-            sweep=metadata["sweep"],
-        )
-
-    def check(self) -> None:
-        """See that a reader will take this for a record.
-
-        Raises:
-            StateError: it will not: its trial came to what no trial may come to.
-        """
-        try:
-            Record.from_table(self.to_table(), self.id)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise StateError(f"trial {self.id} came to what no record may hold: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -188,24 +59,11 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class StoredCheckpoint:
-    """A checkpoint as the store holds it.
-
-    Attributes:
-        path: where it lies.
-        content: what was written, to be read before the next one is asked for; None where the file is torn.
-    """
-
-    path: str
-    content: IO[bytes] | None
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A claim as the store holds it: its bytes, and when they were written by the store's clock, where it has one."""
+class StoredLease:
+    """A lease as the store holds it: its bytes, and the time when the store's clock stamped them, where it has one."""
 
     content: bytes
-    renewed: float | None
+    mtime: float | None
 
 
 class Store:
@@ -234,10 +92,6 @@ class Store:
         self._objects = self._fs.type_name in _OBJECT_STORES
         """There an object appears under its name when it is whole, and folders need not be made."""
         self._root = self._root.rstrip("/")
-        self._intact: dict[str, Any] = {}
-        """The stamps of checkpoints that this process has written or gone through, by their paths."""
-        self._swept: set[str] = set()
-        """The checkpoints beside which a dead process's unfinished ones were looked for."""
         self._clock: tuple[float, float] | None = None
         """What the store's clock showed, and this machine's stopwatch at that time."""
 
@@ -482,107 +336,16 @@ class Store:
                     problems.append(match)
         return found, problems
 
-    # -- checkpoints -------------------------------------------------------------------------------------------
-
-    def write_checkpoint(
-        self, id: str, fill: Callable[[IO[bytes]], None], replace: bool = False,
-        check: Callable[[IO[bytes]], None] | None = None,
-    ) -> None:  # fmt: skip
-        """Keep what ``fill`` writes as the trial's checkpoint, and the one before it in case this one is torn later.
-
-        A local file is written piece by piece, so that a large state is not in memory twice. A torn checkpoint never
-        takes the place of the intact one before it: at any moment one of the two is whole.
-
-        Args:
-            fill: writes the checkpoint.
-            replace: the newest checkpoint is of no use to anybody, so that the one before is kept instead of it.
-            check: looks at what was written before it counts, and raises where it is not to be kept.
-        """
-        relative = self._of("checkpoints", id, ".ckpt")
-        path = self.path(relative)
-        if path not in self._swept:
-            self._swept.add(path)
-            self._sweep(id, ("checkpoints",))  # one process at a time writes a trial's checkpoints
-
-        def content(file: IO[bytes]) -> None:
-            file.write(bytes(_CHECKPOINT_HEAD))
-            hashed = _Hashed(file)
-            fill(hashed)  # type: ignore[arg-type]
-            if hashed.error is not None:
-                raise hashed.error
-            file.seek(0)
-            file.write(_CHECKPOINT_MAGIC + hashed.digest.digest())
-            if check is not None:
-                check(io.BufferedReader(_Part(file)))
-
-        self._write(relative, content, before=(lambda: None) if replace else (lambda: self._keep_former(path)))
-        with suppress(OSError):  # without, it is gone through before it becomes the one before
-            self._intact[path] = self._stamp(path)
-
-    def _keep_former(self, path: str) -> None:
-        """Make the newest checkpoint the one before, if it is intact."""
-        stamp = self._stamp(path)
-        if stamp is None:
-            return
-        if stamp != self._intact.get(path):
-            with self._opened(path) as found:
-                if found is None or found.content is None:
-                    return
-        if self._local:
-            os.replace(path, f"{path}.previous")
-        else:
-            # Done by the store itself. Where it cannot (S3: objects over 5 GB) the net below is missing, no more.
-            with suppress(OSError):
-                self._fs.copy_file(path, f"{path}.previous")
-
-    def _stamp(self, path: str) -> Any:
-        """What changes when a file does; None where there is none."""
-        info = self._fs.get_file_info(path)
-        return (info.mtime_ns, info.size) if info.is_file else None
-
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[StoredCheckpoint | None]:
-        """A checkpoint, gone through once to see whether it is whole; None where there is none."""
-        import pyarrow as pa
-
-        try:
-            source: Any
-            if self._local:
-                source = open(path, "rb")  # noqa: SIM115 - closed below
-            else:
-                with self._fs.open_input_stream(path) as stream:
-                    source = pa.BufferReader(stream.read())
-        except FileNotFoundError:
-            yield None
-            return
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
-        with source:
-            try:
-                whole = _is_whole(source)
-                if whole:
-                    self._intact[path] = self._stamp(path)
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be read: {error}") from error
-            yield StoredCheckpoint(path, io.BufferedReader(_Part(source)) if whole else None)
-
-    def checkpoints(self, id: str) -> Iterator[StoredCheckpoint]:
-        """The trial's checkpoints, the newest first, torn ones included."""
-        path = self.path(self._of("checkpoints", id, ".ckpt"))
-        for place in (path, f"{path}.previous"):
-            with self._opened(place) as found:
-                if found is not None:
-                    yield found
+    # -- checkpoints: clray.checkpoints reads and writes them ----------------------------------------------------
 
     def checkpointed(self) -> set[str]:
         """The ids of trials that have a checkpoint; whether it is intact is found out when the trial is taken up."""
         return self._ids("checkpoints", ".ckpt", ".ckpt.previous")
 
-    def delete_checkpoint(self, id: str) -> None:
-        """Forget how far a trial came."""
-        newest = self._of("checkpoints", id, ".ckpt")
-        self._intact.pop(self.path(newest), None)
-        for relative in (newest, f"{newest}.previous", self._of("running", id, ".parquet")):
+    def delete_checkpoint(self, trial_id: str) -> None:
+        """Delete the trial's checkpoints, and the record of its progress."""
+        newest = self._of("checkpoints", trial_id, ".ckpt")
+        for relative in (newest, f"{newest}.previous", self._of("running", trial_id, ".parquet")):
             self._delete(self.path(relative))
 
     # -- artifacts ---------------------------------------------------------------------------------------------
@@ -623,14 +386,14 @@ class Store:
             return {"error": f"{self.path(relative)}: not what clray writes: {reason}"}
         return {"error": "it does not say why", **failure}
 
-    # -- claims ------------------------------------------------------------------------------------------------
+    # -- leases ------------------------------------------------------------------------------------------------
 
-    def claimed(self) -> set[str]:
-        """The ids of trials that somebody claims, or claimed and died."""
+    def leased(self) -> set[str]:
+        """The ids of trials that somebody runs, or ran and died."""
         return self._ids("claims", ".json")
 
-    def read_claim(self, id: str, stamped: bool = True) -> Claimed | None:
-        """A trial's claim, or None.
+    def read_lease(self, id: str, stamped: bool = True) -> StoredLease | None:
+        """A trial's lease, or None.
 
         Args:
             stamped: whether to ask when it was renewed, which is another request on an object store.
@@ -641,25 +404,25 @@ class Store:
             if self._local:
                 # NFS asks its server anew when a file is opened, not when it is only looked at.
                 with open(path, "rb") as file:
-                    return Claimed(file.read(), os.fstat(file.fileno()).st_mtime)
+                    return StoredLease(file.read(), os.fstat(file.fileno()).st_mtime)
             content = self._read(relative)
             stamp = self._fs.get_file_info(path).mtime_ns if stamped and content is not None else None
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
-        return None if content is None else Claimed(content, stamp / 1e9 if stamp else None)
+        return None if content is None else StoredLease(content, stamp / 1e9 if stamp else None)
 
-    def add_claim(self, id: str, content: bytes) -> bool:
-        """Write a trial's claim where there is none. Returns whether there was none.
+    def create_lease(self, id: str, content: bytes) -> bool:
+        """Write a trial's lease where there is none. Returns whether there was none.
 
-        On a local file system and NFS one of several that try at once succeeds; elsewhere only within ``turn``.
+        On a local file system and NFS one of several that try at once succeeds; elsewhere only within ``exclusive``.
         """
         path = self.path(self._of("claims", id, ".json"))
         if not self._local:
-            if self.read_claim(id, stamped=False) is not None:
+            if self.read_lease(id, stamped=False) is not None:
                 return False
-            self.renew_claim(id, content)
+            self.replace_lease(id, content)
             return True
         try:
             self._fs.create_dir(posixpath.dirname(path), recursive=True)
@@ -678,19 +441,19 @@ class Store:
             raise StoreError(f"{path}: cannot be written: {error}") from error
         return True
 
-    def renew_claim(self, id: str, content: bytes) -> None:
-        """Replace a trial's claim, whosoever it is."""
+    def replace_lease(self, id: str, content: bytes) -> None:
+        """Replace a trial's lease, whosoever it is."""
         relative = self._of("claims", id, ".json")
         if self._local:
             self._write(relative, content, flush=False)
         else:
             self._put(relative, content)
 
-    def remove_claim(self, id: str, content: bytes) -> bool:
-        """Remove a trial's claim if it still says ``content``. Returns whether this call removed it."""
+    def delete_lease(self, id: str, content: bytes) -> bool:
+        """Remove a trial's lease if it still says ``content``. Returns whether this call removed it."""
         path = self.path(self._of("claims", id, ".json"))
         if not self._local:
-            found = self.read_claim(id, stamped=False)
+            found = self.read_lease(id, stamped=False)
             if found is None or found.content != content:
                 return False
             self._delete(path)
@@ -711,8 +474,8 @@ class Store:
         return meant
 
     @contextmanager
-    def turn(self, id: str, patience: float) -> Iterator[bool]:
-        """Within, nobody else reads a trial's claim in order to write it; False where somebody else is at it.
+    def exclusive(self, id: str, patience: float) -> Iterator[bool]:
+        """Within, nobody else reads a trial's lease in order to write it; False where somebody else is at it.
 
         Local file systems need none. An object store has no way to create an object exclusively that all of them know:
         there everyone puts up a flag and then looks around. Of two who do so, one at least sees the other's flag; who
@@ -800,170 +563,3 @@ def _file_system(uri: str) -> tuple[Any, str]:
         with suppress(ValueError, OSError):
             return fs.FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
     return fs.FileSystem.from_uri(uri)
-
-
-class _Hashed:
-    """Takes what is written to a file, and its hash on the way.
-
-    An error is kept and the rest dropped: torch cannot stop in the middle of a file, and would hide it.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, piece: Any) -> int:
-        if self.error is None:
-            try:
-                self.file.write(piece)
-                self.digest.update(piece)
-            except OSError as error:
-                self.error = error
-        return memoryview(piece).nbytes
-
-    def flush(self) -> None:
-        pass
-
-
-class _Part(io.RawIOBase):
-    """A checkpoint's file from behind its head on."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        file.seek(_CHECKPOINT_HEAD)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset + _CHECKPOINT_HEAD if whence == 0 else offset, whence) - _CHECKPOINT_HEAD
-
-    def tell(self) -> int:
-        return self._file.tell() - _CHECKPOINT_HEAD
-
-
-def _is_whole(file: Any) -> bool:
-    """Whether a checkpoint's file is as it was written, by the hash in its head."""
-    head, digest = file.read(_CHECKPOINT_HEAD), hashlib.sha256()
-    while piece := file.read(_PIECE):
-        digest.update(piece)
-    return head == _CHECKPOINT_MAGIC + digest.digest()
-
-
-_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
-_MAPPINGS = (dict, OrderedDict)
-_NUMPY = "clray.numpy"
-"""The key of what stands for a NumPy scalar or array, which torch does not read back by itself."""
-
-
-def _without_numpy(value: Any, place: str) -> Any:
-    """A state in which NumPy's scalars and arrays are described by what torch reads back.
-
-    Raises:
-        StateError: something in it cannot be read back; the error names its key.
-    """
-    import numpy as np
-    import torch
-
-    if isinstance(value, np.generic | np.ndarray):
-        if value.dtype.kind not in "biufc":
-            raise StateError(f"{place}: a NumPy {value.dtype} cannot be kept in a checkpoint")
-        # As bytes where torch lacks the type, such as of most unsigned numbers; a scalar keeps its type: with a Python
-        # number in its place a trial would go on with other bits.
-        kept = np.ascontiguousarray(value)
-        return {_NUMPY: value.dtype.str, "shape": list(value.shape), "scalar": isinstance(value, np.generic),
-                "bytes": torch.from_numpy(kept.reshape(-1).view(np.uint8))}  # fmt: skip
-    if type(value) in _MAPPINGS:
-        for key in value:
-            if isinstance(key, np.generic):
-                raise StateError(f"{place}: its key {key!r} is a NumPy number: only Python's can be read back as keys")
-        return _mapped(value, lambda key, item: _without_numpy(item, f"{place}.{key}"))
-    if type(value) in (list, tuple):
-        return _listed(value, lambda i, item: _without_numpy(item, f"{place}.{i}"))
-    return value
-
-
-def _with_numpy(value: Any) -> Any:
-    """The inverse of ``_without_numpy``."""
-    import numpy as np
-
-    if type(value) in _MAPPINGS:
-        if _NUMPY in value:
-            array = value["bytes"].numpy().view(np.dtype(value[_NUMPY])).reshape(value["shape"])
-            return array[()] if value["scalar"] else array
-        return _mapped(value, lambda _, item: _with_numpy(item))
-    if type(value) in (list, tuple):
-        return _listed(value, lambda _, item: _with_numpy(item))
-    return value
-
-
-def _mapped(value: Any, change: Callable[[Any, Any], Any]) -> Any:
-    """A mapping with changed items; itself where none changes, for torch's carry attributes besides their items."""
-    items = [(key, item if type(item) in _PLAIN else change(key, item)) for key, item in value.items()]
-    return type(value)(items) if any(item is not value[key] for key, item in items) else value
-
-
-def _listed(value: Any, change: Callable[[int, Any], Any]) -> Any:
-    """The same for a list or tuple, which may hold millions of numbers."""
-    return type(value)([item if type(item) in _PLAIN else change(i, item) for i, item in enumerate(value)])
-
-
-def write_state(id: str, state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write a trial's state into a file, the trial's id with it.
-
-    Raises:
-        StateError: something in it cannot be read back; the error names its key.
-    """
-    import torch
-
-    torch.save({"id": id, "state": _without_numpy(state, "state")}, file)
-
-
-def check_state(id: str, file: IO[bytes]) -> None:
-    """Read back what ``write_state`` wrote, all but the numbers in its tensors.
-
-    Raises:
-        StateError: a continuation could not read it.
-    """
-    try:
-        _loaded(id, file, "meta")
-    except CheckpointError as error:
-        raise StateError(
-            f"{error}; a method's state may hold numbers, texts, NumPy arrays, tensors, and lists and mappings of these"
-        ) from None
-
-
-def read_state(id: str, file: IO[bytes]) -> dict[str, Any]:
-    """The inverse of ``write_state``.
-
-    Raises:
-        CheckpointError: the file is no checkpoint, or one of another trial.
-    """
-    # To the CPU: whoever goes on may be on another device, and on the same there is no room for it twice.
-    try:
-        return _with_numpy(_loaded(id, file, "cpu"))
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {error}") from None
-
-
-def _loaded(id: str, file: IO[bytes], device: str) -> dict[str, Any]:
-    import pickle
-    import struct
-
-    import torch
-
-    try:
-        loaded = torch.load(file, weights_only=True, map_location=device)
-        owner, state = loaded["id"], loaded["state"]
-    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {reason}") from None
-    if owner != id:
-        raise CheckpointError(f"this is a checkpoint of trial {owner!s:.50}, not of {id}")
-    return state

@@ -1,4 +1,4 @@
-"""Claims: one of many gets a trial, the living keep theirs, the dead lose theirs; on disks and on object stores."""
+"""Leases: one of many gets a trial, the living keep theirs, the dead lose theirs; on disks and on object stores."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from waiting import wait_for
 
-from clray import claims
-from clray.claims import Claim, Hold, Onlooker, RunsElsewhere, take
+from clray import leases
 from clray.errors import StoreError
-from clray.results import Store
+from clray.leases import Lease, LeaseHolder, LeaseMonitor, RunsElsewhere, acquire
+from clray.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 A, B, C = ("a" * 16, "b" * 16, "c" * 16)
 
 
 def as_bucket(store: Store) -> Store:
-    """The same store through what an object store offers: no exclusive creation, no renaming of claims."""
+    """The same store through what an object store offers: no exclusive creation, no renaming of leases."""
     store._local = False
     return store
 
@@ -40,11 +40,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def held() -> Iterator[Callable[[Hold], Hold]]:
+def held() -> Iterator[Callable[[LeaseHolder], LeaseHolder]]:
     """Holds to be let go at the end of a test."""
-    holds: list[Hold] = []
+    holds: list[LeaseHolder] = []
 
-    def keep(hold: Hold) -> Hold:
+    def keep(hold: LeaseHolder) -> LeaseHolder:
         holds.append(hold)
         return hold
 
@@ -53,74 +53,74 @@ def held() -> Iterator[Callable[[Hold], Hold]]:
         hold.release()
 
 
-def of_another_host(trial: str, **changes: Any) -> Claim:
-    mine = Claim.of_this_process(trial, "another launch", {"executions": [{"host": "far", "pid": 7}]})
+def of_another_host(trial: str, **changes: Any) -> Lease:
+    mine = Lease.of_this_process(trial, "another launch", {"executions": [{"host": "far", "pid": 7}]})
     return dataclasses.replace(mine, host="far", pid=7, processes="another boot", **changes)
 
 
 def age(store: Store, trial: str, seconds: float) -> None:
-    """Make a claim look as if it had not been renewed for so long."""
+    """Make a lease look as if it had not been renewed for so long."""
     path = store.path("claims", f"{trial}.json")
     stamp = os.stat(path).st_mtime - seconds
     os.utime(path, (stamp, stamp))
 
 
 def test_it_says_who_and_goes_when_released(store: Store) -> None:
-    hold = take(store, A, "launch 1", variant="er", seed=3)
-    found = store.read_claim(A)
+    hold = acquire(store, A, "launch 1", variant="er", seed=3)
+    found = store.read_lease(A)
     assert found is not None
-    claim = Claim.from_bytes(A, found.content)
-    assert (claim.trial, claim.launch, claim.pid) == (A, "launch 1", os.getpid())
-    assert claim.notes == {"variant": "er", "seed": 3}
-    assert claim == hold.claim
-    assert store.claimed() == {A}
+    lease = Lease.from_bytes(A, found.content)
+    assert (lease.trial, lease.launch, lease.pid) == (A, "launch 1", os.getpid())
+    assert lease.notes == {"variant": "er", "seed": 3}
+    assert lease == hold.lease
+    assert store.leased() == {A}
     hold.release()
     hold.release()
-    assert store.claimed() == set()
+    assert store.leased() == set()
     assert [p for p in Path(store.path()).rglob("*") if p.is_file()] == [], "and nothing else is left"
 
 
 def test_a_live_one_is_respected(store: Store, held: Any) -> None:
-    held(take(store, A, "launch 1"))
+    held(acquire(store, A, "launch 1"))
     with pytest.raises(RunsElsewhere, match=f"trial {A} is being run by .*, process {os.getpid()}"):
-        take(store, A, "launch 2")
-    held(take(store, B, "launch 2"))
-    live = Onlooker(store).live(A)
+        acquire(store, A, "launch 2")
+    held(acquire(store, B, "launch 2"))
+    live = LeaseMonitor(store).live(A)
     assert live is not None
     assert live.launch == "launch 1"
-    assert Onlooker(store).live(C) is None
+    assert LeaseMonitor(store).live(C) is None
 
 
 def test_its_own_launch_takes_it_over(store: Store, held: Any) -> None:
-    first = held(take(store, A, "launch 1"))
-    second = held(take(store, A, "launch 1"))
+    first = held(acquire(store, A, "launch 1"))
+    second = held(acquire(store, A, "launch 1"))
     first.renew()
     assert first.lost
     second.renew()
     assert not second.lost
     first.release()
-    assert store.claimed() == {A}, "who lost it does not remove the other's"
+    assert store.leased() == {A}, "who lost it does not remove the other's"
 
 
-CLAIM_AND_SLEEP = """
+LEASE_AND_SLEEP = """
 import sys, time
-from clray.claims import take
-from clray.results import Store
-hold = take(Store(sys.argv[1]), "a" * 16, executions=[{"host": "here", "pid": 1}])
-print("claimed", flush=True)
+from clray.leases import acquire
+from clray.store import Store
+hold = acquire(Store(sys.argv[1]), "a" * 16, executions=[{"host": "here", "pid": 1}])
+print("leased", flush=True)
 time.sleep(600)
 """
 
 
 @pytest.fixture
 def another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has claimed the trial ``a`` of the store in ``results``."""
+    """A process that holds the lease on the trial ``a`` of the store in ``results``."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CLAIM_AND_SLEEP, str(tmp_path / "results")],
+        [sys.executable, "-c", LEASE_AND_SLEEP, str(tmp_path / "results")],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    assert process.stdout.readline() == "claimed\n"
+    assert process.stdout.readline() == "leased\n"
     yield process
     process.kill()
     process.communicate()
@@ -129,92 +129,92 @@ def another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_that_of_a_killed_process_is_taken_over_at_once(another_process: Any, tmp_path: Path, held: Any) -> None:
     store = Store(tmp_path / "results")
     with pytest.raises(RunsElsewhere, match=f"process {another_process.pid}"):
-        take(store, A)
+        acquire(store, A)
     another_process.kill()
     # Not waited for: a process that is dead but not buried yet is dead.
     stat = Path(f"/proc/{another_process.pid}/stat")
     wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
-    hold = held(take(store, A))
+    hold = held(acquire(store, A))
     assert hold.earlier == [{"host": "here", "pid": 1}], "what its holder knew of executions before is kept"
-    assert Onlooker(store).live(A) == hold.claim
+    assert LeaseMonitor(store).live(A) == hold.lease
 
 
 def test_a_process_id_that_was_given_again_is_not_the_same_process(store: Store, held: Any) -> None:
-    mine = Claim.of_this_process(A, "another launch", {})
-    store.add_claim(A, dataclasses.replace(mine, born=(mine.born or 0) - 1).to_bytes())
-    held(take(store, A))
+    mine = Lease.of_this_process(A, "another launch", {})
+    store.create_lease(A, dataclasses.replace(mine, born=(mine.born or 0) - 1).to_bytes())
+    held(acquire(store, A))
 
 
 def test_of_another_host_only_silence_tells(store: Store, held: Any) -> None:
-    store.add_claim(A, of_another_host(A).to_bytes())
+    store.create_lease(A, of_another_host(A).to_bytes())
     with pytest.raises(RunsElsewhere, match="by far, process 7"):
-        take(store, A)
-    age(store, A, claims.SILENCE_SECONDS - 20)
+        acquire(store, A)
+    age(store, A, leases.SILENCE_SECONDS - 20)
     with pytest.raises(RunsElsewhere):
-        take(store, A)
+        acquire(store, A)
     age(store, A, 30)
-    assert held(take(store, A)).earlier == [{"host": "far", "pid": 7}]
+    assert held(acquire(store, A)).earlier == [{"host": "far", "pid": 7}]
 
 
 def test_a_store_without_a_clock_is_watched_with_a_stopwatch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
     renewed = [0]
 
     def unstamped(trial: str) -> Any:
         content = of_another_host(A, token=str(renewed[0]), taken=0.0).to_bytes()
-        return claims.Claimed(content, None)
+        return leases.StoredLease(content, None)
 
-    monkeypatch.setattr(store, "read_claim", unstamped)
-    onlooker = Onlooker(store)
+    monkeypatch.setattr(store, "read_lease", unstamped)
+    monitor = LeaseMonitor(store)
     for step in range(5):
         now[0] += 20
         renewed[0] = step
-        assert onlooker.live(A) is not None, "it is renewed every twenty seconds"
-    now[0] += claims.SILENCE_SECONDS - 1
-    assert onlooker.live(A) is not None
+        assert monitor.live(A) is not None, "it is renewed every twenty seconds"
+    now[0] += leases.SILENCE_SECONDS - 1
+    assert monitor.live(A) is not None
     now[0] += 2
-    assert onlooker.live(A) is None
+    assert monitor.live(A) is None
 
 
 def test_a_wrong_clock_of_this_machine_does_no_harm(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.add_claim(A, of_another_host(A).to_bytes())
-    monkeypatch.setattr(claims.time, "time", lambda: 4e9)
+    store.create_lease(A, of_another_host(A).to_bytes())
+    monkeypatch.setattr(leases.time, "time", lambda: 4e9)
     with pytest.raises(RunsElsewhere):
-        take(store, A)
+        acquire(store, A)
     age(store, A, 60)
-    monkeypatch.setattr(claims.time, "time", lambda: 0.0)
-    held(take(store, A))
+    monkeypatch.setattr(leases.time, "time", lambda: 0.0)
+    held(acquire(store, A))
 
 
 def test_the_heartbeat(store: Store, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
-    hold = held(take(store, A, progress=0.0))
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    hold = held(acquire(store, A, progress=0.0))
     age(store, A, 600)
     hold.note(progress=0.5)
 
     def renewed() -> bool:
-        found = store.read_claim(A)
+        found = store.read_lease(A)
         assert found is not None
-        return Claim.from_bytes(A, found.content).notes["progress"] == 0.5
+        return Lease.from_bytes(A, found.content).notes["progress"] == 0.5
 
     wait_for(renewed)
-    found = store.read_claim(A)
+    found = store.read_lease(A)
     assert found is not None
-    assert found.renewed is not None
-    assert store.clock() - found.renewed < 300
+    assert found.mtime is not None
+    assert store.clock() - found.mtime < 300
     Path(store.path("claims", f"{A}.json")).unlink()
-    wait_for(lambda: store.claimed() == {A})
+    wait_for(lambda: store.leased() == {A})
     assert not hold.lost, "somebody cleared the folder: it is written again"
     hold.release()
     time.sleep(0.3)
-    assert store.claimed() == set(), "no heartbeat after the release"
+    assert store.leased() == set(), "no heartbeat after the release"
 
 
 def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
     before = set(threading.enumerate())
-    hold = take(Store(tmp_path), A)
+    hold = acquire(Store(tmp_path), A)
     [thread] = set(threading.enumerate()) - before
     time.sleep(0.2)
     assert thread.is_alive()
@@ -224,32 +224,32 @@ def test_one_that_is_forgotten_is_renewed_no_more(tmp_path: Path, monkeypatch: p
 
 
 def test_one_that_was_out_of_reach_too_long_learns_it(store: Store, held: Any) -> None:
-    hold = held(take(store, A, "launch 1"))
-    store.renew_claim(A, of_another_host(A).to_bytes())
+    hold = held(acquire(store, A, "launch 1"))
+    store.replace_lease(A, of_another_host(A).to_bytes())
     hold.renew()
     assert hold.lost
     hold.release()
-    assert store.claimed() == {A}
+    assert store.leased() == {A}
 
 
 def test_a_torn_one_counts_until_it_is_old(store: Store, held: Any) -> None:
-    store.add_claim(A, b'{"trial": "aaaaaaaaaaaaaaaa", "laun')
+    store.create_lease(A, b'{"trial": "aaaaaaaaaaaaaaaa", "laun')
     with pytest.raises(RunsElsewhere, match="by another launch"):
-        take(store, A)
+        acquire(store, A)
     age(store, A, 60)
-    held(take(store, A))
+    held(acquire(store, A))
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "claims").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"claims/a+\.json: cannot be (written|read)"):
-        take(Store(tmp_path), A)
+        acquire(Store(tmp_path), A)
 
 
 RACE = """
 import sys, time
-from clray.claims import RunsElsewhere, take
-from clray.results import Store
+from clray.leases import RunsElsewhere, acquire
+from clray.store import Store
 store, bucket = Store(sys.argv[1]), sys.argv[2] == "bucket"
 store._local = not bucket
 won = []
@@ -259,7 +259,7 @@ for round in range(int(sys.argv[3])):
     while time.time() < start + 0.1 * round:
         pass
     try:
-        won.append((round, take(store, f"{round:016x}")))
+        won.append((round, acquire(store, f"{round:016x}")))
     except RunsElsewhere:
         pass
 print(*[round for round, _ in won], flush=True)
@@ -272,7 +272,7 @@ sys.stdin.read()
 def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path: Path) -> None:
     store, rounds = Store(tmp_path / "results"), 12
     for round in range(rounds if dead else 0):
-        store.add_claim(f"{round:016x}", of_another_host(f"{round:016x}").to_bytes())
+        store.create_lease(f"{round:016x}", of_another_host(f"{round:016x}").to_bytes())
         age(store, f"{round:016x}", 60)
     racers = [
         subprocess.Popen(
@@ -297,16 +297,16 @@ def test_one_of_several_that_try_at_once_gets_it(kind: str, dead: bool, tmp_path
     assert len(flat) >= 1
 
 
-def test_the_flag_of_one_who_died_while_claiming_is_old_some_day(tmp_path: Path, monkeypatch: Any, held: Any) -> None:
+def test_the_flag_of_one_who_died_while_acquiring_is_old_some_day(tmp_path: Path, monkeypatch: Any, held: Any) -> None:
     store = as_bucket(Store(tmp_path))
-    monkeypatch.setattr("clray.results.time.sleep", lambda _: None)
+    monkeypatch.setattr("clray.store.time.sleep", lambda _: None)
     flag = tmp_path / "claims" / f".{A}.0123abcd.flag"
     flag.parent.mkdir()
     flag.touch()
     with pytest.raises(RunsElsewhere, match="by another launch"):
-        take(store, A)
+        acquire(store, A)
     os.utime(flag, (time.time() - 60,) * 2)
-    held(take(store, A))
+    held(acquire(store, A))
 
 
 def test_one_process_is_stopped_for_long_and_another_goes_on(tmp_path: Path, another_process: Any, held: Any) -> None:
@@ -314,22 +314,22 @@ def test_one_process_is_stopped_for_long_and_another_goes_on(tmp_path: Path, ano
     store = Store(tmp_path / "results")
     os.kill(another_process.pid, signal.SIGSTOP)
     age(store, A, 60)
-    held(take(store, A))
+    held(acquire(store, A))
 
 
-def test_a_claim_is_plain_json(tmp_path: Path) -> None:
-    take(Store(tmp_path), A, progress=0.5).release()
-    claim = Claim.of_this_process(A, "launch", {"progress": 0.5})
-    assert json.loads(claim.to_bytes())["notes"] == {"progress": 0.5}
-    assert Claim.from_bytes(A, claim.to_bytes()) == claim
-    assert Claim.from_bytes(A, b"[") == Claim(A)
+def test_a_lease_is_plain_json(tmp_path: Path) -> None:
+    acquire(Store(tmp_path), A, progress=0.5).release()
+    lease = Lease.of_this_process(A, "launch", {"progress": 0.5})
+    assert json.loads(lease.to_bytes())["notes"] == {"progress": 0.5}
+    assert Lease.from_bytes(A, lease.to_bytes()) == lease
+    assert Lease.from_bytes(A, b"[") == Lease(A)
 
 
 NONSENSE = (None, float("nan"), -1, 10**40, 1e308, "x" * 200_000, True, [], {}, [[]], [None], {"": None}, [{"pid": {}}])
 
 
 @pytest.mark.parametrize("key", ["trial", "launch", "host", "pid", "processes", "born", "taken", "token", "notes"])
-def test_a_claim_that_says_nonsense_is_told_or_passed_over(key: str, tmp_path: Path, held: Any) -> None:
+def test_a_lease_that_says_nonsense_is_told_or_passed_over(key: str, tmp_path: Path, held: Any) -> None:
     """Neither who wants the trial nor ``clray status`` ends over it."""
     from typer.testing import CliRunner
 
@@ -338,17 +338,17 @@ def test_a_claim_that_says_nonsense_is_told_or_passed_over(key: str, tmp_path: P
     store = Store(tmp_path)
     for value in NONSENSE:
         said = {**json.loads(of_another_host(A).to_bytes()), key: value}
-        store.renew_claim(A, json.dumps(said).encode())
-        claim = Claim.from_bytes(A, json.dumps(said).encode())
+        store.replace_lease(A, json.dumps(said).encode())
+        lease = Lease.from_bytes(A, json.dumps(said).encode())
         status = CliRunner().invoke(app, ["status", "--results", store.uri], catch_exceptions=False)
         assert status.exit_code == 0
-        assert ("not a claim: " in status.output.replace("\n", " ")) == bool(claim.foreign)
-        if claim.foreign:
-            held(take(store, A)).release()
+        assert ("not a lease: " in status.output.replace("\n", " ")) == bool(lease.foreign)
+        if lease.foreign:
+            held(acquire(store, A)).release()
         else:
             with pytest.raises(RunsElsewhere):
-                take(store, A)
-            assert key == "notes" or said == {**json.loads(claim.to_bytes()), "notes": said["notes"]}
+                acquire(store, A)
+            assert key == "notes" or said == {**json.loads(lease.to_bytes()), "notes": said["notes"]}
 
 
 @pytest.mark.parametrize("note", ["variant", "sweep", "seed", "device", "progress", "executions", "gpu_memory"])
@@ -362,30 +362,30 @@ def test_notes_that_say_nonsense_are_left_out(note: str, tmp_path: Path) -> None
         if isinstance(value, str) and note in ("variant", "sweep", "device"):
             continue
         content = of_another_host(A, notes={"seed": 3, note: value}).to_bytes()
-        store.renew_claim(A, content)
-        notes = Claim.from_bytes(A, content).notes
+        store.replace_lease(A, content)
+        notes = Lease.from_bytes(A, content).notes
         # Nothing yet was executed, or needed memory: that may be said.
         assert note not in notes or notes[note] in ([], {})
         assert CliRunner().invoke(app, ["status", "--results", store.uri], catch_exceptions=False).exit_code == 0
 
 
 @pytest.mark.parametrize("content", [b"null", b"3", b"[]", b"{}", b'"x"'])
-def test_json_that_is_no_claim_is_passed_over(content: bytes, store: Store, held: Any) -> None:
-    store.add_claim(A, content)
-    assert Claim.from_bytes(A, content).foreign
-    assert Onlooker(store).live(A) is None
-    held(take(store, A))
+def test_json_that_is_no_lease_is_passed_over(content: bytes, store: Store, held: Any) -> None:
+    store.create_lease(A, content)
+    assert Lease.from_bytes(A, content).foreign
+    assert LeaseMonitor(store).live(A) is None
+    held(acquire(store, A))
 
 
-def test_a_claim_under_another_trial_s_name_is_passed_over(store: Store, held: Any) -> None:
-    store.add_claim(B, of_another_host(A).to_bytes())
-    held(take(store, B))
+def test_a_lease_under_another_trial_s_name_is_passed_over(store: Store, held: Any) -> None:
+    store.create_lease(B, of_another_host(A).to_bytes())
+    held(acquire(store, B))
 
 
 def test_a_later_clray_may_say_more(store: Store) -> None:
     said = {**json.loads(of_another_host(A).to_bytes()), "colour": "blue"}
-    store.add_claim(A, json.dumps(said).encode())
-    live = Onlooker(store).live(A)
+    store.create_lease(A, json.dumps(said).encode())
+    live = LeaseMonitor(store).live(A)
     assert live is not None
     assert live.host == "far"
 
@@ -395,27 +395,27 @@ def test_a_stamp_from_the_future_does_not_keep_a_dead_one_alive(
 ) -> None:
     """The launch watches it until it is dead, and whoever it sends to run the trial takes its word for it."""
     now, real = [100.0], time.monotonic
-    store.add_claim(A, of_another_host(A).to_bytes())
+    store.create_lease(A, of_another_host(A).to_bytes())
     age(store, A, -3600)
     store.clock()
-    monkeypatch.setattr(claims.time, "monotonic", lambda: real() + now[0])
-    onlooker = Onlooker(store, "mine")
-    assert onlooker.live(A) is not None
-    now[0] += claims.SILENCE_SECONDS + 1
-    assert onlooker.live(A) is None
+    monkeypatch.setattr(leases.time, "monotonic", lambda: real() + now[0])
+    monitor = LeaseMonitor(store, "mine")
+    assert monitor.live(A) is not None
+    now[0] += leases.SILENCE_SECONDS + 1
+    assert monitor.live(A) is None
     with pytest.raises(RunsElsewhere):
-        take(store, A, "mine")
-    assert held(take(store, A, "mine", onlooker.last_seen(A))).earlier == [{"host": "far", "pid": 7}]
+        acquire(store, A, "mine")
+    assert held(acquire(store, A, "mine", monitor.last_seen(A))).earlier == [{"host": "far", "pid": 7}]
 
 
 def test_one_that_was_renewed_since_it_was_seen_dead_is_alive(store: Store) -> None:
-    store.add_claim(A, of_another_host(A).to_bytes())
-    onlooker = Onlooker(store)
-    onlooker.live(A)
-    store.renew_claim(A, of_another_host(A, token="another").to_bytes())
+    store.create_lease(A, of_another_host(A).to_bytes())
+    monitor = LeaseMonitor(store)
+    monitor.live(A)
+    store.replace_lease(A, of_another_host(A, token="another").to_bytes())
     with pytest.raises(RunsElsewhere):
-        take(store, A, dead=onlooker.last_seen(A))
-    assert onlooker.last_seen(B) == ""
+        acquire(store, A, dead=monitor.last_seen(A))
+    assert monitor.last_seen(B) == ""
 
 
 def test_without_proc_a_process_is_told_by_its_machine_and_number(
@@ -424,14 +424,14 @@ def test_without_proc_a_process_is_told_by_its_machine_and_number(
     def no_proc(*_: Any) -> Any:
         raise FileNotFoundError("/proc")
 
-    monkeypatch.setattr(claims.Path, "read_text", no_proc)
-    monkeypatch.setattr(claims, "_processes", claims._processes.__wrapped__)
-    mine = Claim.of_this_process(A, "another launch", {})
+    monkeypatch.setattr(leases.Path, "read_text", no_proc)
+    monkeypatch.setattr(leases, "_processes", leases._processes.__wrapped__)
+    mine = Lease.of_this_process(A, "another launch", {})
     assert mine.born is None
     assert not mine.process_is_gone()
     dead = subprocess.Popen(["true"])
     dead.wait()
     gone = dataclasses.replace(mine, pid=dead.pid)
     assert gone.process_is_gone()
-    store.add_claim(A, gone.to_bytes())
-    held(take(store, A))
+    store.create_lease(A, gone.to_bytes())
+    held(acquire(store, A))

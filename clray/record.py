@@ -1,0 +1,137 @@
+"""One trial's record, and its form as a Parquet table: a row a measurement, all else in the table's metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clray import stored
+from clray.errors import StateError
+from clray.metrics import Measurement, summarize
+from clray.tracks import TRACKS
+from clray.trial import Trial
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+_METADATA = b"clray"
+
+
+@dataclass
+class Record:
+    """A trial's measurements and all that is known about how they came to be.
+
+    Attributes:
+        id: the trial's id, ``trial.id(data["fingerprint"])``.
+        trial: what was run.
+        data: the data set it read: ``name``, ``source`` and ``fingerprint``.
+        measurements: the long table that every published number is computed from.
+        provenance: code, versions, machine and seconds (``clray.provenance``).
+        status: ``finished``, ``running`` or ``diverged``: its loss or weights were not finite any more, so that it
+            ended there; ``provenance["diverged"]`` holds the ``step``, the ``task`` (from 0) and ``what`` was not
+            finite.
+        variant: the name of its variant in the sweep that ran it first. A label: never part of the id.
+        sweep: the name of that sweep. A label too.
+    """
+
+    id: str
+    trial: Trial
+    data: dict[str, Any]
+    measurements: list[Measurement]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    status: str = "finished"
+    variant: str = ""
+    sweep: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The published metrics, as fractions; none of a trial that diverged, which has not learned all its tasks."""
+        return {} if self.status == "diverged" else summarize(self.measurements)
+
+    def to_table(self) -> pa.Table:
+        import pyarrow as pa
+
+        n = len(self.measurements)
+        columns: list[Any] = list(zip(*self.measurements, strict=True)) or [()] * len(Measurement._fields)
+        metadata = {
+            "format": FORMAT,
+            "id": self.id,
+            "status": self.status,
+            "sweep": self.sweep,
+            "variant": self.variant,
+            "trial": self.trial.model_dump(mode="json"),
+            "data": self.data,
+            "provenance": self.provenance,
+        }
+        repeated = pa.dictionary(pa.int32(), pa.string())
+        return pa.table(
+            {
+                # The first three repeat in every row, so that a folder of records reads as one data set.
+                "trial": pa.array([self.id] * n, repeated),
+                "method": pa.array([self.trial.method] * n, repeated),
+                "seed": pa.array([self.trial.seed] * n, pa.int64()),
+                "step": pa.array(columns[0], pa.int64()),
+                "trained_tasks": pa.array(columns[1], pa.int32()),
+                "eval_task": pa.array(columns[2], pa.int32()),
+                "metric": pa.array(columns[3], repeated),
+                "value": pa.array(columns[4], pa.float64()),
+            }
+        ).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
+
+    @classmethod
+    def from_table(cls, table: pa.Table, expected_id: str, measurements: bool = True) -> Record:
+        """Read a record, and check all of it.
+
+        Args:
+            expected_id: the trial whose record it should be.
+            measurements: whether to return them; they are checked in any case.
+
+        Raises:
+            ValueError, KeyError, TypeError, RecursionError: the table is no record of that trial.
+        """
+        raw = (table.schema.metadata or {}).get(_METADATA)
+        if raw is None:
+            raise ValueError("it carries no clray metadata")
+        metadata = json.loads(raw)
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"its format is {metadata['format']!s:.50}, this clray reads {FORMAT}")
+        if metadata["id"] != expected_id:
+            raise ValueError(f"it holds the trial {metadata['id']!s:.50}")
+        if reason := stored.problem(stored.METADATA, metadata):
+            raise ValueError(reason)
+        trial = Trial(**metadata["trial"])
+        if trial.track not in TRACKS:
+            raise ValueError(f"trial.track: {trial.track!r:.50} is no track")
+        fingerprint = metadata["data"].get("fingerprint")
+        if fingerprint is None:
+            raise ValueError("it does not say which data it read")
+        if trial.id(fingerprint) != expected_id:
+            raise ValueError("its id is not that of its declaration and data")
+        finished, tasks = metadata["status"] == "finished", stored.task_count(trial.benchmark)
+        if reason := stored.measurement_problem(table, tasks, finished):
+            raise ValueError(reason)
+        # Through NumPy: ten times as fast as Arrow's own lists, with the same values.
+        columns = [table.column(name).to_numpy().tolist() for name in Measurement._fields] if measurements else []
+        return cls(
+            id=expected_id,
+            trial=trial,
+            data=metadata["data"],
+            measurements=[Measurement(*row) for row in zip(*columns, strict=True)],
+            provenance=metadata["provenance"],
+            status=metadata["status"],
+            variant=metadata["variant"],
+            sweep=metadata["sweep"],
+        )
+
+    def check(self) -> None:
+        """See that a reader will take this for a record.
+
+        Raises:
+            StateError: it will not: its trial came to what no trial may come to.
+        """
+        try:
+            Record.from_table(self.to_table(), self.id)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise StateError(f"trial {self.id} came to what no record may hold: {error}") from error
