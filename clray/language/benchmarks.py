@@ -32,7 +32,7 @@ class TextStream(TrialSettings):
             if task not in TASKS:
                 raise ValueError(f"tasks: {task!r} is not a task; {one_of(task, TASKS)}")
         if len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks: a task appears twice in {self.tasks}")
+            raise ValueError(f"tasks: a task stands twice in {self.tasks}")
         return self
 
     def taken(self, data: dict[str, TaskData]) -> list[TaskData]:
