@@ -379,7 +379,7 @@ def _load(task: str, wanted: str) -> TaskData:
     if task in embedded.TASKS:
         data = embedded.load(task)
         if fingerprint(data) != wanted:
-            raise DataError(f"{task}: this clray makes other examples than {wanted}, which this trial is of")
+            raise DataError(f"{task}: this clray makes other examples than those of this trial, {wanted}")
         return data
     kept = _kept(task, wanted)
     if kept:
@@ -391,7 +391,7 @@ def _load(task: str, wanted: str) -> TaskData:
     if here is None:
         raise DataError(_missing(task))
     if found is None:
-        raise DataError(f"{task}: {here.folder} holds other content than {wanted}, which this trial is of")
+        raise DataError(f"{task}: {here.folder} holds other content than this trial has read, {wanted}")
     return _kept(task, wanted) or _convert(found)
 
 
