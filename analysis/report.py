@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clray.analysis import attention, formatting, landscape, plots, samples
+from clray.analysis import attention, formatting, landscape, plots, pseudo_samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
 from clray.analysis.other_claims import other_claims
@@ -24,13 +24,13 @@ EXPLAINED = {
     ),
     "consistent": (
         "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
-        "their spread. Our mean lies where a mean of as many runs, made like theirs, would lie with a chance of 95%; "
-        "the page says how wide that interval is."
+        "their spread. Our mean is inside the 95% prediction interval for a mean of as many runs like theirs; the page "
+        "gives the width of that interval."
     ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
-        "Neither could be shown. The page says how many runs of ours in total would decide with a chance of 80%, if "
-        "ours keep their mean and spread; or that none would, where our mean lies outside the published runs' interval."
+        "Neither could be shown. The page gives the total number of our runs that would decide with a chance of 80%, "
+        "if ours keep their mean and spread; or it says that none would, where our mean is outside the interval."
     ),
     "not judged": (
         "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "
@@ -169,7 +169,7 @@ def _artifacts(index: int, table: ComparedTable, store: Store | None, problems: 
         if found := attention.read(store, row.runs.runs, problems):
             run, example = found
             examples.append((row, run, example, Markup(attention.svg(example, row.label, f"a{index}-{i}"))))
-        if sampled := samples.read(store, row.runs.runs, problems):
+        if sampled := pseudo_samples.read(store, row.runs.runs, problems):
             written.append((row, sampled))
     return {"attention": examples, "written": written}
 

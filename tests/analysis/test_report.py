@@ -126,7 +126,7 @@ def test_the_page_says_what_a_reader_needs(comparison, page):
         "reproduced†",
         "4 of 5 runs, without seed 4",
         "RA ±1: half the 1.98 points",
-        "What the verdicts mean",
+        "The meaning of the verdicts",
         "eeeeeeeeeeeeeeee.parquet",
         "<code & co>",
         "c0ffee0000000000",
