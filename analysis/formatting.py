@@ -120,7 +120,7 @@ def notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
     others = gathered.other_data_sets
-    unused = [("data", f"left aside: {other}, which has {other.records} of the runs") for other in others]
+    unused = [("data", f"not used: {other}, which has {other.records} of the runs") for other in others]
     return unused + [("code", mixture) for mixture in gathered.mixed_code]
 
 
@@ -140,8 +140,8 @@ def _diverged_notes(table: ComparedTable) -> list[tuple[str, str]]:
     return [
         (
             "‡",
-            f"{row.label}: {'; '.join(map(str, row.runs.diverged))} diverged: the loss or the weights were not finite "
-            "numbers any more, so there is no result, and no part of the mean",
+            f"{row.label}: {'; '.join(map(str, row.runs.diverged))} diverged: the loss or the weights were no longer "
+            "finite, so there is no result, and no part of the mean",
         )
         for row in table.rows
         if row.runs.diverged
@@ -172,7 +172,7 @@ def _spread_note(table: ComparedTable) -> str:
     if not table.judged:
         return text
     kinds = " or ".join(KINDS[kind] for kind in published_kinds(table)) or "spread"
-    return f"{text}; published: mean ± {kinds} (number of runs); difference: ours less published, 95% Welch interval"
+    return f"{text}; published: mean ± {kinds} (number of runs); difference: ours minus published, 95% Welch interval"
 
 
 def _collapsed_notes(table: ComparedTable) -> list[tuple[str, str]]:
@@ -210,9 +210,8 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 MORE_RUNS = (
-    "the number of runs assumes that ours keep their mean and spread. Whoever adds them to these and tests again takes "
-    "a second look at the same numbers: by simulation the chance of a wrong verdict then grows, from 5% to as much as "
-    "10%"
+    "the number of runs assumes that ours keep their mean and spread. To add these runs and to test again is a second "
+    "test of the same numbers: by simulation the chance of a wrong verdict then grows from 5% to at most 10%"
 )
 
 
@@ -221,12 +220,12 @@ def _tests_note(table: ComparedTable) -> str:
     text = (
         f"equal within the margin, or different, each at level {ALPHA:g}, corrected by Holm's method within a family "
         f"of claims ({families}); the intervals are not corrected; a printed number has the rounding error of its last "
-        f"digit; numbers of runs are counted for a chance of {POWER:.0%}"
+        f"digit; the advised numbers of runs give a chance of {POWER:.0%}"
     )
     if any(cell.judgement.outcome == "consistent" for _, cell in table.cells):
         text += (
-            "; consistent: our mean lies where a mean of as many runs as ours, made like theirs, would lie with a "
-            "chance of 95%, and their runs are too few for any number of ours to decide"
+            "; consistent: our mean is inside the 95% prediction interval for a mean of as many runs as ours, made "
+            "like theirs, and their runs are too few for any number of ours to decide"
         )
     return text
 

@@ -8,24 +8,21 @@ also say which runs are missing, unfinished, diverged or collapsed.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from clray.analysis.failures import failures
 from clray.analysis.runs import DIVERGED, Run, Runs, diverged_run, mark_collapsed, order_of, run_of
+from clray.data_sets import DataSet, data_sets
+from clray.equal_code import representative
 from clray.metrics import final_matrix
 from clray.record import Record
 from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
-
-EMBEDDED = "embedded"
-"""The ``source`` of the small data set that ships in a dependency. Its numbers are never judged against a paper."""
-
 
 # --------------------------------------------------------------------------------------------------------------
 # The store, read once
@@ -98,99 +95,6 @@ def _reason_against(record: Record, folder: str) -> str:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set that trials of a table have read.
-
-    Attributes:
-        name: its name, or several names joined by commas.
-        source: the places that it was read from, such as ``cache``.
-        fingerprint: the hash that it is known by; that of the texts alone where several models read the same texts.
-        records: the number of finished records on it.
-        partial: the part of the published data that it is; empty where it is the whole.
-        fingerprints: the fingerprints of its records, sorted: several where several models read the same texts.
-    """
-
-    name: str
-    source: str
-    fingerprint: str
-    records: int
-    partial: str
-    fingerprints: Sequence[str]
-
-    @property
-    def embedded(self) -> bool:
-        """True where all of it is the small embedded data set."""
-        return self.source == EMBEDDED
-
-    @property
-    def not_comparable_because(self) -> list[str]:
-        """The reasons why its numbers are not compared with a paper; empty where they are.
-
-        A data set of several parts names the source of each part. One embedded part is enough.
-        """
-        parts = {part for joined in self.source.split(" and ") for part in joined.split(", ")}
-        found = []
-        if EMBEDDED in parts:
-            found.append("embedded data" if self.embedded else "embedded data in place of a part")
-        return found + ([f"only a part of the data: {self.partial}"] if self.partial else [])
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.source}, {self.fingerprint.removeprefix(f'{EMBEDDED}-')[:8]})"
-
-
-def data_sets(records: Iterable[Record]) -> list[DataSet]:
-    """The data sets of these records; the first is the one to use.
-
-    Real data come before embedded data, whole data before a part, then more records before fewer. The last criterion is
-    the fingerprint, so that the choice never depends on the order of files.
-
-    A language trial also reads a model, whose weights or vocabulary are part of its data's fingerprint. Trials on the
-    same texts stand together, whatever their models are. But where one declared model has several contents, each of
-    them is a data set of its own, and only the first one stands with the other models.
-    """
-    by_fingerprint: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_fingerprint[record.data["fingerprint"]].append(record)
-    contents = sorted((_data_set([f], group) for f, group in by_fingerprint.items()), key=_preference)
-    taken: dict[str, set[str]] = defaultdict(set)
-    together: dict[str, list[str]] = {}
-    for content in contents:
-        (fingerprint,) = content.fingerprints
-        first = by_fingerprint[fingerprint][0]
-        texts = _texts_of(first)
-        models = {json.dumps(record.trial.model, sort_keys=True) for record in by_fingerprint[fingerprint]}
-        key = fingerprint if texts is None or taken[texts] & models else f"texts {texts}"
-        if texts is not None:
-            taken[texts] |= models
-        together.setdefault(key, []).append(fingerprint)
-    found = [_data_set(group, [r for f in group for r in by_fingerprint[f]]) for group in together.values()]
-    return sorted(found, key=_preference)
-
-
-def _preference(data: DataSet) -> tuple[bool, bool, int, str]:
-    return data.embedded, bool(data.not_comparable_because), -data.records, data.fingerprint
-
-
-def _data_set(fingerprints: Sequence[str], records: Sequence[Record]) -> DataSet:
-    texts = _texts_of(records[0])
-    return DataSet(
-        name=", ".join(sorted({str(r.data.get("name", "data")) for r in records})),
-        source=" and ".join(sorted({str(r.data.get("source", "unknown source")) for r in records})),
-        fingerprint=fingerprints[0] if texts is None or len(fingerprints) == 1 else texts,
-        records=len(records),
-        partial=", ".join(sorted({str(r.data["partial"]) for r in records if r.data.get("partial")})),
-        fingerprints=sorted(fingerprints),
-    )
-
-
-def _texts_of(record: Record) -> str | None:
-    """The fingerprint of the texts alone, where the data description has it."""
-    texts = record.data.get("texts")
-    fingerprint = texts.get("fingerprint") if isinstance(texts, Mapping) else None
-    return fingerprint if isinstance(fingerprint, str) else None
-
-
-@dataclass(frozen=True)
 class Gathered:
     """The runs of a table's variants.
 
@@ -199,7 +103,7 @@ class Gathered:
         data: the data set that fills the table; None without any record.
         other_data_sets: data sets that also have records of these trials; none of them was used.
         chance: the accuracy of guessing in per cent, as measured before training; NaN where it was not measured.
-        mixed_code: a sentence for each method whose runs were made by more than one version of the code.
+        mixed_code: a sentence for each variant whose runs were made by more than one version of the code.
     """
 
     variants: Mapping[str, Runs]
@@ -230,7 +134,7 @@ def gather(sweep: Sweep, variants: Sequence[str], results: Results) -> Gathered:
     runs = [r for variant in gathered.values() for r in variant.runs]
     chance = _chance(runs)
     marked = {name: _with_collapsed_marked(variant, chance) for name, variant in gathered.items()}
-    return Gathered(marked, data, others, chance, _mixed_code(runs))
+    return Gathered(marked, data, others, chance, _mixed_code(gathered))
 
 
 def _runs_of(name: str, cells: Sequence[Cell], results: Results, fingerprints: Sequence[str]) -> Runs:
@@ -272,16 +176,18 @@ def _with_collapsed_marked(variant: Runs, chance: float) -> Runs:
     return replace(variant, runs=runs)
 
 
-def _mixed_code(runs: Sequence[Run]) -> list[str]:
-    """Each method has a code digest of its own, so versions are told apart method by method."""
-    versions: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in {r.id: r for r in runs}.values():
-        versions[one.method][one.code or "unknown"] += 1
+def _mixed_code(variants: Mapping[str, Runs]) -> list[str]:
+    """Say which variants have runs that different code made.
+
+    A digest covers the code that a trial runs, so two variants of a method may have different digests, such as with two
+    networks. Within a variant, digests of code that gives the same numbers count as one (``clray.equal_code``).
+    """
+    versions = {name: Counter(representative(r.code or "unknown") for r in v.runs) for name, v in variants.items()}
     return [
-        f"{method}: runs of {len(codes)} versions of the code ("
+        f"{name}: runs of {len(codes)} versions of the code ("
         + ", ".join(f"{n} of {code[:8]}" for code, n in codes.most_common())
         + ")"
-        for method, codes in versions.items()
+        for name, codes in versions.items()
         if len(codes) > 1
     ]
 

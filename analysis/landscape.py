@@ -88,9 +88,9 @@ def _just_learned(measurements: Iterable[Measurement], metric: str, tasks: int) 
 
 def _stack(arrays: Sequence[Matrix | list[Matrix]]) -> Matrix:
     """Stack arrays of equal rank; shorter ones are padded with NaN."""
-    arrays = [np.asarray(array) for array in arrays]
-    stacked = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
-    for place, array in zip(stacked, arrays, strict=True):
+    filled = [np.asarray(array) for array in arrays]
+    stacked = np.full((len(filled), *np.max([array.shape for array in filled], axis=0)), np.nan)
+    for place, array in zip(stacked, filled, strict=True):
         place[tuple(slice(n) for n in array.shape)] = array
     return stacked
 

@@ -257,7 +257,7 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
         axes.set_title(metric, fontsize=9.5, color=INK)
         axes.set_yticks(range(len(rows)), [visible(row.label) for row in reversed(rows)] if axes is panels[0] else [])
         axes.tick_params(axis="y", length=0)
-    figure.supxlabel("ours less published, points", fontsize=9.5, color=INK)
+    figure.supxlabel("ours minus published, points", fontsize=9.5, color=INK)
     return svg(figure, key, differences_alt(table))
 
 

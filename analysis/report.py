@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clray.analysis import attention, formatting, landscape, plots, samples
+from clray.analysis import attention, formatting, landscape, plots, pseudo_samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.orders import Block, blocks, sensitivities
 from clray.analysis.other_claims import other_claims
 from clray.analysis.runs import Run, order_name
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
-from clray.errors import StoreError
 from clray.output import write_file
 from clray.store import Problem, Store
-
-if TYPE_CHECKING:
-    from pyarrow import fs
 
 EXPLAINED = {
     "reproduced": (
@@ -29,13 +24,13 @@ EXPLAINED = {
     ),
     "consistent": (
         "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
-        "their spread. Our mean lies where a mean of as many runs, made like theirs, would lie with a chance of 95%; "
-        "the page says how wide that interval is."
+        "their spread. Our mean is inside the 95% prediction interval for a mean of as many runs like theirs; the page "
+        "gives the width of that interval."
     ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
-        "Neither could be shown. The page says how many runs of ours in total would decide with a chance of 80%, if "
-        "ours keep their mean and spread; or that none would, where our mean lies outside the published runs' interval."
+        "Neither could be shown. The page gives the total number of our runs that would decide with a chance of 80%, "
+        "if ours keep their mean and spread; or it says that none would, where our mean is outside the interval."
     ),
     "not judged": (
         "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "
@@ -58,40 +53,13 @@ def _encoded(page: str) -> bytes:
     return page.encode("utf-8", "backslashreplace")
 
 
-def _write_below(comparison: Comparison, path: Path) -> str:
-    """Write the report into a folder of the store; the folder is created where it is missing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return str(write_report(comparison, path))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def write_into_store(comparison: Comparison, store: Store, name: str) -> str:
     """Write the report as ``reports/NAME.html`` of the store, on any file system, and return its path or URI.
 
     Raises:
         ClrayError: the file cannot be written.
     """
-    from pyarrow import fs
-
-    if "://" not in store.uri:
-        return _write_below(comparison, Path(store.path("reports", f"{name}.html")))
-    files, root = fs.FileSystem.from_uri(store.uri)
-    path = posixpath.join(root.rstrip("/"), "reports", f"{name}.html")
-    if isinstance(files, fs.LocalFileSystem):
-        return _write_below(comparison, Path(path))
-    _send(render(comparison), files, path)
-    return f"{store.uri.partition('://')[0]}://{path}"
-
-
-def _send(content: str, files: fs.FileSystem, path: str) -> None:
-    try:
-        files.create_dir(posixpath.dirname(path), recursive=True)
-        with files.open_output_stream(path) as stream:  # an object is there once it is whole
-            stream.write(_encoded(content))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}") from error
+    return store.write_report(f"{name}.html", _encoded(render(comparison)))
 
 
 def render(comparison: Comparison) -> str:
@@ -201,7 +169,7 @@ def _artifacts(index: int, table: ComparedTable, store: Store | None, problems: 
         if found := attention.read(store, row.runs.runs, problems):
             run, example = found
             examples.append((row, run, example, Markup(attention.svg(example, row.label, f"a{index}-{i}"))))
-        if sampled := samples.read(store, row.runs.runs, problems):
+        if sampled := pseudo_samples.read(store, row.runs.runs, problems):
             written.append((row, sampled))
     return {"attention": examples, "written": written}
 

@@ -121,7 +121,7 @@ def supports_equivalence(claim: Claim) -> bool:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours less theirs, with the standard error and the degrees of freedom of Welch and Satterthwaite."""
+    """Our mean minus theirs, with the standard error and the degrees of freedom of Welch and Satterthwaite."""
 
     value: float
     error: float
@@ -291,7 +291,7 @@ def runs_to_decide(
 
 
 def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (), chance: float = PREDICTION) -> float:
-    """Half the width of the interval around the published mean in which a mean of ``n`` runs like the published lies.
+    """Half the width of the interval around the published mean for a mean of ``n`` runs like the published ones.
 
     With the published standard deviation s over n' runs it is t sqrt(s^2 / n' + s^2 / n + others), where t is the
     quantile of Student's distribution with the degrees of freedom of the published sample, combined with those of
@@ -346,7 +346,7 @@ class Judgement:
             decide, or we lie outside that interval. ``not judged``.
         reason: the reason as text, for the reader of a table.
         dagger: True where the published number was not read in the paper: the outcome judges the number as we have it.
-        difference: ours less theirs, None without two numbers to compare.
+        difference: our mean minus theirs; None without two numbers to compare.
         interval: its 95% interval, not corrected.
         p_difference, p_equivalence: corrected for the family; None where the test was not made.
         aim: the finding that more runs of ours could show in an inconclusive cell.

@@ -67,12 +67,12 @@ def planned(folder: Path, trials: int, pack: int) -> tuple[Any, Any]:
     return plan({sweep.name: sweep}, store), store
 
 
-def run_one(job: tuple[dict[str, Any], str]) -> None:
+def run_one(job: tuple[str, str]) -> None:
     """One trial in whatever process this is."""
     from clray.execution import Execution, Task
     from clray.store import Store
 
-    execution = Execution(Task(**job[0]), Store(job[1]))
+    execution = Execution(Task.from_json(job[0]), Store(job[1]))
     while not execution.done:
         execution.step()
 
@@ -85,13 +85,14 @@ def run(way: str, folder: Path, trials: int, pack: int) -> None:
     if way == "ray":
         from rich.console import Console
 
-        from clray.cluster.launch import Options, run_on_ray
+        from clray.cluster.tune import run_on_ray
+        from clray.launch import Options
 
         with open(os.devnull, "w") as nowhere:
             outcome = run_on_ray(plan, store, Console(file=nowhere), Options(cpus=WORKERS, gpus=0))
         assert len(outcome.finished) == trials, outcome
     else:
-        jobs = [(trial.task().to_dict(), store.uri) for trial in plan.trials]
+        jobs = [(trial.task().to_json(), store.uri) for trial in plan.trials]
         if way == "processes":
             with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
                 for _ in pool.imap_unordered(run_one, jobs):

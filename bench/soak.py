@@ -35,7 +35,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clray.cluster.launch import Options, run_here, run_on_ray  # noqa: E402
+from clray.cluster.tune import run_on_ray  # noqa: E402
+from clray.launch import Options, run_here  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
 from clray.planning import Plan, plan  # noqa: E402
 from clray.record import Record  # noqa: E402

@@ -1,7 +1,7 @@
-"""The cache folder: downloads, notes of what was checked, and what was decoded from files once.
+"""The cache folder: downloads, notes about files that were checked, and decoded data sets.
 
-Everything is written under a temporary name, flushed, then renamed: a reader sees all of it or nothing, and two
-processes that write the same thing at once leave one of two equal results.
+Everything is written whole or not at all, and two processes that write the same thing at once leave one of two equal
+results.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.errors import DataError
 from clray.folders import can_be_written, private_folder
 
 
 def cache_folder() -> Path:
-    """Where downloads and what was decoded are kept: ``CLRAY_CACHE``, or the user's cache folder.
+    """The folder for downloads and decoded data sets: ``CLRAY_CACHE``, or the user's cache folder.
 
     A user without a home, or with one that cannot be written and has no such folder yet, has it below the temporary
     folder.
@@ -68,8 +69,8 @@ def take_note(folder: Path, files: Iterable[str], facts: dict[str, Any], about: 
         _unwritten[path] = note
 
 
-def forget(folder: Path, files: Iterable[str], about: Any = None) -> None:
-    """Have these files read anew."""
+def forget_checked(folder: Path, files: Iterable[str], about: Any = None) -> None:
+    """Delete the note about these files, so that they are read again."""
     path = _note_path(folder, list(files), about)
     _unwritten.pop(path, None)
     with contextlib.suppress(OSError):
@@ -91,11 +92,11 @@ def _state(folder: Path, files: list[str]) -> dict[str, list[int]]:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What was decoded: one folder a content, read by every process that needs it
+# Decoded data sets: one folder for each content, which every process reads
 
 
-def kept(folder: Path, thoroughly: bool = False) -> dict[str, Any] | None:
-    """The note that ``keep`` left, if every file of the folder is as it was written; None if any is torn or changed.
+def read_decoded(folder: Path, thoroughly: bool = False) -> dict[str, Any] | None:
+    """The note of ``write_decoded``, if every file of the folder is as it was written; None if any is torn or changed.
 
     Args:
         thoroughly: hash the files even if their sizes and times are as they were.
@@ -113,7 +114,9 @@ def kept(folder: Path, thoroughly: bool = False) -> dict[str, Any] | None:
     return note
 
 
-def keep(folder: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[str, Any] | None = None) -> None:
+def write_decoded(
+    folder: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[str, Any] | None = None
+) -> None:
     """Write a folder's files, each by its function, and a note of their sizes and hashes; all of it or nothing.
 
     Args:
@@ -123,7 +126,7 @@ def keep(folder: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[
         OSError: a full disk or a read-only cache.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_up(folder.parent)
+    _remove_leftovers(folder.parent)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         known = {}
@@ -136,21 +139,21 @@ def keep(folder: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[
             known[name] = {"size": stat.st_size, "mtime": stat.st_mtime_ns, "sha256": sha256(path)}
         write_json(unfinished / "note.json", {"files": known, **(facts or {})})
         unfinished.chmod(0o755)
-        _put(unfinished, folder)
+        _move_into_place(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _sweep_up(folder: Path) -> None:
-    """Remove what killed processes left half-written: days ago, so that no living one still writes it."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove unfinished folders that are two days old: no living process still writes them."""
     for left in (*folder.glob("*.tmp-*"), *folder.glob("*.old-*")):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 2 * 86_400:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _put(new: Path, folder: Path) -> None:
-    """Rename a finished folder into place; what is there and torn makes way."""
+def _move_into_place(new: Path, folder: Path) -> None:
+    """Rename a finished folder into place. A torn folder of that name is removed."""
     try:
         new.rename(folder)
     except OSError:
@@ -214,7 +217,7 @@ def download(name: str, file: str, addresses: Iterable[str], checksum: str, fold
 
 
 def _briefly(error: Exception) -> str:
-    """Why a download failed. What ``requests`` says of a failed connection is long and says no more."""
+    """The reason why a download failed, in a few words instead of the long message of ``requests``."""
     from requests.exceptions import ConnectionError, HTTPError, Timeout
 
     if isinstance(error, Timeout):
@@ -245,16 +248,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Best effort: a note that cannot be kept only costs the next process its time."""
+    """Write an object if possible. A note that cannot be written only costs the next process some time."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(value, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except OSError:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        write_atomically(path, json.dumps(value).encode())

@@ -1,4 +1,4 @@
-"""The checkpoints of a trial: a file with a checksum, the one before it, and the state within, which torch writes.
+"""The checkpoints of a trial: the newest and the one before it, each with a checksum around a state that torch wrote.
 
 ``checkpoints/ID.ckpt`` is the newest, ``checkpoints/ID.ckpt.previous`` the one before it.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from clray.errors import CheckpointError, StateError, StoreError
+from clray.errors import CheckpointError, StateError
 from clray.store import Store
 
 _CHECKPOINT_MAGIC = b"clray checkpoint 1\n"
@@ -28,8 +27,8 @@ class StoredCheckpoint:
     """A checkpoint as the store holds it.
 
     Attributes:
-        path: where it lies.
-        content: what was written, to be read before the next one is asked for; None where the file is torn.
+        path: its full path in the store.
+        content: a file with the state, open until the next checkpoint is read; None where the checkpoint is torn.
     """
 
     path: str
@@ -46,12 +45,12 @@ class Checkpoints:
             DeclarationError: ``trial_id`` is no trial's id.
         """
         self._store = store
-        self._relative = store._of("checkpoints", trial_id, ".ckpt")
-        self._trial_id, self._path = trial_id, store.path(self._relative)
+        self._relative = store.place("checkpoints", trial_id, ".ckpt")
+        self._trial_id, self._storage = trial_id, store.storage
         self._intact: Any = None
-        """The stamp of the newest checkpoint, where this process has written or checked it."""
-        self._swept = False
-        """The files that a dead process left unfinished were removed."""
+        """The version of the newest checkpoint that this process has written, or has found intact."""
+        self._temporaries_removed = False
+        """True after the unfinished files of dead processes were removed."""
 
     def write(
         self,
@@ -66,12 +65,12 @@ class Checkpoints:
 
         Args:
             fill: writes the checkpoint.
-            replace: the newest checkpoint is of no use to anybody, so that the one before is kept instead of it.
-            check: looks at what was written before it counts, and raises where it is not to be kept.
+            replace: overwrite the newest checkpoint, because it cannot be used, and keep the one before it.
+            check: reads the state that was written, before readers can see it, and raises if it cannot be used.
         """
-        if not self._swept:
-            self._swept = True
-            self._store._sweep(self._trial_id, ("checkpoints",))
+        if not self._temporaries_removed:
+            self._temporaries_removed = True
+            self._store.remove_temporaries(self._trial_id, ("checkpoints",))
 
         def content(file: IO[bytes]) -> None:
             file.write(bytes(_CHECKPOINT_HEAD))
@@ -84,69 +83,48 @@ class Checkpoints:
             if check is not None:
                 check(io.BufferedReader(_Part(file)))
 
-        self._store._write(self._relative, content, before=(lambda: None) if replace else self._keep_former)
-        with suppress(OSError):  # without a stamp, it is checked before it becomes the one before
-            self._intact = self._stamp()
+        self._store.write_file(self._relative, content, before=None if replace else self._keep_former)
+        with suppress(OSError):  # without it, the file is checked before it becomes the one before
+            self._intact = self._storage.version(self._relative)
 
     def _keep_former(self) -> None:
         """Make the newest checkpoint the one before, if it is intact."""
-        stamp = self._stamp()
-        if stamp is None:
+        version = self._storage.version(self._relative)
+        if version is None:
             return
-        if stamp != self._intact:
-            with self._opened(self._path) as found:
+        if version != self._intact:
+            with self._opened(self._relative) as found:
                 if found is None or found.content is None:
                     return
-        if self._store._local:
-            os.replace(self._path, f"{self._path}.previous")
-        else:
-            # The store copies it. Where it cannot (S3: objects over 5 GB) there is no checkpoint before the newest.
-            with suppress(OSError):
-                self._store._fs.copy_file(self._path, f"{self._path}.previous")
-
-    def _stamp(self) -> Any:
-        """The newest checkpoint's time and size, which change when it does; None where there is none."""
-        info = self._store._fs.get_file_info(self._path)
-        return (info.mtime_ns, info.size) if info.is_file else None
+        self._storage.move(self._relative, f"{self._relative}.previous")
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[StoredCheckpoint | None]:
-        """A checkpoint, gone through once to see whether it is whole; None where there is none."""
-        import pyarrow as pa
-
-        try:
-            source: Any
-            if self._store._local:
-                source = open(path, "rb")  # noqa: SIM115 - closed below
-            else:
-                with self._store._fs.open_input_stream(path) as stream:
-                    source = pa.BufferReader(stream.read())
-        except FileNotFoundError:
+    def _opened(self, relative: str) -> Iterator[StoredCheckpoint | None]:
+        """A checkpoint after a check of its hash; None where there is none."""
+        with self._store.problems(relative, "read"):
+            source = self._storage.open(relative)
+        if source is None:
             yield None
             return
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
         with source:
-            try:
+            with self._store.problems(relative, "read"):
                 whole = _is_whole(source)
-                if whole and path == self._path:
-                    self._intact = self._stamp()
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be read: {error}") from error
-            yield StoredCheckpoint(path, io.BufferedReader(_Part(source)) if whole else None)
+                if whole and relative == self._relative:
+                    self._intact = self._storage.version(relative)
+            yield StoredCheckpoint(self._store.path(relative), io.BufferedReader(_Part(source)) if whole else None)
 
     def read(self) -> Iterator[StoredCheckpoint]:
         """The trial's checkpoints, the newest first, torn ones included."""
-        for path in (self._path, f"{self._path}.previous"):
-            with self._opened(path) as found:
+        for relative in (self._relative, f"{self._relative}.previous"):
+            with self._opened(relative) as found:
                 if found is not None:
                     yield found
 
 
 class _Hashed:
-    """Takes what is written to a file, and its hash on the way.
+    """Writes to a file and hashes the bytes on the way.
 
-    An error is kept and the rest dropped: torch cannot stop in the middle of a file, and would hide it.
+    After an error it stores the error and drops the rest: torch cannot stop in the middle of a file, and would hide it.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -167,7 +145,7 @@ class _Hashed:
 
 
 class _Part(io.RawIOBase):
-    """A checkpoint's file from behind its head on."""
+    """The part of a checkpoint's file that follows the head."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -190,7 +168,7 @@ class _Part(io.RawIOBase):
 
 
 def _is_whole(file: Any) -> bool:
-    """Whether a checkpoint's file is as it was written, by the hash in its head."""
+    """True if the hash in a checkpoint's head is that of the rest."""
     head, digest = file.read(_CHECKPOINT_HEAD), hashlib.sha256()
     while piece := file.read(_PIECE):
         digest.update(piece)
@@ -200,11 +178,11 @@ def _is_whole(file: Any) -> bool:
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _MAPPINGS = (dict, OrderedDict)
 _NUMPY = "clray.numpy"
-"""The key of what stands for a NumPy scalar or array, which torch does not read back by itself."""
+"""The key of a mapping that describes a NumPy scalar or array, which torch does not read back by itself."""
 
 
 def _without_numpy(value: Any, place: str) -> Any:
-    """A state in which NumPy's scalars and arrays are described by what torch reads back.
+    """Describe a state's NumPy scalars and arrays by values that torch reads back.
 
     Raises:
         StateError: something in it cannot be read back; the error names its key.
@@ -245,55 +223,55 @@ def _with_numpy(value: Any) -> Any:
 
 
 def _mapped(value: Any, change: Callable[[Any, Any], Any]) -> Any:
-    """A mapping with changed items; itself where none changes, for torch's carry attributes besides their items."""
+    """Change a mapping's items. Returns the same mapping where none changes: torch's have more than their items."""
     items = [(key, item if type(item) in _PLAIN else change(key, item)) for key, item in value.items()]
     return type(value)(items) if any(item is not value[key] for key, item in items) else value
 
 
 def _listed(value: Any, change: Callable[[int, Any], Any]) -> Any:
-    """The same for a list or tuple, which may hold millions of numbers."""
+    """Change the items of a list or tuple, which may hold millions of numbers."""
     return type(value)([item if type(item) in _PLAIN else change(i, item) for i, item in enumerate(value)])
 
 
-def write_state(id: str, state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write a trial's state into a file, the trial's id with it.
+def write_state(trial_id: str, state: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a trial's state and its id into a file.
 
     Raises:
         StateError: something in it cannot be read back; the error names its key.
     """
     import torch
 
-    torch.save({"id": id, "state": _without_numpy(state, "state")}, file)
+    torch.save({"id": trial_id, "state": _without_numpy(state, "state")}, file)
 
 
-def check_state(id: str, file: IO[bytes]) -> None:
-    """Read back what ``write_state`` wrote, all but the numbers in its tensors.
+def check_state(trial_id: str, file: IO[bytes]) -> None:
+    """Read the output of ``write_state`` back, except the numbers in its tensors.
 
     Raises:
         StateError: a continuation could not read it.
     """
     try:
-        _loaded(id, file, "meta")
+        _loaded(trial_id, file, "meta")
     except CheckpointError as error:
         raise StateError(
             f"{error}; a method's state may hold numbers, texts, NumPy arrays, tensors, and lists and mappings of these"
         ) from None
 
 
-def read_state(id: str, file: IO[bytes]) -> dict[str, Any]:
+def read_state(trial_id: str, file: IO[bytes]) -> dict[str, Any]:
     """The inverse of ``write_state``.
 
     Raises:
         CheckpointError: the file is no checkpoint, or one of another trial.
     """
-    # To the CPU: whoever goes on may be on another device, and on the same there is no room for it twice.
+    # To the CPU: the continuation may use another device, and on the same one there is no room for the state twice.
     try:
-        return _with_numpy(_loaded(id, file, "cpu"))
+        return _with_numpy(_loaded(trial_id, file, "cpu"))
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {error}") from None
+        raise CheckpointError(f"the checkpoint of trial {trial_id} cannot be read: {error}") from None
 
 
-def _loaded(id: str, file: IO[bytes], device: str) -> dict[str, Any]:
+def _loaded(trial_id: str, file: IO[bytes], device: str) -> dict[str, Any]:
     import pickle
     import struct
 
@@ -304,7 +282,7 @@ def _loaded(id: str, file: IO[bytes], device: str) -> dict[str, Any]:
         owner, state = loaded["id"], loaded["state"]
     except (RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"the checkpoint of trial {id} cannot be read: {reason}") from None
-    if owner != id:
-        raise CheckpointError(f"this is a checkpoint of trial {owner!s:.50}, not of {id}")
+        raise CheckpointError(f"the checkpoint of trial {trial_id} cannot be read: {reason}") from None
+    if owner != trial_id:
+        raise CheckpointError(f"this is a checkpoint of trial {owner!s:.50}, not of {trial_id}")
     return state

@@ -1,4 +1,4 @@
-"""What a table costs: the core and GPU hours of its trials, from records where there are any, else computed."""
+"""The cost of a table: the core and GPU hours of its trials, from records where there are any, else computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clray.tracks import track
 
 @dataclass(frozen=True)
 class Cost:
-    """What the trials of a reproduction cost, each counted once.
+    """The cost of a reproduction's trials, each counted once.
 
     Attributes:
         trials: how many they are.
@@ -34,7 +34,7 @@ class Cost:
 
 
 def cost(name: str, title: str, sweeps: Iterable[Sweep], records: Mapping[str, Record]) -> Cost:
-    """What a reproduction's sweeps cost.
+    """The cost of a reproduction's sweeps.
 
     Args:
         records: finished ones, by their trial's declaration.

@@ -1,6 +1,6 @@
 """The panels of a page about a reproduction, declared once: W&B's page and the HTML report draw the same panels.
 
-Pure functions from declarations (a reproduction, its sweeps) to plain data. ``clray.tracking.dashboards`` lets W&B draw
+Pure functions from declarations (a reproduction, its sweeps) to plain data. ``clray.tracking.pages`` lets W&B draw
 the panels from published runs; ``clray.analysis.report`` draws them from the store.
 """
 
@@ -15,7 +15,7 @@ from clray.reproduction import Reproduction
 from clray.selection import Selection
 from clray.sweep import Sweep
 
-Kind = Literal["verdicts", "spread", "curve", "matrices", "runs"]
+PanelKind = Literal["verdicts", "spread", "curve", "matrices", "runs"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Panel:
         value: the drawn value: a metric's name for ``spread``, a column of a run's history for ``curve``; else empty.
     """
 
-    kind: Kind
+    kind: PanelKind
     title: str
     caption: str
     value: str = ""

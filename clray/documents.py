@@ -28,7 +28,7 @@ from yaml.scanner import Scanner
 from clray.errors import DeclarationError
 
 MOST_BYTES = 2 * 2**20
-"""Of a declaration's file; the largest that ships with clray has 8 KiB."""
+"""The most bytes of a declaration's file; the largest that ships with clray has 8 KiB."""
 MOST_VALUES = 50_000
 """Keys and values that a file may hold where each alias counts as all that it stands for. A text of more than 32
 characters counts as several."""
@@ -60,7 +60,7 @@ def one_of(word: str, allowed: Iterable[str]) -> str:
 
 
 class Wrong(Exception):
-    """What is wrong with a YAML text, and where.
+    """A mistake in a YAML text, with its place.
 
     Attributes:
         line: from 1; None where it is not known.
@@ -116,7 +116,7 @@ class PythonLoader(_LimitedComposer, Reader, Scanner, Parser, Resolver):
 
 
 LOADERS: list[type] = [PythonLoader]
-"""What composes nodes, the best one last."""
+"""The classes that compose nodes, the best one last."""
 
 if yaml.__with_libyaml__:
     from yaml.cyaml import CParser  # type: ignore[attr-defined]
@@ -269,7 +269,7 @@ def read_value(text: str) -> Any:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path names something. True too where that cannot be found out: who reads it is told why."""
+    """True where a path names something, or where that cannot be found out: reading it then tells why."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -323,7 +323,7 @@ class Document:
         return len(keys), line
 
     def has(self, keys: Sequence[Any]) -> bool:
-        """Whether the file has this path of keys."""
+        """True where the file has this path of keys."""
         return self.line(keys)[0] == len(keys)
 
     def place(self, keys: Sequence[Any]) -> str:
@@ -375,9 +375,9 @@ def explain(error: ValidationError, place: Any, data: Any = None) -> Declaration
     """A pydantic error as clray's: one line a mistake, each with its place and what would be right.
 
     Args:
-        error: what pydantic raised.
+        error: pydantic's error.
         place: a function from a path of keys to the text that names where it stands.
-        data: what was checked: it tells keys from pydantic's own words in a path.
+        data: the checked content, which tells keys from pydantic's own words in a path.
     """
     lines = []
     for item in error.errors(include_url=False):
@@ -398,7 +398,7 @@ def keys_of(item: Any, data: Any = None) -> list[Any]:
 
     Args:
         item: of ``ValidationError.errors()``.
-        data: what was checked; without it those names are guessed.
+        data: the checked content; without it those names are guessed.
     """
     keys, at, last = [], data, len(item["loc"]) - 1
     for i, part in enumerate(item["loc"]):
@@ -413,11 +413,11 @@ def keys_of(item: Any, data: Any = None) -> list[Any]:
 
 
 def misread(given: Any, taken: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """What pydantic took for something that it is not, or what no trial can have: the keys, and what is wrong.
+    """Find values that pydantic has misread, and values that no trial can have: the keys, and the mistake.
 
     Args:
         given: the content of a file.
-        taken: what was made of it, as ``model_dump`` gives it. Where it holds more than was given, that is checked too.
+        taken: the values made of it, as ``model_dump`` gives them; values beyond those given are checked too.
         keys: where both stand.
     """
     if isinstance(taken, Mapping):

@@ -87,6 +87,11 @@ def is_equal(one: object, other: object) -> bool:
     return one == other or (isinstance(one, str) and other in _shipped().get(one, frozenset()))
 
 
+def representative(digest: str) -> str:
+    """The same digest for all that are known to name code that gives the same numbers: the smallest of them."""
+    return min(_shipped().get(digest, (digest,)))
+
+
 def _problem(pair: EqualPair) -> str:
     """Say why this is no pair; empty where it is one."""
     for digest in pair[:2]:

@@ -1,4 +1,4 @@
-"""What can be wrong with what clray is given: each error is one message that names the place and what is allowed.
+"""The errors of wrong input: each is one message that names the place and the allowed values.
 
 The command line prints the message alone and exits with ``exit_code``; a traceback means a bug in clray.
 """
@@ -50,7 +50,7 @@ class Diverged(ClrayError):
     Attributes:
         step: training examples (episodes on their track) seen so far.
         task: the task that was being learned, from 0.
-        what: what is not finite, such as ``weights`` or ``loss``.
+        what: the numbers that are not finite, such as ``weights`` or ``loss``.
     """
 
     def __init__(self, step: int, task: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""One trial against the results store: begun, continued or left alone, as the store says. Knows nothing of Ray.
+"""Runs one trial against the results store, which says whether to begin it, continue it or leave it alone.
 
 ``clray run``, ``--local`` and Ray's workers all come through here, so that a trial gives the same bits on any of them.
 """
@@ -12,9 +12,12 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from time import monotonic as clock
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any, Literal, Protocol, runtime_checkable
+
+import pydantic
+import pydantic.dataclasses
 
 from clray import gpu, stored
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
@@ -30,47 +33,111 @@ from clray.training import Training
 from clray.trial import Trial
 
 CHECKPOINT_SECONDS = 15.0
-"""A trial is at most this far, and one stop, behind when its process dies; or so far as ``_SAVING_APART`` says."""
+"""Seconds between two checkpoints, at least. A trial whose process dies loses the work since its last one."""
 _SAVING_APART = 20.0
-"""Between two checkpoints lies at least so many times what the former took: saving costs less than 5% of the time."""
+"""The time between two checkpoints is at least this many times what the former took: saving costs at most 5%."""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Task:
-    """A trial as it is handed to whoever runs it: plain data throughout."""
+    """A trial as it is handed to whoever runs it. It travels as JSON.
+
+    Attributes:
+        cpu: logical CPUs that Ray sets aside for it.
+        gpu: the share of a GPU that it was given.
+        threads: the threads that its libraries may use.
+        checkpoint_seconds: least time between checkpoints; 0 is one at every stop, whatever that costs.
+        rerun: run it although the store has a record of it, unless the code as it stands here made that one.
+        launch: the launch that this is part of; by default the process that runs it is a launch of its own.
+        dead_lease: the name of a lease on this trial that the launch saw die (``clray.leases.acquire``).
+        code: the digest of the code that the trial was planned with; empty where any code will do.
+    """
 
     id: str
     variant: str
     sweep: str
-    trial: dict[str, Any]
+    trial: Trial
     data: dict[str, Any]
+    cpu: float = 1.0
+    gpu: float = 0.0
     threads: int = 1
     device: str = "cpu"
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    """Least time between checkpoints; 0 is one at every stop, whatever that costs."""
     rerun: bool = False
-    """Run it although the store has a record of it, unless the code as it stands here made that one."""
     launch: str = ""
-    """The launch that this is part of; by default whoever runs it is one by himself."""
-    gpu: float = 0.0
-    """The share of a GPU that it was given."""
     dead_lease: str = ""
-    """The name of a lease on this trial that the launch saw die (``clray.leases.acquire``)."""
-    declaration: str = ""
-    """The trial's name before it was known which data it reads: a table knows a trial that failed by it."""
     code: str = ""
-    """The digest of the code that the trial was planned with; empty where whoever runs it may take any."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def resources(self) -> dict[str, float]:
+        """The share of a machine that the trial asks Ray for."""
+        return {"CPU": self.cpu, **({"GPU": self.gpu} if self.gpu else {})}
+
+    def to_json(self) -> str:
+        return _TASK.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Task:
+        return _TASK.validate_json(text)
+
+
+_TASK = pydantic.TypeAdapter(Task)
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended, as far as a launch goes.
+
+    Attributes:
+        state: ``finished``; ``failed``; or ``running``: another launch runs it, and this one has left it alone.
+        metrics: of a finished trial, as fractions; none where it diverged.
+        seconds: the time that a finished trial took.
+        resumed: how far a finished trial had come when this launch took it up, 0 to 1.
+        gpu_memory: its peak (``clray.gpu.peak``), where it ran on a GPU.
+        diverged: ``step``, ``task`` and ``what`` of a trial that diverged, else empty.
+        owner: the host and process of another launch that runs it, or ran it; else empty.
+        error: why it failed.
+        lacked_gpu: the share of a GPU whose memory was too little for it; 0 where it failed for another reason.
+    """
+
+    state: Literal["finished", "failed", "running"]
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    resumed: float = 0.0
+    gpu_memory: dict[str, int] = field(default_factory=dict)
+    diverged: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    error: str = ""
+    lacked_gpu: float = 0.0
+
+    @classmethod
+    def failed(cls, error: str, lacked_gpu: float = 0.0) -> TrialEnd:
+        return cls("failed", error=error, lacked_gpu=lacked_gpu)
+
+    @classmethod
+    def running(cls, owner: str) -> TrialEnd:
+        return cls("running", owner=owner)
+
+    @classmethod
+    def of(cls, record: Record, owner: str) -> TrialEnd:
+        """The end of a trial that another launch finished, from its record."""
+        facts = record.provenance
+        return cls(
+            "finished",
+            record.metrics,
+            facts.get("seconds", 0.0),
+            gpu_memory=facts.get("gpu_memory", {}),
+            diverged=facts.get("diverged", {}),
+            owner=owner,
+        )
 
 
 @runtime_checkable
-class Keeping(Protocol):
-    """A ``Training`` of which more is kept than its record."""
+class HasArtifacts(Protocol):
+    """A ``Training`` that also writes files (artifacts) when it ends."""
 
     def artifacts(self) -> dict[str, bytes]:
-        """Files by name, of the trial at its end. They are made and written after its record, which is safe by then."""
+        """The files by name. They are made and written after the trial's record, which is safe by then."""
         ...
 
 
@@ -80,7 +147,7 @@ class Execution:
     It holds the lease on its trial (``clray.leases``) until the trial ends, an error is raised or ``stop`` is called.
 
     Attributes:
-        done: whether the trial's record is in the store.
+        done: the trial's record is in the store.
         diverged: where its loss or weights were not finite any more: ``step``, ``task`` (from 0) and ``what``; empty
             for a trial that was trained to its end.
         passed_over: why checkpoints of the trial were not taken up, a sentence each.
@@ -101,7 +168,7 @@ class Execution:
         self.measurements: list[Measurement] = []
         self.seconds = 0.0
         self.resumed = 0.0
-        self.trial = Trial(**task.trial)
+        self.trial = task.trial
         self._checkpoints = Checkpoints(store, task.id)
         self.memory: dict[str, int] = {}
         self.executions: list[dict[str, Any]] = []
@@ -118,16 +185,16 @@ class Execution:
             return
         self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
-        self._hold = acquire(store, task.id, self.launch, task.dead_lease, **notes)
+        self._holder = acquire(store, task.id, self.launch, task.dead_lease, **notes)
         try:
             self.done = self._is_finished()  # by who held the lease until just now
             if self.done:
                 self._remove_leftovers()
-                self._hold.release()
+                self._holder.release()
             else:
                 self._begin()
         except BaseException:
-            self._hold.release()
+            self._holder.release()
             raise
 
     def _is_finished(self) -> bool:
@@ -161,21 +228,21 @@ class Execution:
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
         self._require_code(loaded_digest(self.trial))
-        self.executions = self._hold.earlier
+        self.executions = self._holder.earlier
         self._continue()
-        lease = self._hold.lease
-        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.taken}
+        lease = self._holder.lease
+        this = {"launch": lease.launch, "host": lease.host, "pid": lease.pid, "began": lease.acquired}
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
         self.seconds += time.perf_counter() - begun
         self._due = clock() + self.task.checkpoint_seconds
-        self._tell()
-        self._hold.renew()  # whoever takes over from one that dies soon knows of it, too
+        self._note_progress()
+        self._holder.renew()  # whoever takes over from one that dies soon knows of it, too
 
-    def _tell(self) -> None:
-        """Note for those who watch how far the trial is."""
-        self._hold.note(progress=self.progress, executions=self.executions, gpu_memory=self.memory)
+    def _note_progress(self) -> None:
+        """Write the trial's progress into the lease, for those who watch."""
+        self._holder.note(progress=self.progress, executions=self.executions, gpu_memory=self.memory)
 
     @property
     def progress(self) -> float:
@@ -187,17 +254,12 @@ class Execution:
         return {} if self.diverged else summarize(self.measurements)
 
     @property
-    def ending(self) -> dict[str, Any]:
-        """What is shown of a trial that is over; ``elsewhere`` where another launch ran it."""
-        facts: dict[str, Any] = {"metrics": self.metrics, "seconds": self.seconds, "resumed": self.resumed}
-        if self.memory:
-            facts["gpu_memory"] = self.memory
-        if self.diverged:
-            facts["diverged"] = self.diverged
+    def end(self) -> TrialEnd:
+        """How the trial ended, once it is done."""
         last = self.executions[-1] if self.executions else None
-        if last and last.get("launch") != self.launch:
-            facts["elsewhere"] = f"{last.get('host', '?')}, process {last.get('pid', '?')}"
-        return facts
+        others = last is not None and last.get("launch") != self.launch
+        owner = f"{last.get('host', '?')}, process {last.get('pid', '?')}" if last is not None and others else ""
+        return TrialEnd("finished", self.metrics, self.seconds, self.resumed, self.memory, self.diverged, owner)
 
     def _continue(self) -> None:
         """Take up the newest checkpoint that can be; nothing is taken of one before all of it was checked."""
@@ -245,8 +307,8 @@ class Execution:
             RunsElsewhere: this process was out of reach for so long that another launch took the trial over.
         """
         try:
-            if self._hold.lost:
-                raise RunsElsewhere(self._hold.lease)
+            if self._holder.lost:
+                raise RunsElsewhere(self._holder.lease)
             begun = time.perf_counter()
             try:
                 self.measurements += self._training.advance()
@@ -258,29 +320,29 @@ class Execution:
                 self._finish()
             elif clock() >= self._due:
                 self.save()
-            self._tell()
+            self._note_progress()
         except BaseException:
-            self._hold.release()
+            self._holder.release()
             raise
         if self.done:
-            self._hold.release()
+            self._holder.release()
 
     def _finish(self) -> None:
-        """Write the record, and after it what may fail without a loss."""
-        self._stay_ours()
+        """Write the record, and after it the artifacts, which may fail without a loss."""
+        self._require_lease()
         record = self._record("diverged" if self.diverged else "finished")
         record.check()
         self.store.write(record)
         self.done = True
-        if self.diverged or not isinstance(self._training, Keeping):
+        if self.diverged or not isinstance(self._training, HasArtifacts):
             return
         if missing := self._write_artifacts(self._training):
             record.provenance["missing_artifacts"] = missing
             with contextlib.suppress(StoreError):  # such as a full disk, which may be the reason
                 self.store.write(record)
 
-    def _write_artifacts(self, training: Keeping) -> dict[str, str]:
-        """Keep what a trial leaves beside its record. Returns why some of it is missing, by name."""
+    def _write_artifacts(self, training: HasArtifacts) -> dict[str, str]:
+        """Write the trial's artifacts. Returns the reasons why some are missing, by name."""
         missing: dict[str, str] = {}
         try:
             artifacts = training.artifacts()
@@ -293,15 +355,15 @@ class Execution:
                 missing[name] = str(error)
         return missing
 
-    def _stay_ours(self) -> None:
-        """See that nobody took the trial over: what this process wrote would lie in the other's way.
+    def _require_lease(self) -> None:
+        """Renew the lease. Without it this process must write nothing: another one runs the trial.
 
         Raises:
-            RunsElsewhere: somebody did.
+            RunsElsewhere: another process has taken the trial over.
         """
-        self._hold.renew()
-        if self._hold.lost:
-            raise RunsElsewhere(self._hold.lease)
+        self._holder.renew()
+        if self._holder.lost:
+            raise RunsElsewhere(self._holder.lease)
 
     def _remove_leftovers(self) -> None:
         """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
@@ -309,15 +371,15 @@ class Execution:
             self.store.remove_leftovers(self.task.id)
 
     def stop(self) -> None:
-        """Keep what was learned, and let the trial go; between two steps, or not at all."""
+        """Save a checkpoint and release the lease. It is called between two steps."""
         try:
-            if not self.done and not self._hold.lost:
+            if not self.done and not self._holder.lost:
                 self.save()
         except RunsElsewhere:
-            pass  # who took it over saves
+            pass  # the process that took it over saves
         finally:
             if not self.done:
-                self._hold.release()
+                self._holder.release()
 
     def save(self) -> None:
         """Write a checkpoint and, for those who watch, the record so far.
@@ -327,7 +389,7 @@ class Execution:
             StateError: the trial's state cannot be read back; nothing was written.
         """
         begun = clock()
-        self._stay_ours()
+        self._require_lease()
         state = {
             "training": self._training.state_dict(),
             "measurements": [[int(m[0]), int(m[1]), int(m[2]), str(m[3]), float(m[4])] for m in self.measurements],
@@ -368,7 +430,7 @@ class Execution:
 
 
 def _outline(state: Any) -> Any:
-    """The types within a state: of a mapping by key, of a list or tuple in their order."""
+    """The types within a state: a mapping by key, a list or tuple in order."""
     if isinstance(state, dict):
         return {key: _outline(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -418,7 +480,7 @@ def set_threads(threads: int) -> None:
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
-    """What the store keeps of a failed attempt."""
+    """The facts about a failed attempt that the store keeps."""
     return {
         "error": str(error) or type(error).__name__,
         "kind": type(error).__name__,

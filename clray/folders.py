@@ -62,7 +62,7 @@ def private_path(name: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of this name; False for a name that no file can have.
+    """True where there is a file of this name; False for a name that no file can have.
 
     Raises:
         DeclarationError: a folder on the way may not be entered.
@@ -85,7 +85,7 @@ def nearest(path: Path) -> Path:
 
 
 def can_be_written(path: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself where it is not there yet. Leaves nothing behind."""
+    """True where files can be made in a folder, or the folder itself if it is missing. Leaves nothing behind."""
     try:
         tempfile.TemporaryFile(dir=nearest(path)).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""A trial's GPU memory: what it took at most, and which share of a GPU that fits."""
+"""The GPU memory of a trial: its peak, and the share of a GPU that has room for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT_BYTES = 512 * 2**20
-"""What CUDA takes for each process besides what torch counts; half a GiB is what it comes to on current GPUs."""
+"""Memory that CUDA takes for each process besides what torch counts: about half a GiB on current GPUs."""
 HEADROOM = 0.1
-"""The part of its peak that a trial is given on top: the allocator's fragments differ from run to run."""
-SMALLEST_SHARE = 100
-"""Of more trials than this on one GPU nobody asks: they would wait for each other."""
+"""A trial is given this part of its peak on top: the allocator's fragments differ from run to run."""
+MAX_TRIALS_PER_GPU = 100
+"""The upper bound on trials that share a GPU."""
 
 
 def _cuda() -> Any:
@@ -37,7 +37,7 @@ def device_files(folder: Path = Path("/dev")) -> list[str]:
 
 
 def why_unusable() -> str:
-    """Why torch can use no GPU in this process."""
+    """The reason why torch can use no GPU in this process."""
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
@@ -52,7 +52,7 @@ def why_unusable() -> str:
 
 
 def forget_peak() -> None:
-    """Begin to measure anew: a process runs one trial after the other."""
+    """Begin a new measurement: a process runs one trial after the other."""
     if cuda := _cuda():
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
@@ -62,7 +62,7 @@ def peak(before: dict[str, int] | None = None) -> dict[str, int]:
     """The most GPU memory that a trial took so far, in bytes; empty where this process has used no GPU.
 
     Args:
-        before: what earlier executions of the trial took.
+        before: the peak of earlier executions of the trial.
 
     Returns:
         ``reserved`` (by torch's allocator: what others cannot use), ``allocated`` (of it, by tensors), and the GPU's
@@ -87,7 +87,7 @@ def needed(memory: dict[str, int]) -> float:
 
 def sharers(memory: dict[str, int]) -> int:
     """How many trials with this peak one GPU has room for; at least 1."""
-    return max(1, min(SMALLEST_SHARE, math.floor(1 / needed(memory))))
+    return max(1, min(MAX_TRIALS_PER_GPU, math.floor(1 / needed(memory))))
 
 
 def words(memory: dict[str, int]) -> str:
@@ -103,5 +103,5 @@ def share_words(share: float) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory ran out, said by torch. Told by name: whoever trains without torch need not load it."""
+    """True for torch's error that a GPU's memory ran out. It is known by its name, so that torch need not be loaded."""
     return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)

@@ -1,16 +1,19 @@
-"""Who runs which trial: leases in the store, through which launches that share a store share its work.
+"""Leases on trials: launches that share a store share its work, because each trial is run by who holds its lease.
 
-A lease saves work, and nothing hangs on it but work: records and checkpoints are written whole, and two runs of a trial
-write the same numbers. Where a file system cannot keep two launches apart, the worst is a trial that is run twice.
+Leases only avoid duplicate work; correctness never depends on them: records and checkpoints are written whole, and two
+runs of a trial write the same numbers.
 
-Whoever runs a trial holds its lease, ``claims/ID.json``, and renews it every ten seconds. A lease is dead, and may be
-taken over, when
+A process that runs a trial writes the lease ``claims/ID.json`` and renews it every ten seconds (the heartbeat). A lease
+is dead, and another process may take it over, when
 
-- it is of the same launch: Ray starts a trial again only once it has lost the process that ran it;
-- its process ran on this machine, and is gone;
-- nobody has renewed it for 45 seconds, by the clock of the store, which stamps every file itself, or by the reader's
-  own stopwatch. No clock of one machine is ever compared with another's, and a stamp from the future is no evidence;
-- it is nothing that clray wrote.
+- it belongs to the same launch: Ray starts a trial again only after it has lost the process that ran it;
+- its process ran on this machine, and does not exist any more;
+- it was not renewed for 45 seconds, by the clock of the store, which stamps every file, or by the reader's own
+  stopwatch. No clock of one machine is ever compared with another's, and a stamp from the future proves nothing;
+- clray has not written it.
+
+On object stores a lease is created and replaced under a condition that the store checks: it must not exist, or must
+still have the etag that was read. On disks a lease is created exclusively, and taken over by a rename.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import threading
 import time
 import uuid
 import weakref
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +38,15 @@ from clray.store import Store, StoredLease
 
 HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 45.0
-"""A lease that was not renewed for so long is dead. Several heartbeats: a step may hold the interpreter for a while."""
+"""A lease that was not renewed for so long is dead. It is several heartbeats: a step may block the interpreter."""
 _ATTEMPTS = 5
 
 
 class RunsElsewhere(ClrayError):
-    """Somebody else is running the trial.
+    """Another process is running the trial.
 
     Attributes:
-        lease: of who does.
+        lease: the lease of that process.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -53,19 +56,20 @@ class RunsElsewhere(ClrayError):
 
 @dataclass(frozen=True)
 class Lease:
-    """Who runs a trial.
+    """The right of one process to run a trial.
 
     Attributes:
-        trial: its id.
-        launch: the launch that runs it; one driver's trials share one.
+        trial: the trial's id.
+        launch: the launch that runs the trial; all trials of one driver share one.
         host: the machine's name.
-        pid: the process on it.
-        processes: within which process ids are unique: one boot of one machine, one container.
-        born: when the process was started, in the kernel's ticks since boot: a process id may be given again.
-        taken: when the lease was, in seconds since 1970 by the holder's clock; for the eye only.
-        token: this lease's own; no two are alike.
-        notes: what the holder tells: ``variant``, ``seed``, ``progress``, ``executions`` …
-        foreign: why the file is no lease of clray's; empty where it is one, or is torn.
+        pid: the process on that machine.
+        processes: names the boot of a machine or the container within which process ids are unique.
+        start_ticks: when the process was started, in the kernel's ticks since boot: process ids are used again.
+        acquired: when the lease was acquired, in seconds since 1970 by the holder's clock. Only shown, never compared.
+        token: identifies this lease; no two are alike.
+        renewals: how often it was renewed.
+        notes: facts for those who watch: ``variant``, ``seed``, ``progress``, ``executions`` …
+        foreign: why the file is no lease that clray wrote; empty where it is one, or is torn.
     """
 
     trial: str
@@ -73,9 +77,10 @@ class Lease:
     host: str = ""
     pid: int = 0
     processes: str = ""
-    born: int | None = None
-    taken: float = 0.0
+    start_ticks: int | None = None
+    acquired: float = 0.0
     token: str = ""
+    renewals: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
     foreign: str = ""
 
@@ -84,13 +89,13 @@ class Lease:
         return f"{self.host}, process {self.pid}" if self.pid else "another launch"
 
     def to_bytes(self) -> bytes:
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "foreign"}).encode()
+        return json.dumps({key: getattr(self, name) for name, key in _KEYS.items()} | {"notes": self.notes}).encode()
 
     @classmethod
     def from_bytes(cls, trial: str, content: bytes) -> Lease:
-        """Read a trial's lease. One that is torn, or still being written, is a lease of somebody unknown.
+        """Read a trial's lease. A torn one, or one that is still being written, has no owner and no token.
 
-        Notes that are not what clray tells are left out; what else there is of a later clray's is not looked at.
+        Notes that clray does not write are left out. Unknown keys, of a later clray, are ignored.
         """
         try:
             found = json.loads(content)
@@ -105,16 +110,17 @@ class Lease:
         if not isinstance(notes, dict):
             notes = {}
         wrong = stored.problems(stored.NOTES, notes)
-        known = {name: found[name] for name in _FIELDS if name in found}
+        known = {name: found[key] for name, key in _KEYS.items() if key in found}
         return cls(**known, notes={name: note for name, note in notes.items() if name not in wrong})
 
     @classmethod
     def of_this_process(cls, trial: str, launch: str, notes: dict[str, Any]) -> Lease:
         pid, token = os.getpid(), uuid.uuid4().hex
-        return cls(trial, launch, socket.gethostname(), pid, _processes(), _start_ticks(pid), time.time(), token, notes)
+        started, now = _start_ticks(pid), time.time()
+        return cls(trial, launch, socket.gethostname(), pid, _processes(), started, now, token, notes=notes)
 
     def process_is_gone(self) -> bool:
-        """Whether its process ran where this one can see it, and is there no more."""
+        """True if its process ran where this one could see it, and does not exist any more."""
         if not self.processes or self.processes != _processes():
             return False
         try:
@@ -122,21 +128,22 @@ class Lease:
         except ProcessLookupError:
             return True
         except OSError:
-            pass  # another user's, or a number that no process can have
-        born = _start_ticks(self.pid)
-        return born is not None and born != self.born
+            pass  # the process of another user, or a number that no process can have
+        start_ticks = _start_ticks(self.pid)
+        return start_ticks is not None and start_ticks != self.start_ticks
 
 
-_FIELDS = ("trial", "launch", "host", "pid", "processes", "born", "taken", "token")
-"""What of a lease's file is read as it stands."""
+_KEYS = {name: name for name in ("trial", "launch", "host", "pid", "processes")}
+_KEYS |= {"start_ticks": "born", "acquired": "taken", "token": "token", "renewals": "renewals"}
+"""The attributes of a lease and their keys in its file, which an older clray reads too."""
 
 
 @functools.cache
 def _processes() -> str:
     """Names the set of processes whose ids can be compared with those that this process sees.
 
-    Where there is no /proc (macOS), the machine by its name and network address: then a lease of before a restart of
-    the machine may have to fall silent first.
+    Without /proc (macOS) it is the machine's name and network address: then a lease from before a restart of the
+    machine may count as live until its silence is long enough.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -146,7 +153,7 @@ def _processes() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process was started, -1 for one that is dead but not buried; None where the system does not say."""
+    """The start of a process in the kernel's ticks, -1 for a zombie; None where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -155,15 +162,15 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def solo_launch_id() -> str:
-    """The launch of a process that is part of none: one by itself."""
+    """The launch id of a process that belongs to no launch, and so is one by itself."""
     return f"{socket.gethostname()} {_processes()} {os.getpid()} {_start_ticks(os.getpid())}"
 
 
 class LeaseMonitor:
-    """Tells live leases from dead ones; to be kept by whoever looks again and again.
+    """Tells live leases from dead ones. Who looks again and again keeps one monitor: it remembers what it has seen.
 
     Args:
-        launch: of the one who looks: its own leases are dead to it.
+        launch: the launch that looks; leases of its own count as dead.
     """
 
     def __init__(self, store: Store, launch: str = "") -> None:
@@ -171,7 +178,7 @@ class LeaseMonitor:
         self._seen: dict[str, tuple[StoredLease, float]] = {}
 
     def live(self, trial: str) -> Lease | None:
-        """The trial's lease if it has a live one.
+        """The trial's lease, if it is alive.
 
         Raises:
             StoreError: the store cannot be read.
@@ -183,10 +190,11 @@ class LeaseMonitor:
         return None if self.is_dead(lease, found) else lease
 
     def is_dead(self, lease: Lease, found: StoredLease, now: float | None = None) -> bool:
-        """Whether nobody holds a lease any more that was found so.
+        """True if nobody holds the lease any more.
 
         Args:
-            now: by the store's clock, where the caller knows it.
+            found: the lease as it was read.
+            now: the time by the store's clock, if the caller knows it.
         """
         if lease.foreign or (self._launch and lease.launch == self._launch) or lease.process_is_gone():
             return True
@@ -202,111 +210,116 @@ class LeaseMonitor:
         return (self._store.clock() if now is None else now) - found.mtime > SILENCE_SECONDS
 
     def last_seen(self, trial: str) -> str:
-        """Names the trial's lease as it was found last, for ``acquire``; empty where it had none."""
-        return _name(self._seen[trial][0]) if trial in self._seen else ""
+        """The fingerprint of the trial's lease as it was read last, for ``acquire``; empty where there was none."""
+        return _fingerprint(self._seen[trial][0]) if trial in self._seen else ""
 
 
-def _name(found: StoredLease) -> str:
-    """Tells a lease from all others, and from itself when it was renewed."""
+def _fingerprint(found: StoredLease) -> str:
+    """A hash that differs between any two leases, and after each renewal of one."""
     return hashlib.sha256(f"{found.mtime} ".encode() + found.content).hexdigest()
 
 
 def acquire(store: Store, trial: str, launch: str = "", dead: str = "", **notes: Any) -> LeaseHolder:
-    """Lease a trial for this process.
+    """Get the lease on a trial for this process.
 
-    Exactly one of several that try at once succeeds, on file systems that create a file exclusively (local ones, NFS),
-    and on object stores where a listing shows what was written before (S3, GCS, Azure).
+    One of several processes that try at once succeeds, on local disks, NFS and object stores. On HDFS two may succeed;
+    then one of them learns within a heartbeat that it has lost the lease.
 
     Args:
         trial: its id.
         launch: the launch that this process is part of; by default the process is one by itself.
-        dead: the name of a lease on this trial that the launch has watched until it was dead
-            (``LeaseMonitor.last_seen``). Whoever only looks once may not see that, where the store stamped it in the
-            future.
-        notes: what the lease should tell.
+        dead: the fingerprint of a lease on this trial that the launch has watched until it was dead
+            (``LeaseMonitor.last_seen``). Who looks only once may not see that, where its stamp lies in the future.
+        notes: facts for those who watch, written into the lease.
 
     Raises:
-        RunsElsewhere: somebody else holds a live lease.
+        RunsElsewhere: another process holds a live lease.
         StoreError: the store cannot be read or written.
     """
     lease = Lease.of_this_process(trial, launch or solo_launch_id(), notes)
-    monitor = LeaseMonitor(store, lease.launch)
-    rival, earlier = Lease(trial), list[dict[str, Any]]()
+    monitor, content = LeaseMonitor(store, lease.launch), lease.to_bytes()
+    rival = Lease(trial)
     for _ in range(_ATTEMPTS):
-        with store.exclusive(trial, SILENCE_SECONDS) as ours:
-            if not ours:
-                continue  # somebody is just about to lease it
-            found = store.read_lease(trial)
-            if found is None:
-                if store.create_lease(trial, lease.to_bytes()):
-                    return LeaseHolder(store, lease, earlier)
-                continue
-            rival = Lease.from_bytes(trial, found.content)
-            if not monitor.is_dead(rival, found) and _name(found) != dead:
-                if rival.token:
-                    break
-                time.sleep(0.1)  # the file is there, and what it says is still being written
-                continue
-            if store.delete_lease(trial, found.content):
-                earlier = rival.notes.get("executions", [])
-            if store.create_lease(trial, lease.to_bytes()):
-                return LeaseHolder(store, lease, earlier)
+        if written := store.create_lease(trial, content):
+            return LeaseHolder(store, lease, written, [])
+        found = store.read_lease(trial)
+        if found is None:
+            continue
+        rival = Lease.from_bytes(trial, found.content)
+        if rival.token == lease.token:  # it was created, and the answer to the first request was lost
+            return LeaseHolder(store, lease, found, [])
+        if monitor.is_dead(rival, found) or _fingerprint(found) == dead:
+            if written := store.take_over_lease(trial, content, found):
+                return LeaseHolder(store, lease, written, rival.notes.get("executions", []))
+        elif rival.token:
+            break
+        else:
+            time.sleep(0.1)  # the file exists, and its content is still being written
     raise RunsElsewhere(rival)
 
 
 class LeaseHolder:
-    """This process's hold on a trial: renewed by a thread of its own until ``release``.
+    """This process's lease on a trial. A thread renews it until ``release`` is called.
 
-    A hold that is forgotten is renewed no more, so that its lease dies.
+    When nothing refers to the holder any more, the thread ends and the lease dies.
 
     Attributes:
-        lease: as it was taken.
-        earlier: the executions that a dead lease told of which this one took over.
-        lost: somebody else took the lease over, because this process was out of reach for long.
+        lease: the lease, with the notes as they are now.
+        earlier: the executions that the lease of a dead process listed, where this one took it over.
+        lost: another process took the lease over, because this one was out of reach for long.
     """
 
-    def __init__(self, store: Store, lease: Lease, earlier: list[dict[str, Any]]) -> None:
+    def __init__(self, store: Store, lease: Lease, written: StoredLease, earlier: list[dict[str, Any]]) -> None:
         self.lease, self.earlier, self.lost = lease, earlier, False
-        self._store = store
+        self._store, self._written, self._renewals = store, written, 0
         self._over, self._lock = threading.Event(), threading.Lock()
         threading.Thread(target=_beat, args=(weakref.ref(self), self._over), daemon=True).start()
 
     def note(self, **notes: Any) -> None:
-        """Tell something; it stands in the store after the next heartbeat."""
+        """Add notes to the lease; the next heartbeat writes them into the store."""
         self.lease = replace(self.lease, notes={**self.lease.notes, **notes})
 
     def renew(self) -> None:
-        """Show that this process is alive, or learn that the trial is not its own any more."""
+        """Write the lease again, which shows that this process is alive, or find out that the lease is lost."""
         with self._lock:
-            if self._over.is_set():
+            if self._over.is_set() or self.lost:
                 return
-            found = self._store.read_lease(self.lease.trial, stamped=False)
-            content = self.lease.to_bytes()
-            if found is None:
-                self.lost = not self._store.create_lease(self.lease.trial, content)
-            elif Lease.from_bytes(self.lease.trial, found.content).token in (self.lease.token, ""):  # torn or foreign
-                self._store.replace_lease(self.lease.trial, content)
-            else:
-                self.lost = True
+            # The count makes every renewal another version: S3's etag is a hash of the content.
+            self._renewals += 1
+            trial, content = self.lease.trial, replace(self.lease, renewals=self._renewals).to_bytes()
+            written = self._store.renew_lease(trial, content, self._written)
+            if written is None:
+                found = self._store.read_lease(trial)
+                if found is None:
+                    written = self._store.create_lease(trial, content)
+                    self.lost = written is None
+                elif Lease.from_bytes(trial, found.content).token in (self.lease.token, ""):  # "": torn or foreign
+                    written = self._store.renew_lease(trial, content, found)
+                else:
+                    self.lost = True
+            self._written = written or self._written
 
     def release(self) -> None:
-        """Let the trial go. What was noted last is lost with it."""
+        """Delete the lease. Notes that no heartbeat has written are lost."""
         with self._lock:
             if self._over.is_set():
                 return
             self._over.set()
-            # A lease that cannot be removed dies by itself.
+            # A lease that cannot be deleted dies by itself.
             with contextlib.suppress(StoreError):
-                found = self._store.read_lease(self.lease.trial, stamped=False)
-                if found and Lease.from_bytes(self.lease.trial, found.content).token == self.lease.token:
-                    self._store.delete_lease(self.lease.trial, found.content)
+                trial = self.lease.trial
+                if self._store.delete_lease(trial, self._written):
+                    return
+                found = self._store.read_lease(trial)
+                if found and Lease.from_bytes(trial, found.content).token == self.lease.token:
+                    self._store.delete_lease(trial, found)
 
 
-def _beat(hold: weakref.ref[LeaseHolder], over: threading.Event) -> None:
+def _beat(reference: weakref.ref[LeaseHolder], over: threading.Event) -> None:
     while not over.wait(HEARTBEAT_SECONDS):
-        held = hold()
-        if held is None:
+        holder = reference()
+        if holder is None:
             return
-        with contextlib.suppress(StoreError):  # the trial will run into it by itself, and say so
-            held.renew()
-        del held
+        with contextlib.suppress(StoreError):  # the trial's own writes fail for the same reason, and report it
+            holder.renew()
+        del holder

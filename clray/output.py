@@ -1,4 +1,4 @@
-"""What is printed, whoever wrote it: letters that a terminal would obey are shown, letters that it lacks are replaced.
+"""Printing, whoever wrote the text: letters that a terminal would obey are shown, letters that it lacks are replaced.
 
 Names, paths and errors come from other people's files. They are printed as text and as nothing else: no markup, no
 escape sequences, no keys of a store's address. Nothing that is printed can end the program.
@@ -14,11 +14,11 @@ import os
 import re
 import sys
 import unicodedata
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from clray.atomic import write_atomically
 from clray.errors import ClrayError
 
 STAND_INS = {
@@ -40,7 +40,7 @@ STAND_INS = {
     "λ": "lambda",
     "σ": "sigma",
 }
-"""What is printed in place of our own letters where the output has none of them."""
+"""Replacements of our own letters where the output has none of them."""
 
 _OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what a terminal obeys or cannot draw: controls, directions, surrogates, line separators."""
@@ -113,7 +113,7 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 class OutputLost(ClrayError):
-    """What was printed cannot be written: a full disk, most likely."""
+    """Printed text cannot be written: a full disk, most likely."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(f"the output cannot be written: {reason.strerror or reason}")
@@ -192,13 +192,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
             raise IsADirectoryError("it is a folder: name a file")
         if not real.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {real.parent}")
-        temporary = real.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, real)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(real, content)
     except (OSError, ValueError) as error:
         raise ClrayError(f"{target}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     return target

@@ -1,4 +1,4 @@
-"""What a record needs to be believed: the code that made it, the versions and the machine."""
+"""The provenance of a record: the code that made it, the versions and the machine."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _counts(module: str, file: Path) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _names_imported(source: bytes) -> list[str]:
-    """What a text imports, wherever in it, except for type checkers alone; of ``from a import b`` both a and a.b."""
+    """The names that a text imports, except for type checkers alone; of ``from a import b`` both a and a.b."""
     names: list[str] = []
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:

@@ -1,4 +1,4 @@
-"""One trial's record, and its form as a Parquet table: a row a measurement, all else in the table's metadata."""
+"""A trial's record and its Parquet table: each measurement is a row, everything else is in the table's metadata."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _METADATA = b"clray"
 
 @dataclass
 class Record:
-    """A trial's measurements and all that is known about how they came to be.
+    """A trial's measurements, and all that is known about their origin.
 
     Attributes:
         id: the trial's id, ``trial.id(data["fingerprint"])``.
-        trial: what was run.
-        data: the data set it read: ``name``, ``source`` and ``fingerprint``.
+        trial: the declaration that was run.
+        data: the data set that it read: ``name``, ``source`` and ``fingerprint``.
         measurements: the long table that every published number is computed from.
         provenance: code, versions, machine and seconds (``clray.provenance``).
         status: ``finished``, ``running`` or ``diverged``: its loss or weights were not finite any more, so that it
@@ -47,7 +47,7 @@ class Record:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The published metrics, as fractions; none of a trial that diverged, which has not learned all its tasks."""
+        """The published metrics, as fractions. A trial that diverged has none: it has not learned all its tasks."""
         return {} if self.status == "diverged" else summarize(self.measurements)
 
     def to_table(self) -> pa.Table:
@@ -86,7 +86,7 @@ class Record:
 
         Args:
             expected_id: the trial whose record it should be.
-            measurements: whether to return them; they are checked in any case.
+            measurements: return them as well; they are checked in any case.
 
         Raises:
             ValueError, KeyError, TypeError, RecursionError: the table is no record of that trial.
@@ -126,10 +126,10 @@ class Record:
         )
 
     def check(self) -> None:
-        """See that a reader will take this for a record.
+        """Check that a reader will accept this record.
 
         Raises:
-            StateError: it will not: its trial came to what no trial may come to.
+            StateError: the record holds something that no trial may produce.
         """
         try:
             Record.from_table(self.to_table(), self.id)

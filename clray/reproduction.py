@@ -22,14 +22,15 @@ Known = Literal["paper", "authors", "second-hand", "recalled"]
 """How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
 
 SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
-"""What a published ± is. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and ``population
-sem`` are these over the root of n. ``95% interval`` is the half-width of a t interval, ``1.96 sem`` of a normal one."""
+"""The kind of a published ±. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and
+``population sem`` are these over the root of n. ``95% interval`` is the half-width of a t interval, ``1.96 sem`` that
+of a normal one."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
 
 class Claim(Declared):
-    """What a paper published for one cell, in per cent where the metric is a rate.
+    """A number that a paper published for one cell, in per cent where the metric is a rate.
 
     In a file it may be short, ``89.56 ± 0.11`` (where the spread is not known ``"89.56 ± ?"``, in quotes), or a
     mapping of these keys.
@@ -92,7 +93,7 @@ class Row(Declared):
     also: dict[str, dict[str, ShortClaim]] = {}
     """By source (a key of the file's ``sources``) and metric, what was published elsewhere for the same cells."""
     by_order: dict[str, ShortClaim] = {}
-    """What was published for single task orders, in the table's first metric: keys of the table's ``orders``."""
+    """The numbers published for single task orders, in the table's first metric: keys of the table's ``orders``."""
     source: str = ""
     """Where this row's numbers stand, if that is more exact than the table's source."""
     note: str = ""
@@ -250,7 +251,7 @@ class Searches(Declared):
     source: str
     """Where the grids and the published choices stand."""
     metric: str = "ACC"
-    """What is selected by; the sweep says whether it is measured on validation data (``benchmark.validation``)."""
+    """The metric to select by; the sweep says if it is measured on validation data (``benchmark.validation``)."""
     rows: Annotated[list[SearchRow], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -269,7 +270,7 @@ class Reproduction(Declared):
     runs: Annotated[int, Field(ge=1)]
     """Runs behind each published number, unless a claim says otherwise."""
     spread: SpreadKind
-    """What the published ± is, unless a claim says otherwise."""
+    """The kind of the published ±, unless a claim says otherwise."""
     known: Known
     """How the published numbers are known, unless a claim says otherwise."""
     margins: dict[str, Margin]

@@ -21,7 +21,7 @@ class Selection:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What makes the numbers another experiment than the declared one."""
+        """The flags that make the numbers another experiment than the declared one."""
         return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in self.set)
 
     @property
@@ -46,7 +46,7 @@ class Origin:
         self._document, self._quick, self._flags = document, selection.quick, list(flags)
 
     def has(self, keys: Sequence[Any]) -> bool:
-        """Whether a path of keys was declared."""
+        """True where a path of keys was declared."""
         return bool(
             any(tuple(keys[: len(at)]) == at for at, _ in self._flags)
             or (self._quick and self._document.has(("quick", *keys)))

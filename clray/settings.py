@@ -1,4 +1,4 @@
-"""What the tracks' settings have in common: numbers must be numbers, finite, and of a size that a machine can hold."""
+"""The common rules for the tracks' settings: numbers are numbers, finite, and of a size that a machine can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LARGEST_SEED = 2**63 - 1
 """Seeds are kept as signed 64-bit integers."""
 
 BenchmarkSeed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-"""What a benchmark draws its own data with; the trial's seed is another."""
+"""The seed that a benchmark draws its own data with; the trial's seed is another."""
 
 
 class TrialSettings(BaseModel):
@@ -36,10 +36,10 @@ def _holds_boolean(value: Any) -> bool:
 
 
 def _takes_numbers_alone(annotation: Any) -> bool:
-    """Whether a type holds numbers, and no booleans beside them."""
+    """True for a type that holds numbers, and no booleans beside them."""
     return _names(annotation, int, float) and not _names(annotation, bool)
 
 
 def _names(annotation: Any, *kinds: type) -> bool:
-    """Whether a type is one of these, or has one of them as a part."""
+    """True for a type that is one of these, or has one of them as a part."""
     return annotation in kinds or any(_names(part, *kinds) for part in get_args(annotation))

@@ -97,6 +97,7 @@ class _Lease(TypedDict, total=False):
     born: int | None
     taken: _Moment
     token: str
+    renewals: _Count
 
 
 class _Notes(TypedDict, total=False):

@@ -22,9 +22,9 @@ from clray.tracks import TRACKS, track
 from clray.trial import Precision, SettingError, Trial
 
 MOST_TRIALS = 100_000
-"""Of a sweep: variants, points of their grids, task orders and seeds multiplied."""
+"""The most trials of a sweep: variants, points of their grids, task orders and seeds multiplied."""
 MOST_PLACES = 2_000_000
-"""Of all task orders of a variant together: orders times tasks."""
+"""The most entries in all task orders of a variant together: orders times tasks."""
 MOST_NAME = 200
 """Characters of a variant's name as it is declared."""
 MOST_POINT_NAME = 1000
@@ -32,7 +32,7 @@ MOST_POINT_NAME = 1000
 
 
 class Resources(Declared):
-    """What one trial asks of the machine. It never changes a number."""
+    """The share of a machine that one trial asks for. It never changes a number."""
 
     cpu: Annotated[float, Field(gt=0, le=10_000)] = 1
     gpu: Annotated[float, Field(ge=0, le=1_000)] = 0
@@ -51,7 +51,7 @@ class Resources(Declared):
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What every generator takes, numpy's older one included."""
+"""A seed that every generator accepts, numpy's older one included."""
 
 
 class RandomOrders(Declared):
@@ -117,7 +117,7 @@ class Sweep(Declared):
     metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
     """The columns of the sweep's own table; they change no number."""
     quick: dict[str, Any] = {}
-    """What ``--quick`` changes: keys of this file, and ``only`` with a list of variants."""
+    """The changes of ``--quick``: keys of this file, and ``only`` with a list of variants."""
 
     _name: str = PrivateAttr("")
     _selection: Selection = PrivateAttr(Selection())
@@ -254,8 +254,8 @@ class Sweep(Declared):
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
         cells = []
         shared = {name: getattr(self, name) for name in Trial.model_fields if name in type(self).model_fields}
-        for section in ("version", "track", "benchmark", "model"):
-            del shared[section]
+        for key in ("version", "track", "benchmark", "model"):
+            del shared[key]
         for name, settings in self.variant_settings():
             settings = dict(settings)
             resources = self._section(name, "resources", settings, self.resources.model_dump())
@@ -404,7 +404,7 @@ def gpu_share(asked: float | None) -> float | None:
 
 
 def _wrong_name(name: str) -> str | None:
-    """What is wrong with a variant's name, if something is."""
+    """The mistake in a variant's name; None without one."""
     if not name.strip():
         return "there are no letters"
     if len(name) > MOST_NAME:
@@ -417,7 +417,7 @@ def _wrong_name(name: str) -> str | None:
 
 
 def _wrong_point_name(name: str) -> str | None:
-    """What is wrong with the name of a grid's point, if something is."""
+    """The mistake in the name of a grid's point; None without one."""
     if len(name) > MOST_POINT_NAME:
         return f"more than {MOST_POINT_NAME:,} characters"
     odd = next((character for character in name if not character.isprintable()), None)
@@ -444,7 +444,7 @@ def _alike(value: Any) -> str:
 
 
 def _suffix(point: Mapping[str, Any]) -> str:
-    """What a point of a grid adds to its variant's name."""
+    """The part of a grid point's name that follows its variant's."""
     return "".join(f"@{axis}={value}" for axis, value in point.items())
 
 

@@ -22,7 +22,7 @@ class BenchmarkFamily:
         what: how they learn, in words; may be empty where a track has one kind.
         benchmarks: their names.
         methods: name to ``module:Class`` below the track's ``methods/``.
-        registry: what that mapping is called in ``methods/__init__.py``.
+        registry: the name of that mapping in ``methods/__init__.py``.
         sweeps: of those that ship with clray, the ones to start one's own from: for a method the first that has it. The
             first of all needs no file; together they have every method.
     """
@@ -54,7 +54,7 @@ class DatasetInfo(Protocol):
 
     Attributes:
         origin: where it comes from, for people: an address.
-        advice: what to know where it is not here.
+        advice: a hint for users who lack it.
         download: the form that ``fetch`` brings, if there is one.
     """
 
@@ -94,7 +94,7 @@ class DatasetRegistry(Protocol):
     """By name."""
 
     def find(self, name: str) -> LocalDataset | None:
-        """What is here of a data set, found without reading it.
+        """Find a data set on this machine without reading it.
 
         Raises:
             DataError: some of its files are here and others are not, or ``CLRAY_DATA`` names no folder.
@@ -124,13 +124,13 @@ class DatasetRegistry(Protocol):
 
 
 class Track(Protocol):
-    """What a track's package offers to the rest of clray: the module named in ``TRACKS``."""
+    """The module of a track that ``clray.tracks.TRACKS`` names, as the rest of clray sees it."""
 
     sources: DatasetRegistry
     """The track's data sets."""
 
     PRECISIONS: tuple[str, ...]
-    """Of ``clray.trial.Precision``, those that its trials can have."""
+    """The precisions (``clray.trial.Precision``) that its trials can have."""
 
     def kinds(self) -> list[BenchmarkFamily]:
         """Its benchmarks and methods, those together that go together."""

@@ -36,7 +36,7 @@ def find(wanted: str, offered: Mapping[str, Iterable[str]], what: str) -> tuple[
     Args:
         wanted: as it was typed.
         offered: by track, the names that it has.
-        what: what they are names of, for the error.
+        what: the kind of thing that they name, for the error.
 
     Raises:
         DeclarationError: there is no such name, or several tracks have it.

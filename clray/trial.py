@@ -6,6 +6,7 @@ launch it comes from.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clray.documents import keys_of, misread, one_of, shown
 
 Precision = Literal["float32", "bfloat16"]
-"""Of activations and products; weights and their updates are always float32. A track says which it has."""
+"""The type of activations and products; weights and their updates are always float32. A track says which it has."""
 
 
 class Trial(BaseModel):
@@ -46,7 +47,10 @@ class Trial(BaseModel):
     @cached_property
     def declaration(self) -> str:
         """A hash of this declaration: the trial's name before it is known which data it will read."""
-        return short_hash(declared_settings(self))
+        plain = self.model_dump(mode="json")  # its mappings are plain data, and hold what a track declared
+        for name in _unchanged(self):
+            del plain[name]
+        return short_hash(plain)
 
     def id(self, fingerprint: str) -> str:
         """The trial's id: a hash of its declaration and of the data it reads.
@@ -115,21 +119,27 @@ def later(default: Any) -> Any:
 
 def declared_settings(settings: BaseModel) -> dict[str, Any]:
     """Settings as plain data for a trial's declaration: all of them, of ``later`` ones those that were changed."""
-    plain = settings.model_dump(mode="json")
-    for name, field in type(settings).model_fields.items():
-        value, extra = getattr(settings, name), field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("later") and value == field.default:
-            del plain[name]
-        else:
-            plain[name] = _declared(value, plain[name])
-    return plain
+    plain, left_out = settings.model_dump(mode="json"), _unchanged(settings)
+    return {name: _declared(getattr(settings, name), plain[name]) for name in plain if name not in left_out}
+
+
+def _unchanged(settings: BaseModel) -> list[str]:
+    """The names of the ``later`` fields that have their default."""
+    return [name for name, default in _later_fields(type(settings)) if getattr(settings, name) == default]
+
+
+@functools.cache
+def _later_fields(schema: type[BaseModel]) -> list[tuple[str, Any]]:
+    extras = {name: field.json_schema_extra for name, field in schema.model_fields.items()}
+    later_ones = (name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("later"))
+    return [(name, schema.model_fields[name].default) for name in later_ones]
 
 
 def _declared(value: Any, plain: Any) -> Any:
     """Plain data without the ``later`` fields, at their defaults, of the settings within.
 
     Args:
-        value: what the plain data was made of.
+        value: the settings that the plain data was made of.
     """
     if isinstance(value, BaseModel):
         return declared_settings(value)

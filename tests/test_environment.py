@@ -18,10 +18,10 @@ from clray import folders, gpu, machine
 from clray.cache import cache_folder
 from clray.cli import app
 from clray.cluster import temporary
-from clray.cluster.launch import Options
 from clray.commands import answers
 from clray.commands.run import options_of
 from clray.errors import ClusterError, DeclarationError, StoreError
+from clray.launch import Options
 from clray.loading import load_sweep
 from clray.provenance import machine as facts_of_machine
 from clray.store import Store

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clray import equal_code
-from clray.equal_code import EqualPair, add_pair, is_equal, read_pairs
+from clray.equal_code import EqualPair, add_pair, is_equal, read_pairs, representative
 from clray.errors import DeclarationError
 
 A, B, C, D = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
@@ -43,6 +43,8 @@ def test_equality_goes_both_ways_and_along_chains(file):
     assert is_equal(C, A)
     assert not is_equal(A, D)
     assert not is_equal(D, D[:-1])
+    assert {representative(digest) for digest in (A, B, C)} == {A}
+    assert representative(D) == D
 
 
 def test_what_is_known_is_not_added_again(file):

@@ -25,9 +25,9 @@ from waiting import GUARD
 from clray import execution as execution_module
 from clray.checkpoints import Checkpoints, read_state, write_state
 from clray.cli import app
-from clray.cluster.launch import run_here
 from clray.errors import DataError, Diverged, OtherCodeError, StateError
 from clray.execution import Execution, Task, describe_failure
+from clray.launch import run_here
 from clray.leases import RunsElsewhere, acquire
 from clray.loading import load_sweep
 from clray.planning import plan
@@ -129,7 +129,7 @@ from test_execution import digest, to_the_end
 from clray.execution import Execution, Task
 from clray.store import Store
 for task in json.loads(sys.argv[1]):
-    execution = Execution(Task(**task), Store(sys.argv[2]))
+    execution = Execution(Task.from_json(task), Store(sys.argv[2]))
     measured, weights = to_the_end(execution)
     print(json.dumps([execution.resumed, measured, weights]))
 """
@@ -139,7 +139,7 @@ STOPS_IN_THE_MIDDLE = """
 import json, sys
 from clray.execution import Execution, Task
 from clray.store import Store
-execution = Execution(Task(**json.loads(sys.argv[1])), Store(sys.argv[2]))
+execution = Execution(Task.from_json(sys.argv[1]), Store(sys.argv[2]))
 while execution.progress < 0.5:
     execution.step()
 print("in the middle", flush=True)
@@ -150,7 +150,7 @@ sys.stdin.read()
 def another_process(tasks: list[Task], store: Store) -> list[str]:
     """The command that takes trials up elsewhere and prints how far they had come, and how they ended."""
     code = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parent))
-    return [sys.executable, "-c", code, json.dumps([task.to_dict() for task in tasks]), store.uri]
+    return [sys.executable, "-c", code, json.dumps([task.to_json() for task in tasks]), store.uri]
 
 
 class TestInterrupted:
@@ -235,7 +235,7 @@ class TestInterrupted:
         """Killed in the middle, with checkpoints as often as can be."""
         changes = ("evaluate=10",)
         todo = dataclasses.replace(task(tiny, store, "mer", *changes), checkpoint_seconds=0.0)
-        command = [sys.executable, "-c", STOPS_IN_THE_MIDDLE, json.dumps(todo.to_dict()), store.uri]
+        command = [sys.executable, "-c", STOPS_IN_THE_MIDDLE, todo.to_json(), store.uri]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdout.readline() == b"in the middle\n"
         process.kill()
@@ -511,7 +511,7 @@ class TestDiverged:
         assert record.provenance["diverged"] == execution.diverged == self.WHERE
         assert {m.step for m in record.measurements} == {0, 30}
         assert record.metrics == execution.metrics == {}, "of some of the tasks there is no published metric"
-        assert execution.ending["diverged"] == self.WHERE
+        assert execution.end.diverged == self.WHERE
         assert [p.name for p in Path(store.path()).rglob("*") if p.is_file()] == [f"{record.id}.parquet"]
 
     def test_it_is_over(self, tiny, store, monkeypatch):
@@ -736,11 +736,11 @@ class TestLease:
         execution = Execution(todo, store)
         [id] = store.leased()
         assert id == todo.id
-        notes = execution._hold.lease.notes
+        notes = execution._holder.lease.notes
         assert (notes["variant"], notes["seed"], notes["progress"]) == ("er", 0, 0.0)
         execution.step()
         execution.step()
-        assert execution._hold.lease.notes["progress"] == pytest.approx(1 / 3)
+        assert execution._holder.lease.notes["progress"] == pytest.approx(1 / 3)
         assert store.leased() == {todo.id}
         to_the_end(execution)
         assert store.leased() == set()
@@ -788,7 +788,7 @@ class TestLease:
         execution = Execution(dataclasses.replace(todo, launch="mine"), store)
         assert execution.done
         assert execution.measurements == expected
-        assert "elsewhere" in execution.ending
+        assert execution.end.owner
         assert store.leased() == set()
 
     def test_who_was_out_of_reach_for_long_leaves_it_to_the_other(self, tiny, store):
@@ -796,7 +796,7 @@ class TestLease:
         execution = Execution(dataclasses.replace(todo, launch="first"), store)
         execution.step()
         other = Execution(dataclasses.replace(todo, launch="first"), store)  # as after a failure of Ray's network
-        execution._hold.renew()
+        execution._holder.renew()
         with pytest.raises(RunsElsewhere):
             execution.step()
         execution.stop()
@@ -860,9 +860,9 @@ class TestLease:
         todo = task(tiny, store, "er")
         for launch in ("one", "two"):
             execution = Execution(dataclasses.replace(todo, launch=launch), store)
-            execution._hold._over.set()  # it dies
-            dead = dataclasses.replace(execution._hold.lease, processes="another boot")
-            store.replace_lease(todo.id, dead.to_bytes())
+            execution._holder._over.set()  # it dies
+            dead = dataclasses.replace(execution._holder.lease, processes="another boot")
+            store.write_file(f"claims/{todo.id}.json", dead.to_bytes())
             path = store.path("claims", f"{todo.id}.json")
             os.utime(path, (time.time() - 60,) * 2)
         last = Execution(dataclasses.replace(todo, launch="three"), store)
@@ -874,9 +874,9 @@ class TestLease:
         execution = Execution(todo, store)
         execution.step()
         execution.save()
-        gone = dataclasses.replace(execution._hold.lease, born=-5)
-        execution._hold._over.set()
-        store.replace_lease(todo.id, gone.to_bytes())
+        gone = dataclasses.replace(execution._holder.lease, start_ticks=-5)
+        execution._holder._over.set()
+        store.write_file(f"claims/{todo.id}.json", gone.to_bytes())
         said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
         assert "1 begun" in said
         assert f"{todo.id} er seed 0: 0%, left by {gone.owner}, which is gone" in said
@@ -884,7 +884,7 @@ class TestLease:
 
 def test_a_task_is_plain_data(tiny, store):
     todo = task(tiny, store, "er")
-    assert Task(**json.loads(json.dumps(todo.to_dict()))) == todo
+    assert Task.from_json(todo.to_json()) == todo
 
 
 def test_a_failure_is_described():

@@ -94,7 +94,7 @@ class TestEveryCommand:
                 "traceback": f"Traceback [/x]\nValueError: {text}",
                 "host": "h[/]",
             }
-            store.write_failure(trial.id, {**note, "time": 0.0, "declaration": trial.cell.trial.declaration})
+            store.write_failure(trial.id, {**note, "time": 0.0, "declaration": trial.trial.declaration})
         wanted = [*FAILURES[:2], "torn \\x1b[31m at s3://***@b"]
         texts = [here("plan", odd), here("status"), here("table", odd), here("sweep", odd, "--dry-run", "--local")]
         for text in [*texts, here("table", odd, "--format", "md")]:

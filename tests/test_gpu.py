@@ -106,7 +106,7 @@ def test_how_many_fit(reserved: float, fit: int) -> None:
 
 
 def test_a_tiny_one_is_not_given_a_thousandth(card: Card) -> None:
-    assert gpu.sharers({"reserved": 0, "allocated": 0, "total": 10**15}) == gpu.SMALLEST_SHARE
+    assert gpu.sharers({"reserved": 0, "allocated": 0, "total": 10**15}) == gpu.MAX_TRIALS_PER_GPU
 
 
 def test_an_out_of_memory_error_is_known_by_its_kind() -> None:
@@ -141,7 +141,7 @@ class TestInRecords:
         while not again.done:
             again.step()
         assert measured(store, trial.id) == {"reserved": 4 * GIB, "allocated": 3 * GIB, "total": 16 * GIB}
-        assert again.ending["gpu_memory"]["reserved"] == 4 * GIB
+        assert again.end.gpu_memory["reserved"] == 4 * GIB
         shown = CliRunner().invoke(app, ["show", trial.id, "--results", store.uri]).output
         assert "It took 4.00 of 16 GiB GPU memory at most: 3 of its kind fit on such a GPU." in shown
 
@@ -210,12 +210,13 @@ def test_a_line_for_an_ended_trial_tells_it(tiny: Path, store: Store) -> None:
 
     from rich.console import Console
 
-    from clray.cluster.progress import Progress
+    from clray.execution import TrialEnd
+    from clray.progress import Progress
 
     trials = [dataclasses.replace(t, seconds=1.0) for t in look(tiny, store)[:1]]
     console = Console(file=io.StringIO(), width=200)
     memory = {"reserved": 2 * GIB, "allocated": GIB, "total": 80 * GIB}
     with Progress(trials, 0, 1, console) as progress:
-        progress.ended(trials[0].id, {"metrics": {"RA": 0.5}, "seconds": 2.0, "resumed": 0.0, "gpu_memory": memory})
+        progress.ended(trials[0].id, TrialEnd("finished", {"RA": 0.5}, 2.0, gpu_memory=memory))
     assert "(2 s; 2.00 of 80 GiB GPU memory; " in console.file.getvalue()  # type: ignore[attr-defined]
     assert json.loads(json.dumps(memory)) == memory

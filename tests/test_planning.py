@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from clray import equal_code, planning
+from clray.analysis.gather import gather, read
 from clray.checkpoints import Checkpoints
+from clray.cli import app
 from clray.errors import DataError
 from clray.execution import Execution
 from clray.loading import load_sweep
@@ -15,6 +20,7 @@ from clray.planning import Planned, plan
 from clray.provenance import is_fresh
 from clray.selection import Selection
 from clray.store import Store
+from clray.tracks import TRACKS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -49,7 +55,7 @@ def test_the_four_states(tiny, store, monkeypatch):
     monkeypatch.setattr(planning, "code_digest", lambda t: "changed" if t.method == "er" else real(t))
     found = look(tiny, store, "online", "er")
     assert [t.state for t in found.trials] == ["finished", "half-done", "stale", "to do"]
-    assert [t.cell.variant for t in found.left()] == ["online", "er"]
+    assert [t.variant for t in found.left()] == ["online", "er"]
     assert [t.state for t in found.left(rerun_stale=True)] == ["half-done", "stale", "to do"]
     assert [t.state for t in found.in_state("finished", "stale")] == ["finished", "stale"]
 
@@ -98,7 +104,7 @@ def test_data_that_is_insisted_on_must_be_had(tiny, store, monkeypatch, tmp_path
 def test_records_of_other_data_are_others(tiny, store):
     finish(look(tiny, store, "online").trials[0], store)
     planned = look(tiny, store, "online").trials[0]
-    assert planned.cell.trial.id("of other data") != planned.id
+    assert planned.trial.id("of other data") != planned.id
 
 
 def test_seconds_are_the_record_s_or_an_estimate(tiny, store):
@@ -143,7 +149,7 @@ def test_a_task_carries_what_the_trial_may_use(tiny, store):
     planned = look(tiny, store, "online").trials[0]
     assert planned.task().threads == 2
     assert planned.task(device="cuda", rerun=True).rerun
-    assert planned.task().trial["seed"] == 0
+    assert planned.task().trial.seed == 0
 
 
 def test_each_sweep_of_a_launch_reads_its_own_data(store, monkeypatch):
@@ -220,7 +226,7 @@ def test_a_store_that_may_not_be_written_is_planned_all_the_same(tiny, store, mo
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(store, "_fs", ReadOnly(store._fs, refuse))
+    monkeypatch.setattr(store, "storage", ReadOnly(store.storage, refuse))
     assert look(tiny, store, "online").trials[0].state == "finished"
 
 
@@ -231,5 +237,102 @@ class ReadOnly:
         self._files, self._refuse = files, refuse
 
     def __getattr__(self, name: str) -> object:
-        changes = name.startswith(("delete", "move", "copy", "create", "open_output"))
+        changes = name.startswith(("delete", "move", "write", "create", "remove", "renew", "take_over", "stamp"))
         return self._refuse if changes else getattr(self._files, name)
+
+
+class TestDataOfTheTable:
+    """A plan counts the records that a table shows, on a machine that lacks their data, too."""
+
+    def stored_elsewhere(self, tiny, store, *, partial: str = "") -> Any:
+        """The first trial finished on a machine that has the whole data, or a part of it."""
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        record.data = {"name": "mnist", "source": "cache", "fingerprint": "whole"} | (
+            {"partial": partial} if partial else {}
+        )
+        record.id = record.trial.id("whole")
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        return record
+
+    def test_records_on_the_whole_data_count_where_only_embedded_data_is(self, tiny, store):
+        record = self.stored_elsewhere(tiny, store)
+        found = look(tiny, store, "er")
+        assert [t.state for t in found.trials] == ["finished", "to do"]
+        assert found.trials[0].id == record.id
+        assert [t.data["source"] for t in found.trials] == ["cache", "embedded"]
+        assert found.other_ids == []
+        table = gather(load_sweep(tiny, Selection(only=("er",))), ["er"], read(store))
+        assert [run.id for run in table.runs] == [t.id for t in found.in_state("finished")]
+
+    def test_a_part_of_the_data_is_no_better(self, tiny, store):
+        self.stored_elsewhere(tiny, store, partial="a tenth")
+        assert [t.state for t in look(tiny, store, "er").trials] == ["to do", "to do"]
+
+    def test_data_that_is_not_here_is_needed_for_what_has_no_record_alone(self, tiny, store, monkeypatch):
+        self.stored_elsewhere(tiny, store)
+        module = importlib.import_module(TRACKS["vision"])
+
+        def missing(*_: Any) -> Any:
+            raise DataError("no files here")
+
+        monkeypatch.setattr(module, "data", missing)
+        selection = Selection(only=("er",), seeds=(0,))
+        [trial] = plan({"tiny": load_sweep(tiny, selection)}, store).trials
+        assert trial.state == "finished"
+        with pytest.raises(DataError, match="no files here"):
+            look(tiny, store, "er")
+
+
+class TestOtherIds:
+    """A trial to do whose record lies in the store under another id is named."""
+
+    def differences(self, tiny, store, *changes: str) -> list[tuple[str, ...]]:
+        sweep = load_sweep(tiny, Selection(only=("er",), set=changes))
+        return [other.differences for other in plan({"tiny": sweep}, store).other_ids]
+
+    def test_of_the_same_variant_with_another_setting(self, tiny, store):
+        for trial in look(tiny, store, "er").trials:
+            finish(trial, store)
+        assert self.differences(tiny, store) == []
+        assert self.differences(tiny, store, "variants.er.lr=0.07") == [("hyperparameters.lr",)] * 2
+        assert self.differences(tiny, store, "seeds=[7]") == []
+        found = look(tiny, store, "er", "online").other_ids
+        assert found == []
+
+    def test_a_setting_that_was_added_or_taken_away(self, tiny, store, monkeypatch):
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        settings = {**record.trial.hyperparameters, "gone": 1}
+        record.trial = record.trial.model_copy(update={"hyperparameters": settings})
+        record.trial.__dict__.pop("declaration", None)
+        record.id, record.sweep, record.variant = record.trial.id(record.data["fingerprint"]), "another", "name"
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        found = look(tiny, store, "er")
+        [other] = found.other_ids
+        assert (other.name, other.record, other.differences) == (first.name, record.id, ("hyperparameters.gone",))
+        assert [t.state for t in found.trials] == ["to do", "to do"]
+
+    def test_of_other_data(self, tiny, store):
+        first = look(tiny, store, "er").trials[0]
+        finish(first, store)
+        record = store.read(first.id)
+        record.data = {**record.data, "fingerprint": "another"}  # embedded, too
+        record.id = record.trial.id("another")
+        store.write(record)
+        Path(store.path("records", f"{first.id}.parquet")).unlink()
+        [other] = look(tiny, store, "er").other_ids
+        assert other.differences == ("data",)
+
+    def test_one_line_says_so(self, tiny, store):
+        for trial in look(tiny, store, "er").trials:
+            finish(trial, store)
+        command = ["plan", str(tiny), "--only", "er", "--results", store.uri, "--set", "variants.er.lr=0.07"]
+        done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+        first = look(tiny, store, "er").trials[0].id
+        said = f"to do, with a record under another id: er seed 0 (record {first}) and 1 more; what differs: "
+        assert said + f"hyperparameters.lr; see `clray show {first}`" in done.output

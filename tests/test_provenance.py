@@ -102,8 +102,7 @@ def test_what_methods_share_counts_for_those_who_use_it(package, file, methods):
 @pytest.mark.parametrize(
     "file",
     [
-        "cli.py", "record.py", "store.py", "checkpoints.py", "leases.py", "planning.py", "cluster/launch.py",
-        "metrics.py", "sweep.py",
+        "cli.py", "store.py", "planning.py", "cluster/tune.py", "metrics.py", "sweep.py",
         "vision/methods/__init__.py", "vision/training.py", "vision/data.py", "vision/datasets/__init__.py",
         "vision/methods/mer.py", "tracks.py", "trial.py", "settings.py",
     ],

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from clray import store as stores
+from clray import atomic
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.errors import CheckpointError, DeclarationError, StateError, StoreError
 from clray.metrics import Measurement
 from clray.record import Record
+from clray.storage import PyarrowStorage
 from clray.store import Problem, Store
 from clray.trial import Trial
 
@@ -208,9 +210,9 @@ class TestAtomicity:
                     fail()
 
             real = builtins.open
-            monkeypatch.setattr(stores, "open", lambda path, mode: Full(real(path, mode)), raising=False)
+            monkeypatch.setattr(atomic, "open", lambda path, mode: Full(real(path, mode)), raising=False)
         else:
-            monkeypatch.setattr(stores.os, where, fail)
+            monkeypatch.setattr(os, where, fail)
         with pytest.raises(StoreError, match=r"cannot be written: .*No space left"):
             store.write(record(measurements=[]))
         monkeypatch.undo()
@@ -226,7 +228,7 @@ class TestAtomicity:
             seen.append((Path(target).exists(), pq.read_table(source).num_rows, Path(source).name.startswith(".")))
             real(source, target)
 
-        monkeypatch.setattr(stores.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         store.write(record())
         assert seen == [(False, 6, True)]
 
@@ -239,8 +241,8 @@ class TestAtomicity:
 
         for folder in ("records", "checkpoints"):
             with monkeypatch.context() as patch:
-                patch.setattr(stores.os, "replace", die)
-                patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
+                patch.setattr(os, "replace", die)
+                patch.setattr(Path, "unlink", lambda *_, **__: None)  # the dead tidy nothing up
                 with pytest.raises(Killed):
                     store.write(record()) if folder == "records" else save(store, record().id, b"x")
                 with pytest.raises(Killed):
@@ -310,7 +312,7 @@ class TestCheckpoints:
         store = Store(store.uri) if again else store
         assert kept(store, A) == [None, b"one"]
         with monkeypatch.context() as patch:
-            patch.setattr(stores.os, "replace", dies_at(1))
+            patch.setattr(os, "replace", dies_at(1))
             with pytest.raises(Killed):
                 save(store, A, b"three")
         assert kept(store, A) == [None, b"one"]
@@ -322,8 +324,8 @@ class TestCheckpoints:
         for content in (b"one", b"two"):
             save(store, A, content)
         with monkeypatch.context() as patch:
-            patch.setattr(stores.os, "replace", dies_at(at))
-            patch.setattr(Store, "_delete", lambda *_: None)  # the dead tidy nothing up
+            patch.setattr(os, "replace", dies_at(at))
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # the dead tidy nothing up
             with pytest.raises(Killed):
                 save(store, A, b"three")
         assert kept(store, A) == [[b"two", b"one"], [b"two"]][at - 1]
@@ -378,7 +380,7 @@ class TestCheckpoints:
                 return self.file.write(piece)
 
         real = builtins.open
-        monkeypatch.setattr(stores, "open", lambda path, mode: Full(real(path, mode)), raising=False)
+        monkeypatch.setattr(atomic, "open", lambda path, mode: Full(real(path, mode)), raising=False)
         state = {"w": torch.zeros(2**20)}
         with pytest.raises(StoreError, match=r"cannot be written: .*No space left"):
             Checkpoints(store, A).write(lambda file: write_state(A, state, file))
@@ -634,115 +636,46 @@ class TestSuperseded:
         assert store.superseded(record().id) == []
 
 
-class CountingStore(fs.FileSystemHandler):
-    """An object store as pyarrow sees one, in a folder: no renaming, and a count of what is asked of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
-        self.asked: list[tuple[str, str]] = []
-
-    def get_type_name(self) -> str:
-        return "counting"
-
-    def normalize_path(self, path: str) -> str:
-        return path
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def _ask(self, what: str, path: str) -> Any:
-        self.asked.append((what, path))
-        return self.files
-
-    def get_file_info(self, paths: list[str]) -> Any:
-        return [self._ask("look", path).get_file_info(path) for path in paths]
-
-    def get_file_info_selector(self, selector: fs.FileSelector) -> Any:
-        return self._ask("list", selector.base_dir).get_file_info(selector)
-
-    def create_dir(self, path: str, recursive: bool) -> None:
-        self._ask("make folder", path).create_dir(path, recursive=recursive)
-
-    def delete_file(self, path: str) -> None:
-        self._ask("delete", path).delete_file(path)
-
-    def copy_file(self, src: str, dest: str) -> None:
-        self._ask("copy", src).copy_file(src, dest)
-
-    def move(self, src: str, dest: str) -> None:
-        self._ask("move", src).move(src, dest)
-
-    def open_input_stream(self, path: str) -> Any:
-        return pa.PythonFile(self._ask("get", path).open_input_stream(path), mode="r")
-
-    def open_output_stream(self, path: str, metadata: Any) -> Any:
-        self.files.create_dir(path.rpartition("/")[0], recursive=True)
-        return pa.PythonFile(self._ask("put", path).open_output_stream(path), mode="w")
-
-    def delete_dir(self, path: str) -> None:
-        raise NotImplementedError
-
-    delete_dir_contents = delete_root_dir_contents = open_append_stream = open_input_file = delete_dir
-
-
-class TestObjectStore:
-    @pytest.fixture
-    def handler(self, tmp_path) -> CountingStore:
-        return CountingStore(tmp_path)
+class TestThroughPyarrow:
+    """HDFS and the like: pyarrow's local files stand in for them."""
 
     @pytest.fixture
-    def bucket(self, handler) -> Store:
-        store = Store("/")
-        store._fs, store._root, store._local, store._objects = fs.PyFileSystem(handler), "bucket", False, True
+    def store(self, store: Store) -> Store:
+        store.storage = PyarrowStorage(fs.LocalFileSystem(), store.path())
         return store
 
-    def test_what_is_written_comes_back(self, bucket):
-        bucket.write(record(status="running"))
-        bucket.write(record())
-        assert bucket.records() == ([record()], [])
-        assert bucket.running() == set()
+    def test_records(self, store):
+        assert store.records() == ([], [])
+        store.write(record(status="running"))
+        store.write(record())
+        store.write(record())
+        assert store.records() == ([record()], [])
+        assert files(store) == [f"records/{record().id}.parquet"]
 
-    def test_a_small_file_is_one_request(self, bucket, handler):
-        bucket.write(record(status="running"))
-        assert handler.asked == [("put", f"bucket/running/{record().id}.parquet")]
-
-    def test_a_checkpoint_is_put_and_the_one_before_copied_by_the_store(self, bucket, handler):
-        written = Checkpoints(bucket, A)
+    def test_checkpoints(self, store):
         for content in (b"one", b"two", b"three"):
-            handler.asked.clear()
-            written.write(lambda file, content=content: file.write(content))
-        assert [what for what, _ in handler.asked if what not in ("look", "list")] == ["copy", "put"]
-        assert kept(bucket, A) == [b"three", b"two"]
+            save(store, A, content)
+        assert kept(store, A) == [b"three", b"two"]
+        Path(store.path("checkpoints", f"{A}.ckpt")).write_bytes(b"torn")
+        save(store, A, b"four")
+        assert kept(store, A) == [b"four", b"two"]
+        store.delete_checkpoint(A)
+        assert files(store) == []
 
-    def test_one_that_another_process_tore_is_no_one_before(self, bucket, tmp_path):
-        for content in (b"one", b"two"):
-            save(bucket, A, content)
-        newest = tmp_path / "bucket" / "checkpoints" / f"{A}.ckpt"
-        newest.write_bytes(newest.read_bytes()[:-1])
-        save(bucket, A, b"three")
-        assert kept(bucket, A) == [b"three", b"one"]
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, store):
+        store.write_failure(A, {"error": "it died"})
 
-    def test_who_asks_which_trials_have_one_reads_none(self, bucket, handler):
-        save(bucket, A, b"one")
-        handler.asked.clear()
-        assert bucket.checkpointed() == {A}
-        assert handler.asked == [("list", "bucket/checkpoints")]
+        def fail() -> None:
+            raise OSError("no")
 
-    def test_a_heartbeat_is_a_look_and_a_put(self, bucket, handler):
-        from clray.leases import acquire
+        with pytest.raises(StoreError, match="cannot be written: no"):
+            store.write_file(f"failures/{A}.json", b"new", before=fail)
+        assert store.failure(A) == {"error": "it died"}
+        assert files(store) == [f"failures/{A}.json"]
 
-        hold = acquire(bucket, A)
-        handler.asked.clear()
-        hold.renew()
-        hold.release()
-        lease = f"bucket/claims/{A}.json"
-        assert handler.asked[:2] == [("get", lease), ("put", lease)]
-
-    def test_the_clock_of_the_store_is_asked_once(self, bucket, handler):
-        first = bucket.clock()
-        handler.asked.clear()
-        assert bucket.clock() >= first
-        assert handler.asked == []
+    def test_its_clock(self, store):
+        assert abs(store.clock() - time.time()) < 60
+        assert files(store) == []
 
 
 @pytest.mark.parametrize("id", ["", "a", "../../x", "A" * 16, f"{A}/..", f"{A}\n", "x" * 5000])

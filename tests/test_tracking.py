@@ -138,7 +138,7 @@ from clray import tracking
 from clray.dashboards import Dashboard
 from clray.errors import ClrayError
 job = json.load(sys.stdin)
-tracking.runs.CONFIRM_SECONDS = 1.0
+tracking.wandb_runs.CONFIRM_SECONDS = 1.0
 try:
     page = job["dashboard"] and Dashboard.of_plain(job["dashboard"])
     print(json.dumps(vars(tracking.publish(tracking.Publication(**job["publication"]), job["table"], page))))
@@ -357,7 +357,7 @@ PAGE = Dashboard(
 
 
 def test_a_page_is_made_of_its_declaration() -> None:
-    from clray.tracking.dashboards import page
+    from clray.tracking.pages import page
 
     blocks = [block._to_model().model_dump(by_alias=True, exclude_none=True) for block in page(PAGE)]
     words = json.dumps(blocks)
@@ -434,7 +434,7 @@ def test_what_stands_in_the_way_of_a_page_is_said(store: Store, monkeypatch: pyt
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"W&B: http://127\.0\.0\.1:9 cannot be reached"):
-        tracking.dashboards.send_page(publication(store, mode="online"), PAGE)
+        tracking.pages.send_page(publication(store, mode="online"), PAGE)
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ import json
 import os
 import secrets
 import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,16 +28,13 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_enable_metrics_collection": "0",  # with ray[default] every machine would serve them to anyone who asks
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are in the store; Tune's copies cost more than trials
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # clray.cluster.interrupt is in its place
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # clray.interrupt is in its place
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots of the experiment: nobody reads them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours travels through it
 _ANSWER_SECONDS = 10.0
-_HEAD_LOOK_SECONDS = 2.0
-_HEAD_SILENCE_SECONDS = 30.0
-"""Of the 60 that Ray gives its head; then it ends the process with a message that says nothing of what to do."""
 _REPORT_SECONDS = 15.0
 _ON_DEMAND = "ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's file, in the home folder on its head."""
@@ -69,8 +64,8 @@ def session(
     ensure_home()
     if not embedded(address):
         assert address is not None
-        address = _recorded() if address == "auto" else address
-        _knock(address)
+        address = _address_from_ray_start() if address == "auto" else address
+        _require_listening(address)
         ray = _started(f"no Ray cluster answers at {address!r}", address=address)
         try:
             yield ray
@@ -98,7 +93,7 @@ def session(
 
 
 def embedded(address: str | None) -> bool:
-    """Whether an address stands for an embedded Ray."""
+    """True where an address stands for an embedded Ray."""
     return address in (None, "local")
 
 
@@ -106,7 +101,7 @@ def _started(otherwise: str, **arguments: Any) -> Any:
     """Ray's module, once it is connected.
 
     Args:
-        otherwise: what the message of an error begins with.
+        otherwise: the beginning of an error's message.
 
     Raises:
         ClusterError: whatever Ray raises, which is of many kinds: errors of the operating system among them.
@@ -121,37 +116,7 @@ def _started(otherwise: str, **arguments: Any) -> Any:
     return ray
 
 
-@contextmanager
-def workers_as_started(address: str | None) -> Iterator[None]:
-    """Within, trials of an embedded Ray run in the worker processes that it has started already.
-
-    Tune would give them environment variables of their own, for which Ray starts other processes while the first ones
-    idle: with two CPUs that costs some 1.5 CPU seconds and seconds of waiting. One of the variables is for PyTorch
-    Lightning, which is not here; the others are this process's own, and every worker of an embedded Ray has them
-    anyway. A cluster is left as it is: there the keys of an S3 store reach other machines that way.
-
-    Args:
-        address: as for ``session``.
-    """
-    try:
-        from ray.tune.execution import class_cache
-    except ImportError:
-        class_cache = None
-    names = ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE")
-    if not embedded(address) or not all(hasattr(class_cache, name) for name in names):
-        yield  # other versions of Ray keep them elsewhere: there the trials' processes are started as Tune does it
-        return
-    kept = {name: getattr(class_cache, name) for name in names}
-    for name, value in kept.items():
-        setattr(class_cache, name, type(value)())
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(class_cache, name, value)
-
-
-def _recorded() -> str:
+def _address_from_ray_start() -> str:
     """The cluster that ``ray start`` made this machine part of.
 
     Ray itself would look for any Ray among the machine's processes where none was recorded, and join it: another
@@ -176,7 +141,7 @@ def _recorded() -> str:
     return file.read_text().strip()
 
 
-def _knock(address: str) -> None:
+def _require_listening(address: str) -> None:
     """Fail at once where nobody listens: Ray itself goes on trying for minutes.
 
     Raises:
@@ -194,7 +159,7 @@ def _knock(address: str) -> None:
 
 
 def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
-    """What each machine offers (``CPU``, ``GPU``); on a cluster's head, also those that it would start on demand."""
+    """The ``CPU`` and ``GPU`` of each machine; on a cluster's head, also of those that it would start on demand."""
     offers = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     declared = (home_folder() or Path("/")) / _ON_DEMAND
     if not embedded(address) and is_file(declared):
@@ -204,7 +169,7 @@ def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
 
 
 def may_grow(ray: Any, address: str | None = None) -> bool:
-    """Whether an autoscaler may add machines to the cluster; False only where there is none for certain.
+    """True where an autoscaler may add machines to the cluster; False only where there is none for certain.
 
     A machine that an autoscaler starts belongs to a group of nodes. The process that reports on a cluster without an
     autoscaler makes up a type of its own for each node, ``node_ID``.
@@ -229,53 +194,3 @@ def _node_types() -> set[str]:
         return {kind for key in ("active_nodes", "idle_nodes") for kind in report.get(key) or {}}
     except (ImportError, ValueError, AttributeError):  # private names, which other versions of Ray may not have
         return set()
-
-
-@contextmanager
-def watched(ray: Any, address: str | None, results: str, farewell: Callable[[], None]) -> Iterator[None]:
-    """Within, the loss of the cluster's head ends this process with exit code 1 and says how to go on.
-
-    Ray itself ends the process a minute after its head is gone, from C++: no exception can be caught, and until then
-    the main thread hangs in Ray, where no signal reaches it. So a thread has to do it.
-
-    Args:
-        address: as the user gave it.
-        results: the store, to be named.
-        farewell: gives the terminal back.
-    """
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    over = threading.Event()
-
-    def watch() -> None:
-        silent_since = None  # counted from a first failure: this process may itself have been stopped for a while
-        while not over.wait(_HEAD_LOOK_SECONDS):
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), _HEAD_LOOK_SECONDS).close()
-                silent_since = None
-            except OSError as error:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > _HEAD_SILENCE_SECONDS and not over.is_set():
-                    _leave(address, error, results, farewell)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _leave(address: str | None, error: OSError, results: str, farewell: Callable[[], None]) -> None:
-    farewell()
-    reason = error.strerror or error
-    if embedded(address):
-        what, how = f"the embedded Ray died ({reason})", ""
-    else:
-        what, how = f"the head of the Ray cluster at {address} is lost ({reason})", "start the cluster again; then "
-    # sys.stderr is where Tune's own output goes, for the time being.
-    print(
-        f"error: {what}: {how}the same command goes on from here: what is finished or saved is in {results}",
-        file=sys.__stderr__,
-        flush=True,
-    )
-    os._exit(1)

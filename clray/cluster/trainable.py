@@ -1,4 +1,4 @@
-"""Trials as Ray Tune sees them: a worker that runs a pack of our trials one after the other.
+"""The worker of Ray Tune: it runs a pack of our trials one after the other.
 
 Tune's own checkpoints are not used. Every trial continues from its checkpoint in the store, which outlives the
 worker, the driver and the cluster: so a worker that Tune starts again after a crash just takes up where the store says.
@@ -8,27 +8,46 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import socket
 from collections.abc import Callable
 from typing import Any
 
+import pydantic
+import pydantic.dataclasses
 from ray import tune
 
 from clray import gpu
 from clray.errors import ClusterError, StoreError
-from clray.execution import Execution, Task, describe_failure
+from clray.execution import Execution, Task, TrialEnd, describe_failure
 from clray.leases import RunsElsewhere
 from clray.store import Store
 
 
-def pack_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The pack that a point of the grid stands for.
+@pydantic.dataclasses.dataclass(frozen=True)
+class Pack:
+    """Tasks that one worker runs one after the other, and that ask for the same share of a machine.
 
     It travels as text: for every trial Tune copies the whole grid, deeply, and to copy a text is to point at it. With
     600 packs as mappings that doubled the time until the first of them began.
     """
-    return json.loads(config["pack"])
+
+    tasks: list[Task]
+    require_gpu: bool = False
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return self.tasks[0].resources
+
+    def to_json(self) -> str:
+        return _PACK.dump_json(self).decode()
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Pack:
+        """The pack that a point of Tune's grid stands for."""
+        return _PACK.validate_json(config["pack"])
+
+
+_PACK = pydantic.TypeAdapter(Pack)
 
 
 class PackTrainable(tune.Trainable):
@@ -42,7 +61,7 @@ class PackTrainable(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Packs of one experiment may differ in what they ask of a machine."""
-        return tune.PlacementGroupFactory([pack_of(config)["resources"]])
+        return tune.PlacementGroupFactory([Pack.of(config).resources])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
@@ -54,38 +73,38 @@ class PackTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._store = Store(config["store"])
-        pack = pack_of(config)
-        self._resources = pack["resources"]
-        self._require_gpu = pack.get("require_gpu", False)
+        pack = Pack.of(config)
+        self._resources = pack.resources
+        self._require_gpu = pack.require_gpu
         self._remarks: list[str] = []
-        self._waiting = [Task(**task) for task in pack["tasks"]]
+        self._waiting = list(pack.tasks)
         self._current: Execution | None = None
 
     def step(self) -> dict[str, Any]:
-        """Advance the current trial. Returns what the driver shows: how a trial ended, or how far it has come."""
+        """Advance the current trial. Returns a report: how a trial ended, or how far it has come."""
         task = self._waiting[0]
         try:
             if self._current is None:
-                self._current = Execution(self._fit(task), self._store)
+                self._current = Execution(self._with_device(task), self._store)
             if not self._current.done:
                 self._current.step()
         except RunsElsewhere as elsewhere:
-            how: dict[str, Any] = {"elsewhere": elsewhere.lease.owner}
+            end = TrialEnd.running(elsewhere.lease.owner)
         except Exception as error:
-            if _may_pass(error):
+            if _is_transient(error):
                 self._current = None  # raised in the middle of a step: no state to keep
                 raise
-            how = self._failed(task, error)
+            end = self._failed(task, error)
         else:
             if not self._current.done:
                 so_far = {task.id: (self._current.progress, self._current.resumed)}
                 return self._report(running=so_far, told={task.id: self._current.passed_over})
-            how = self._current.ending
+            end = self._current.end
         told = self._current.passed_over if self._current else []
-        return {**self._end(how), "told": {task.id: told}}
+        return {**self._end(end), "told": {task.id: told}}
 
-    def _fit(self, task: Task) -> Task:
-        """The task as this machine leaves it to be done.
+    def _with_device(self, task: Task) -> Task:
+        """The task for a device of this machine: the CPU where a GPU was asked for and none can be used.
 
         Raises:
             ClusterError: the trial is to have a GPU, and there is none that can be used.
@@ -104,29 +123,29 @@ class PackTrainable(tune.Trainable):
         return dataclasses.replace(task, device="cpu", gpu=0.0)
 
     def _report(self, **facts: Any) -> dict[str, Any]:
-        """What goes to the driver, with what it has not yet been told about this machine."""
+        """A report to the driver, with the remarks on this machine that it has not got yet."""
         remarks, self._remarks = self._remarks, []
         return {**facts, **({"remarks": remarks} if remarks else {})}
 
-    def _failed(self, task: Task, error: Exception) -> dict[str, Any]:
+    def _failed(self, task: Task, error: Exception) -> TrialEnd:
         """Note a failure in the store, and tell the driver."""
-        failure = describe_failure(error) | {"declaration": task.declaration}
-        how = {"error": f"{type(error).__name__}: {error}"}
+        failure = describe_failure(error) | {"declaration": task.trial.declaration}
+        end = TrialEnd.failed(f"{type(error).__name__}: {error}")
         if gpu.is_out_of_memory(error):
             share = self._resources.get("GPU", 0.0)
-            how = {"error": f"ran out of GPU memory with {gpu.share_words(share)}: {error}", "out_of_memory": share}
-            failure["error"] = how["error"]
+            end = TrialEnd.failed(f"ran out of GPU memory with {gpu.share_words(share)}: {error}", share)
+            failure["error"] = end.error
         self._store.write_failure(task.id, failure)
-        return how
+        return end
 
-    def _end(self, how: dict[str, Any]) -> dict[str, Any]:
+    def _end(self, end: TrialEnd) -> dict[str, Any]:
         """Leave the current trial behind: a worker that waits for its next one keeps no memory from its neighbours."""
         task = self._waiting.pop(0)
         self._current = None
         if task.device != "cpu":
             gc.collect()
             gpu.forget_peak()
-        return self._report(ended={task.id: how}, done=not self._waiting)
+        return self._report(ended={task.id: dataclasses.asdict(end)}, done=not self._waiting)
 
     def cleanup(self) -> None:
         """Keep what a trial has learned when it is stopped between two steps."""
@@ -135,8 +154,8 @@ class PackTrainable(tune.Trainable):
             self._current = None
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether another attempt with the same share of a machine may fare better."""
+def _is_transient(error: Exception) -> bool:
+    """True where another attempt with the same share of a machine may succeed."""
     return isinstance(error, StoreError | MemoryError)
 
 
@@ -145,7 +164,7 @@ class Watcher(tune.Callback):
 
     def __init__(
         self,
-        ended: Callable[[str, dict[str, Any]], None],
+        ended: Callable[[str, TrialEnd], None],
         running: Callable[..., None],
         told: Callable[[str, list[str]], None],
         remark: Callable[[str], None],
@@ -166,12 +185,12 @@ class Watcher(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         for sentence in result.get("remarks", []):
             self._remark(sentence)
-        for id, (progress, resumed) in result.get("running", {}).items():
-            self._running(id, progress, resumed)
-        for id, lines in result.get("told", {}).items():
-            self._told(id, lines)
-        for id, how in result.get("ended", {}).items():
-            self._ended(id, how)
+        for trial_id, (progress, resumed) in result.get("running", {}).items():
+            self._running(trial_id, progress, resumed)
+        for trial_id, lines in result.get("told", {}).items():
+            self._told(trial_id, lines)
+        for trial_id, end in result.get("ended", {}).items():
+            self._ended(trial_id, TrialEnd(**end))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._given_up.append(trial)
@@ -184,7 +203,7 @@ class Watcher(tune.Callback):
         found: dict[str, Exception | str] = {}
         for trial in self._given_up:
             error = _error_of(trial)
-            found |= {task["id"]: error for task in pack_of(trial.config)["tasks"] if error is not None}
+            found |= {task.id: error for task in Pack.of(trial.config).tasks if error is not None}
         return found
 
 

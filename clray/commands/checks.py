@@ -22,9 +22,9 @@ class Finding:
     """The outcome of a check.
 
     Attributes:
-        subject: what was looked at.
-        text: what was found.
-        remedy: what to do; empty where all is well.
+        subject: the thing that was checked.
+        text: the finding.
+        remedy: an instruction; empty where all is well.
         fatal: no trial can run until it is mended.
     """
 

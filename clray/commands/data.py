@@ -40,10 +40,10 @@ def list_command() -> None:
 
 
 def _lines(sources: DatasetRegistry, name: str, typed: str) -> list[str]:
-    """What there is to say of a data set.
+    """The lines about a data set.
 
     Args:
-        typed: what to call it on the command line.
+        typed: its name on the command line.
     """
     published = sources.DATASETS[name]
     try:

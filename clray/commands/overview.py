@@ -52,24 +52,28 @@ def list_command(results: Results = "results") -> None:
 
 
 def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
-    """Who runs what, by the leases; trials that have one are taken out of ``saved``, foreign ones are problems."""
+    """Say which process runs which trial, by the leases.
+
+    Trials that have a lease are taken out of ``saved``; foreign leases become problems.
+    """
     from clray.gpu import words
     from clray.leases import Lease, LeaseMonitor
     from clray.store import Problem
 
     monitor, leased = LeaseMonitor(store), sorted(store.leased())
     now = store.clock() if leased else 0.0
-    for id in leased:
-        found = store.read_lease(id)
+    for trial_id in leased:
+        found = store.read_lease(trial_id)
         if found is None:
             continue  # let go just now
-        lease, record = Lease.from_bytes(id, found.content), saved.get(id)
+        lease, record = Lease.from_bytes(trial_id, found.content), saved.get(trial_id)
         if lease.foreign:
-            problems.append(Problem(store.path("claims", f"{id}.json"), f"not a lease: {lease.foreign}"))
+            problems.append(Problem(store.path("claims", f"{trial_id}.json"), f"not a lease: {lease.foreign}"))
             continue
-        saved.pop(id, None)
+        saved.pop(trial_id, None)
         notes = lease.notes
-        line = f"{id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {100 * notes.get('progress', 0):.0f}%"
+        share = 100 * notes.get("progress", 0)
+        line = f"{trial_id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {share:.0f}%"
         if monitor.is_dead(lease, found, now):
             line += f", left by {lease.owner}, which is gone: the same command goes on from here"
         else:
@@ -86,7 +90,7 @@ def _begun_line(record: Record) -> str:
 
 
 def status_command(results: Results = "results") -> None:
-    """What the store holds: finished, running and failed trials, and files that do not belong there."""
+    """Show what the store holds: finished, running and failed trials, and files that do not belong there."""
     import time
 
     store, console = store_at(results), terminal()
@@ -102,13 +106,13 @@ def status_command(results: Results = "results") -> None:
     console.print(f"{store.uri}: {counted}, {len(lines)} begun", soft_wrap=True)
     for line in lines:
         console.print(f"  {line}", soft_wrap=True)
-    for id in sorted(store.failed()):
-        failure = store.failure(id) or {}
-        if id in known and failure.get("time", 0) <= known[id].get("saved", 0):
+    for trial_id in sorted(store.failed()):
+        failure = store.failure(trial_id) or {}
+        if trial_id in known and failure.get("time", 0) <= known[trial_id].get("saved", 0):
             continue  # it was finished after that
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
         reason = " ".join(str(failure.get("error")).split())
-        console.print(f"  {id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
+        console.print(f"  {trial_id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
         for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
             console.print(f"    {line}", soft_wrap=True)
     for problem in problems:

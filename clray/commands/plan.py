@@ -30,14 +30,26 @@ def _too_small_shares(plan: Plan) -> Iterator[str]:
     """The variants that ask for less of a GPU than their trials were seen to need."""
     from clray.gpu import needed
 
-    for sweep, variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
-        trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == (sweep, variant) and t.memory]
-        worst = max(trials, key=lambda t: needed(t.memory) - t.cell.resources.gpu, default=None)
-        if worst and 0 < worst.cell.resources.gpu < needed(worst.memory):
+    for sweep, variant in dict.fromkeys((t.sweep, t.variant) for t in plan.trials):
+        trials = [t for t in plan.trials if (t.sweep, t.variant) == (sweep, variant) and t.memory]
+        worst = max(trials, key=lambda t: needed(t.memory) - t.resources.gpu, default=None)
+        if worst and 0 < worst.resources.gpu < needed(worst.memory):
             yield (
-                f"{variant} asks for {worst.cell.resources.gpu:g} of a GPU, but needs {needed(worst.memory):.2g} of "
+                f"{variant} asks for {worst.resources.gpu:g} of a GPU, but needs {needed(worst.memory):.2g} of "
                 "the one it was measured on: its trials may run out of memory beside others; see 'resources', or --gpu"
             )
+
+
+def _other_ids(plan: Plan) -> str:
+    """The line about records that lie in the store under other ids than trials that are to do."""
+    first = plan.other_ids[0]
+    names = list(dict.fromkeys(name for other in plan.other_ids for name in other.differences))
+    differences = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    more = f" and {len(plan.other_ids) - 1} more" if len(plan.other_ids) > 1 else ""
+    return (
+        f"to do, with a record under another id: {first.name} (record {first.record}){more}; what differs: "
+        f"{differences}; see `clray show {first.record}`"
+    )
 
 
 def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bool) -> None:
@@ -52,8 +64,8 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
     headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for variant in dict.fromkeys((t.sweep, t.cell.variant) for t in plan.trials):
-        trials = [t for t in plan.trials if (t.sweep, t.cell.variant) == variant]
+    for variant in dict.fromkeys((t.sweep, t.variant) for t in plan.trials):
+        trials = [t for t in plan.trials if (t.sweep, t.variant) == variant]
         name = variant[1] if len(target.sweeps) == 1 else "/".join(variant)
         counts = [sum(t.state == s for t in trials) for s in ("finished", "half-done", "to do", "stale")]
         memory = _memory_columns(trials) if measured else ()
@@ -64,8 +76,8 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
         for warning in _too_small_shares(plan):
             console.print(warning, style="yellow", soft_wrap=True)
     left = plan.left(rerun_stale)
-    resources = {(t.cell.resources.cpu, t.cell.resources.gpu) for t in left}
-    hours = sum(t.seconds * t.cell.resources.cpu for t in left) / 3600
+    resources = {(t.resources.cpu, t.resources.gpu) for t in left}
+    hours = sum(t.seconds * t.resources.cpu for t in left) / 3600
     for cpu, gpu in sorted(resources):
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
     console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
@@ -84,6 +96,8 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
     stale = plan.in_state("stale")
     if stale and not rerun_stale:
         console.print(f"{len(stale)} records were made by other code: --rerun-stale runs them again", style="yellow")
+    if plan.other_ids:
+        console.print(_other_ids(plan), style="yellow", soft_wrap=True)
     for planned in plan.trials:
         if planned.failure:
             reason = " ".join(str(planned.failure.get("error")).split())
@@ -96,7 +110,7 @@ def plan_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", rerun_stale: RerunStale = False,
 ) -> None:  # fmt: skip
-    """What would run: trials finished, half-done and to do, and what they will cost."""
+    """Show which trials are finished, half-done and to do, and what they will cost."""
     from clray.planning import plan
 
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
@@ -107,7 +121,7 @@ def plan_command(
 
 
 def costs_command(results: Results = "results") -> None:
-    """What each reproduction costs, in core and GPU hours: from the store's records, else computed. Markdown."""
+    """Show the cost of each reproduction in core and GPU hours: from the store's records, else computed. Markdown."""
     from clray.costs import cost, markdown
     from clray.loading import reproduction_names
     from clray.reproduction import load_reproduction

@@ -1,10 +1,12 @@
-"""``clray sweep``, ``clray reproduce`` and ``clray run``: trials are run, and what they came to is shown."""
+"""``clray sweep``, ``clray reproduce`` and ``clray run``: run trials, and show their results."""
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +27,6 @@ from clray.commands.options import (
     Results,
     Seeds,
     Set,
-    Tracking,
     Wandb,
 )
 from clray.commands.plan import show_plan
@@ -36,9 +37,12 @@ from clray.errors import ClrayError, DeclarationError
 from clray.output import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from clray.analysis import Comparison
-    from clray.cluster.launch import Options
-    from clray.selection import Selection
+    from clray.console import PlainConsole
+    from clray.launch import Options, Outcome
+    from clray.planning import Plan
     from clray.store import Store
 
 
@@ -49,32 +53,59 @@ def sweep_command(
     cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
+    from clray.planning import plan
+
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
-    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
+    target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
+    planned = plan(target.sweeps, store, download=not dry_run)
+    show_plan(target, planned, console, rerun_stale)
+    if dry_run:
+        return
+    if planned.left(rerun_stale):
+        require_writable(store)
+    if not target.comparable:
+        changes = ", ".join(target.selection.changes)
+        console.print(f"Not comparable with the paper: {changes}", style="yellow", soft_wrap=True)
+    publisher = start_publisher(target, store, wandb, console)
+    try:
+        outcome = _runner(local)(planned, store, console, options)
+    finally:
+        comparison = target.compare(store)
+        stop_publisher(publisher, target, comparison, store, console)
+    _show_outcome(outcome, target, comparison, store, console)
 
 
-def reproduce_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A reproduction; clray list shows them.")],
-    quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
-    results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
-    local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
-    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
-) -> None:  # fmt: skip
+@functools.wraps(sweep_command)
+def reproduce_command(**flags: Any) -> None:
+    sweep_command(**flags)
+
+
+reproduce_command.__doc__ = (
     """Run what a published table needs, and put ours beside it with a verdict for every cell."""
-    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
-    _launch(name, selected(quick, only, seeds, set_), results, options, wandb, local, dry_run)
+)
+
+
+def _runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
+    """The function that runs what a plan has left to do: in this process, or on Ray."""
+    if local:
+        from clray.launch import run_here
+
+        return run_here
+    from clray.cluster.tune import run_on_ray
+
+    return run_on_ray
 
 
 def options_of(
     address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
     require_gpu: bool,
 ) -> Options:  # fmt: skip
-    """How a launch is to run.
+    """The options of a launch.
 
     Raises:
         DeclarationError: ``--cpus`` or ``--gpus`` where no Ray is embedded.
     """
-    from clray.cluster.launch import Options
+    from clray.launch import Options
 
     for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
         if given is not None and local:
@@ -87,29 +118,16 @@ def options_of(
     return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
 
 
-def _launch(
-    name: str, selection: Selection, results: str, options: Options, wandb: Tracking | None, local: bool, dry_run: bool
+def _show_outcome(
+    outcome: Outcome, target: Target, comparison: Comparison, store: Store, console: PlainConsole
 ) -> None:
-    from clray.cluster.launch import run_here, run_on_ray
-    from clray.planning import plan
+    """Print the table after a launch, where its report is, and what failed.
 
-    target, console, store = target_of(name, selection, results), terminal(), store_at(results)
-    planned = plan(target.sweeps, store, download=not dry_run)
-    show_plan(target, planned, console, options.rerun_stale)
-    if dry_run:
-        return
-    if planned.left(options.rerun_stale):
-        require_writable(store)
-    if not target.comparable:
-        console.print("Not comparable with the paper: " + ", ".join(selection.changes), style="yellow", soft_wrap=True)
-    publisher = start_publisher(target, store, wandb, console)
-    try:
-        outcome = (run_here if local else run_on_ray)(planned, store, console, options)
-    finally:
-        comparison = target.compare(store)
-        stop_publisher(publisher, target, comparison, store, console)
+    Raises:
+        typer.Exit: the launch was interrupted, or a trial failed.
+    """
     print_table(comparison, Format.text, console)
-    if selection.suffix == "-quick" and target.reproduction:
+    if target.selection.suffix == "-quick" and target.reproduction:
         console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     if outcome.interrupted:
@@ -117,8 +135,12 @@ def _launch(
         raise typer.Exit(130)
     if outcome.failed:
         console.print(f"{len(outcome.failed)} trials failed:", style="red")
-        for id, reason in outcome.failed.items():
-            console.print(f"  {id}: {reason}   (clray show {id}{target.in_store})", soft_wrap=True)
+        by_reason: dict[str, list[str]] = {}
+        for trial, reason in outcome.failed.items():
+            by_reason.setdefault(reason, []).append(trial)
+        for reason, trials in by_reason.items():
+            more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
+            console.print(f"  {trials[0]}{more}: {reason}   (clray show {trials[0]}{target.in_store})", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -158,10 +180,10 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:  # fmt: skip
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
-    from clray.cluster.interrupt import Interrupt
-    from clray.cluster.progress import divergence
     from clray.execution import Execution
+    from clray.interrupt import Interrupt
     from clray.planning import plan
+    from clray.progress import divergence
 
     check_device(device)
     selection = replace(selected(quick, None, str(seed), set_), only=(variant,))

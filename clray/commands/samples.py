@@ -14,12 +14,12 @@ from clray.output import say
 
 if TYPE_CHECKING:
     from clray.console import PlainConsole
-    from clray.language.export import Sample, Tally
+    from clray.language.export import PseudoSample, Tally
     from clray.store import Store
 
 
-def _pseudo_samples(trial: str, store: Store) -> list[Sample]:
-    """What a finished trial kept of them."""
+def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
+    """The samples that a finished trial kept."""
     from clray.language import export
     from clray.store import Problem
 
@@ -65,7 +65,7 @@ def samples_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     results: Results = "results",
 ) -> None:
-    """What a language model wrote to learn in place of old examples: kept or dropped, and why."""
+    """Show the text that a language model wrote to learn in place of old examples: kept or dropped, and why."""
     from clray.documents import one_of
     from clray.language.export import tallies
 
@@ -87,7 +87,7 @@ def samples_command(
         _show_samples(tally, members[pair][: 5 if count is None else count], console)
 
 
-def _show_samples(tally: Tally, samples: list[Sample], console: PlainConsole) -> None:
+def _show_samples(tally: Tally, samples: list[PseudoSample], console: PlainConsole) -> None:
     """How many pseudo-samples of a task there were before another one, and some of them."""
     from rich.table import Table
     from rich.text import Text

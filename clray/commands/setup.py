@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def doctor_command(results: Results = "results") -> None:
-    """What this machine offers, and what around it would keep trials from running: a line for each check.
+    """Check this machine: a line for each check of what trials need, and of what would keep them from running.
 
     Exit code 1 where no trial can run until something is mended.
     """
@@ -111,7 +111,7 @@ def _write_new(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _module_name(folder: str, taken: Iterable[str]) -> str:
-    """What to call a method that was begun in such a folder."""
+    """The name of a method that was begun in such a folder."""
     name = "".join(letter if letter.isalnum() else "_" for letter in folder)
     return name if name.isidentifier() and name not in taken else f"my_{name}"
 

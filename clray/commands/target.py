@@ -1,4 +1,4 @@
-"""What a command is about: a reproduction or a sweep, and the store and terminal it is shown with."""
+"""The target of a command: a reproduction or a sweep; and the store and terminal that it is shown with."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Target:
-    """What a command is about: a reproduction with its sweeps, or one sweep."""
+    """The target of a command: a reproduction with its sweeps, or one sweep."""
 
     name: str
     sweeps: dict[str, Sweep]
     reproduction: Reproduction | None
     selection: Selection
     file: str = ""
-    """What was typed: the name, or a sweep file's path."""
+    """The argument as it was typed: the name, or a sweep file's path."""
     results: str = RESULTS
     """The store that was named."""
 
@@ -54,7 +54,7 @@ class Target:
 
     @property
     def arguments(self) -> str:
-        """What a shell takes to ask for the same once more: the name or file, and the flags that select."""
+        """The arguments that ask for the same once more in a shell: the name or file, and the flags that select."""
         from clray.analysis import shell_flags
 
         # A file's name may begin with a dash.
@@ -74,7 +74,7 @@ class Target:
 
 
 def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[str] | None) -> Selection:
-    """What ``--quick --only --seeds --set`` ask for; ``target_of`` takes lists with commas in ``--only`` apart.
+    """The selection of ``--quick --only --seeds --set``; ``target_of`` takes lists with commas in ``--only`` apart.
 
     Raises:
         DeclarationError: the seeds are no numbers, or an item names nothing.
@@ -110,7 +110,7 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
     """The reproduction, sweep or sweep file of this name.
 
     Args:
-        selection: what is asked of it; a list with commas in ``only`` is taken apart.
+        selection: the flags; a list with commas in ``only`` is taken apart.
         results: the store that was named.
         whole: each item of ``only`` is the name of one variant, whatever commas it holds.
 
@@ -157,7 +157,7 @@ def trial_id(text: str) -> str:
 
 
 def terminal() -> PlainConsole:
-    """What is printed on."""
+    """The console that commands print on."""
     from clray.console import PlainConsole
 
     return PlainConsole()

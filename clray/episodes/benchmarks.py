@@ -225,7 +225,7 @@ class ScanEpisodes(Settings):
     """The words that change their meaning, with their meaning in SCAN."""
     more: ClassVar[tuple[Words, Words]] = ((), ())
     """Further words and actions with which slots are filled."""
-    telling: ClassVar[str | None] = None
+    reserved_word: ClassVar[str | None] = None
     """The word whose meaning training must not use; None where the meanings of all words together count."""
     test_split: ClassVar[str] = "addprim_jump"
     test_support: ClassVar[Words | None] = tuple(PRIMITIVES)
@@ -254,7 +254,7 @@ class ScanPrimAugmentation(ScanEpisodes):
 
     name: Literal["scan_prim_augmentation"]
     more = (_NUMBERS, tuple(f"I_{number}" for number in _NUMBERS))
-    telling = "jump"
+    reserved_word = "jump"
 
 
 class ScanAroundRight(ScanEpisodes):
@@ -263,7 +263,7 @@ class ScanAroundRight(ScanEpisodes):
     name: Literal["scan_around_right"]
     slots = {"right": TURNS["right"], "left": TURNS["left"]}
     more = (("1", "2"), ("I_1", "I_2"))
-    telling = "right"
+    reserved_word = "right"
     test_split = "template_around_right"
     test_support = ("turn left", "turn right")
 
@@ -314,11 +314,11 @@ class _ScanEpisodes:
         return support, query
 
     def _identifier(self, words: Words, actions: Words) -> str:
-        telling = self.settings.telling
-        if telling is None:
+        reserved_word = self.settings.reserved_word
+        if reserved_word is None:
             return _identifier(words, actions)
-        at = words.index(telling) if telling in words else None
-        return f"no {telling}" if at is None else _identifier((telling,), (actions[at],))
+        at = words.index(reserved_word) if reserved_word in words else None
+        return f"no {reserved_word}" if at is None else _identifier((reserved_word,), (actions[at],))
 
     def validation(self, rng: np.random.Generator) -> list[Drawn]:
         slots = self.settings.slots

@@ -81,9 +81,11 @@ def find(name: str) -> Found | None:
         return None
     folder = given / "scan"
     here = {
-        str(path.relative_to(folder)): checksum for file, checksum in SIMPLE.items() if (path := _lying(folder / file))
+        str(path.relative_to(folder)): checksum
+        for file, checksum in SIMPLE.items()
+        if (path := _existing(folder / file))
     }
-    missing = [file for file in SIMPLE if _lying(folder / file) is None]
+    missing = [file for file in SIMPLE if _existing(folder / file) is None]
     if here and missing:
         raise DataError(f"{folder}: incomplete: missing {', '.join(missing)}")
     return Found("CLRAY_DATA", folder, Form(here)) if here else None
@@ -164,7 +166,7 @@ def _content(name: str, checksum: str) -> str:
     if given is None:
         raise DataError(f"{where}: set CLRAY_DATA to a folder that holds scan/{name}")
     plain = given / "scan" / name
-    path = _lying(plain)
+    path = _existing(plain)
     if path is None:
         raise DataError(f"{plain}: no such file, and no {plain.name}.gz; {where}")
     with reading(path):
@@ -176,7 +178,7 @@ def _content(name: str, checksum: str) -> str:
     return content.decode()
 
 
-def _lying(plain: Path) -> Path | None:
+def _existing(plain: Path) -> Path | None:
     """The path of the file, or of the file compressed with gzip; None where neither exists."""
     packed = plain.with_name(plain.name + ".gz")
     return plain if is_file(plain) else packed if is_file(packed) else None

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from clray.documents import one_of
-from clray.language.records import Example, TaskData
+from clray.language.examples import Example, TaskData
 from clray.language.tasks import TASKS
 from clray.settings import BenchmarkSeed, TrialSettings
 

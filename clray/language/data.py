@@ -24,7 +24,7 @@ from clray.language import datasets
 from clray.language.datasets import PUBLISHED, embedded
 from clray.language.datasets.files import Files, content, located
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import SPLITS, Example, TaskData
+from clray.language.examples import SPLITS, Example, TaskData
 from clray.language.tasks import TASKS
 
 __all__ = ["DATASETS", "PUBLISHED", "Found", "fetch", "find", "fingerprint", "load", "locate", "verify"]
@@ -72,8 +72,8 @@ def _found(task: str) -> Iterator[Found]:
     """The forms on this machine: complete ones before substitutes, ``CLRAY_DATA`` before the cache."""
     published, substitutes = _published(task), []
     for source, root in _roots():
-        lies = is_file if source == "CLRAY_DATA" else is_file_if_allowed
-        here = [form for form in published.forms if not _missing_files(root / form.folder, form, lies)]
+        exists = is_file if source == "CLRAY_DATA" else is_file_if_allowed
+        here = [form for form in published.forms if not _missing_files(root / form.folder, form, exists)]
         if source == "CLRAY_DATA" and not here:
             _complain_of_part(root, published)
         places = [Found(task, source, root / form.folder, form) for form in here]
@@ -91,8 +91,8 @@ def _roots() -> list[tuple[str, Path]]:
     return roots
 
 
-def _missing_files(folder: Path, form: Form, lies: Callable[[Path], bool] = is_file) -> list[str]:
-    return [file for file in form.files if located(folder, file, form.inner, lies) is None]
+def _missing_files(folder: Path, form: Form, exists: Callable[[Path], bool] = is_file) -> list[str]:
+    return [file for file in form.files if located(folder, file, form.inner, exists) is None]
 
 
 def _complain_of_part(root: Path, published: Published) -> None:
@@ -187,7 +187,7 @@ def verify(name: str) -> dict[str, Any]:
     if found is None:
         raise DataError(_missing(name))
     if found.folder:
-        cache.forget(found.folder, _paths(found), _about(found.form))
+        cache.forget_checked(found.folder, _paths(found), _about(found.form))
     facts = _facts(found)
     if found.folder and _kept(name, facts["fingerprint"], thoroughly=True) is None:
         _convert(found)
@@ -318,7 +318,7 @@ def _folder(task: str, fingerprint: str) -> Path:
 
 def _kept(task: str, fingerprint: str, thoroughly: bool = False) -> TaskData | None:
     folder = _folder(task, fingerprint)
-    note = cache.kept(folder, thoroughly)
+    note = cache.read_decoded(folder, thoroughly)
     if note is None:
         return None
     try:
@@ -332,8 +332,8 @@ def _keep(data: TaskData, fingerprint: str) -> None:
     """Write converted examples to the cache. Where dev and test are the same list, they share one file."""
     files = {split: f"{'test' if getattr(data, split) is data.test else split}.parquet" for split in SPLITS}
     writers = {file: functools.partial(_write, getattr(data, split)) for split, file in files.items()}
-    with contextlib.suppress(OSError):  # full disk or read-only cache: they are converted again next time
-        cache.keep(_folder(data.name, fingerprint), writers, {"splits": files})
+    with contextlib.suppress(OSError):  # a full disk or a read-only cache: they are converted again the next time
+        cache.write_decoded(_folder(data.name, fingerprint), writers, {"splits": files})
 
 
 def _write(examples: list[Example], path: Path) -> None:
@@ -379,7 +379,7 @@ def _load(task: str, wanted: str) -> TaskData:
     if task in embedded.TASKS:
         data = embedded.load(task)
         if fingerprint(data) != wanted:
-            raise DataError(f"{task}: this clray makes other examples than {wanted}, which this trial is of")
+            raise DataError(f"{task}: this clray makes other examples than those of this trial, {wanted}")
         return data
     kept = _kept(task, wanted)
     if kept:
@@ -391,7 +391,7 @@ def _load(task: str, wanted: str) -> TaskData:
     if here is None:
         raise DataError(_missing(task))
     if found is None:
-        raise DataError(f"{task}: {here.folder} holds other content than {wanted}, which this trial is of")
+        raise DataError(f"{task}: {here.folder} holds other content than this trial has read, {wanted}")
     return _kept(task, wanted) or _convert(found)
 
 

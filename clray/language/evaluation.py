@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from clray.language.encoding import Encoded, encode
+from clray.language.examples import TaskData
 from clray.language.learner import Learner
-from clray.language.records import TaskData
 from clray.language.scoring import as_compared, official, score
 from clray.metrics import Measurement
 

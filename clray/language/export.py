@@ -20,7 +20,7 @@ Measured = list[dict[str, dict[str, float | None]]]
 """The scores in per cent by epoch, task and metric; None where a score was not finite."""
 
 
-class Sample(NamedTuple):
+class PseudoSample(NamedTuple):
     """A pseudo-sample: an example of an earlier task that the model wrote.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tally(NamedTuple):
     """The numbers of pseudo-samples of one task that were written before another.
 
     Attributes:
-        before, of: see ``Sample``.
+        before, of: see ``PseudoSample``.
         kept: the number of samples that were learned.
         dropped: the number of the other samples, by the reason.
     """
@@ -75,7 +75,7 @@ class Tally(NamedTuple):
     dropped: dict[str, int]
 
 
-def tallies(samples: Iterable[Sample]) -> list[Tally]:
+def tallies(samples: Iterable[PseudoSample]) -> list[Tally]:
     """Count samples: a tally for each pair of tasks, in the order of the samples."""
     reasons: dict[tuple[str, str], Counter[str]] = {}
     for sample in samples:
@@ -99,8 +99,8 @@ def _with_nulls(scores: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def samples_json(samples: Sequence[Sample]) -> bytes:
-    """The pseudo-samples as a JSON list of objects with the fields of ``Sample``, one on each line."""
+def samples_json(samples: Sequence[PseudoSample]) -> bytes:
+    """The pseudo-samples as a JSON list of objects with the fields of ``PseudoSample``, one on each line."""
     return _lines(samples)
 
 
@@ -121,9 +121,9 @@ def read_metrics(content: bytes, place: str = METRICS) -> Measured:
     return _read(Measured, content, place)
 
 
-def read_samples(content: bytes, place: str = SAMPLES) -> list[Sample]:
+def read_samples(content: bytes, place: str = SAMPLES) -> list[PseudoSample]:
     """The inverse of ``samples_json``; raises DataError where the content has another form."""
-    return _read(list[Sample], content, place)
+    return _read(list[PseudoSample], content, place)
 
 
 def read_predictions(content: bytes, place: str = PREDICTIONS) -> list[Prediction]:
@@ -131,7 +131,7 @@ def read_predictions(content: bytes, place: str = PREDICTIONS) -> list[Predictio
     return _read(list[Prediction], content, place)
 
 
-def _lines(rows: Sequence[Sample] | Sequence[Prediction]) -> bytes:
+def _lines(rows: Sequence[PseudoSample] | Sequence[Prediction]) -> bytes:
     return b"[" + b",".join(b"\n" + json.dumps(row._asdict()).encode() for row in rows) + b"\n]\n"
 
 

@@ -21,11 +21,11 @@ from clray.errors import Diverged
 from clray.language import losses
 from clray.language.batching import as_coded, bucketed
 from clray.language.encoding import Encoded, encode
+from clray.language.examples import Example, TaskData
 from clray.language.generation import generate
 from clray.language.losses import Batch
 from clray.language.models import grow, positions
 from clray.language.optimizers import AdamW, Schedule, parameter_groups
-from clray.language.records import Example, TaskData
 from clray.language.tokens import Vocabulary
 from clray.settings import TrialSettings
 from clray.training import generator

@@ -115,7 +115,7 @@ def vocabulary(settings: Settings, texts: Iterable[str], described: dict[str, An
     """
     if described is not None and describe(settings)["fingerprint"] != described["fingerprint"]:
         raise DataError(
-            f"model {settings.name}: its files here are not those that this trial is of "
+            f"model {settings.name}: its files here are not those of this trial "
             f"(their fingerprint is not {described['fingerprint'][:16]}…)"
         )
     if settings.name != "scratch":
@@ -195,7 +195,7 @@ def _pretrained(settings: Settings, seed: int) -> torch.nn.Module:
     if missing := sorted(map(str, {*loaded["missing_keys"], *loaded["mismatched_keys"]})):
         raise DataError(f"{folder}: weights of the model are missing or of another size: {', '.join(missing[:3])} …")
     if not _is_causal(model):
-        raise DataError(f"{folder}: not a causal language model: its {model.config.model_type} sees what comes later")
+        raise DataError(f"{folder}: not a causal language model: its {model.config.model_type} attends to later tokens")
     return model
 
 

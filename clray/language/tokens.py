@@ -107,7 +107,7 @@ class Vocabulary:
             try:
                 ids += self._base.encode(self._prefix + piece, add_special_tokens=False).ids
             except (TypeError, UnicodeError):
-                raise DataError(f"{piece[:60]!r}: half of a surrogate pair, which is no character") from None
+                raise DataError(f"{piece[:60]!r}: a lone surrogate, which is no character") from None
         return ids
 
     def _pieces(self, text: str) -> list[str]:

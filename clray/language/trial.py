@@ -18,7 +18,7 @@ from clray.language import models
 from clray.language.benchmarks import BENCHMARKS
 from clray.language.encoding import Encoded, encode, parse_sample
 from clray.language.evaluation import Evaluation
-from clray.language.export import Prediction, Sample
+from clray.language.export import Prediction, PseudoSample
 from clray.language.learner import LanguageMethod, Learner, as_batch
 from clray.language.losses import Batch
 from clray.language.methods import find
@@ -269,16 +269,16 @@ class LanguageTraining:
             export.PREDICTIONS: export.predictions_json(self._predicted()),
         }
 
-    def _sample(self, after: int, of: int, ids: list[int]) -> Sample:
+    def _sample(self, after: int, of: int, ids: list[int]) -> PseudoSample:
         vocabulary = self.learner.vocabulary
         names = (self.tasks[after].name, self.tasks[of].name)
         text, read = vocabulary.decode(ids), parse_sample(ids, vocabulary, self.learner.longest)
         if read is None:
             count = ids.count(vocabulary.ans)
             reason = f"{count or 'no'} __ans__" if count != 1 else "no single __sep__ before __ans__"
-            return Sample(*names, ids, text, text, None, reason)
+            return PseudoSample(*names, ids, text, text, None, reason)
         answer = [token for token in read.cqa[len(read.cq) :] if token != vocabulary.eos]
-        return Sample(*names, ids, text, vocabulary.decode(read.cq[:-1]), vocabulary.decode(answer), "")
+        return PseudoSample(*names, ids, text, vocabulary.decode(read.cq[:-1]), vocabulary.decode(answer), "")
 
     def _predicted(self) -> list[Prediction]:
         last, vocabulary, found = self.tasks[-1].name, self.learner.vocabulary, []

@@ -11,22 +11,22 @@ the digest of its rows, and the first run stays. A completely published trial is
 the folder and not sent again.
 
 Modules: ``login``, server, key and mode · ``publication``, a publication and its outcome · ``content``, the content of
-a run · ``notes``, earlier publications · ``runs``, one run · ``tables``, a sweep's table · ``dashboards``, a page of a
-reproduction · ``publisher``, one pass over a store · ``following``, passes while a sweep runs. Nothing outside this
+a run · ``notes``, earlier publications · ``wandb_runs``, one run · ``table_artifacts``, a table · ``pages``, a page of
+a reproduction · ``publisher``, one pass over a store · ``following``, passes while a sweep runs. Nothing outside this
 folder imports wandb, and these modules import it only when they use it.
 """
 
 from clray.tracking.content import history
 from clray.tracking.following import Follower, start
 from clray.tracking.login import Mode, TrackingError, asked_mode, base_url, default_mode, logged_in
-from clray.tracking.publication import Outcome, Publication
+from clray.tracking.publication import Publication, PublicationResult
 from clray.tracking.publisher import publish
 
 __all__ = [
     "Follower",
     "Mode",
-    "Outcome",
     "Publication",
+    "PublicationResult",
     "TrackingError",
     "asked_mode",
     "base_url",

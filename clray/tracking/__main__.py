@@ -13,7 +13,7 @@ from pathlib import Path
 from clray.dashboards import Dashboard
 from clray.output import accept_every_letter, shown
 from clray.tracking.following import FINAL_UPDATE, FinalUpdate, follow, read_json, write_json
-from clray.tracking.publication import Outcome, Publication
+from clray.tracking.publication import Publication, PublicationResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return FinalUpdate.of_plain(content)
         return FinalUpdate() if os.getppid() != parent else None
 
-    def report(outcomes: Sequence[Outcome], error: str) -> None:
+    def report(outcomes: Sequence[PublicationResult], error: str) -> None:
         reached = any(outcome.sent or outcome.unchanged for outcome in outcomes)
         status = {"outcomes": [asdict(outcome) for outcome in outcomes], "error": error, "reached": reached}
         write_json(folder / "status.json", status)

@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.dashboards import Dashboard
 from clray.errors import StoreError
 from clray.tracking.login import TrackingError
-from clray.tracking.publication import Outcome, Publication
+from clray.tracking.publication import Publication, PublicationResult
 from clray.tracking.publisher import RESET_SECONDS, Publisher, own_folders, scratch_folder
-from clray.tracking.runs import end_service, first_line
+from clray.tracking.wandb_runs import end_service, first_line
 
 POLL_SECONDS = 5.0
 RETRY_SECONDS = (30.0, 300.0)
@@ -49,11 +50,11 @@ class FinalUpdate:
 def follow(
     publications: Sequence[Publication],
     stop_requested: Callable[[], FinalUpdate | None],
-    report: Callable[[Sequence[Outcome], str], None] = lambda outcomes, error: None,
+    report: Callable[[Sequence[PublicationResult], str], None] = lambda outcomes, error: None,
     poll: float = POLL_SECONDS,
     folder: str | None = None,
     dashboard: Dashboard | None = None,
-) -> list[Outcome]:
+) -> list[PublicationResult]:
     """Publish sweeps while they run: running trials are shown live, and finished when their record is there.
 
     Args:
@@ -106,9 +107,7 @@ def follow(
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file as a whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(value).encode(), flush=False)
 
 
 def read_json(path: Path) -> Any:
@@ -223,18 +222,18 @@ class Follower:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(5)
 
-    def _total(self, left: bool) -> Outcome:
+    def _total(self, left: bool) -> PublicationResult:
         """The outcome of all publications, as the process last reported it."""
         assert self._process
         status = read_json(self._folder / "status.json") or {}
-        known = [Outcome(**outcome) for outcome in status.get("outcomes", [])]
-        known = known or [Outcome(declared=len(p.variants)) for p in self.publications]
+        known = [PublicationResult(**outcome) for outcome in status.get("outcomes", [])]
+        known = known or [PublicationResult(declared=len(p.variants)) for p in self.publications]
         problems = [status["error"]] if status.get("error") else []
         problems += [message for outcome in known for message in outcome.failures]
         code = self._process.returncode
         if not left and code not in (0, 1) and not problems:
             problems = [f"the publisher ended early (exit code {code})"]
-        return Outcome(
+        return PublicationResult(
             declared=sum(outcome.declared for outcome in known),
             sent=[trial for outcome in known for trial in outcome.sent],
             unchanged=[trial for outcome in known for trial in outcome.unchanged],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from clray.atomic import write_atomically
 from clray.tracking.publication import Publication
 
 with contextlib.suppress(ImportError):  # only on Unix: elsewhere only one publisher at a time is safe
@@ -58,9 +58,7 @@ class Notes:
 
     def write(self, note: dict[str, Any]) -> None:
         """Write the note of a publication to this target."""
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**self._all(), self._target: note}, indent=1))
-        os.replace(temporary, self._path)
+        write_atomically(self._path, json.dumps({**self._all(), self._target: note}, indent=1).encode())
 
     def folders_of_other_targets(self) -> set[str]:
         """The folders of offline runs that were published to other targets."""

@@ -92,7 +92,7 @@ class Publication:
 
 
 @dataclass
-class Outcome:
+class PublicationResult:
     """The outcome of publishing a sweep's trials.
 
     Attributes:

@@ -14,12 +14,12 @@ from clray.dashboards import Dashboard
 from clray.folders import home_folder
 from clray.record import Record
 from clray.store import Problem, Store
-from clray.tracking.dashboards import send_page
 from clray.tracking.login import TrackingError, require_key, require_server, settings_file
 from clray.tracking.notes import Notes
-from clray.tracking.publication import Outcome, Publication
-from clray.tracking.runs import FINISH_SECONDS, TrialRun, end_service
-from clray.tracking.tables import publish_table
+from clray.tracking.pages import send_page
+from clray.tracking.publication import Publication, PublicationResult
+from clray.tracking.table_artifacts import publish_table
+from clray.tracking.wandb_runs import FINISH_SECONDS, TrialRun, end_service
 
 RESET_SECONDS = 5.0
 FAILURES_IN_A_ROW = 2
@@ -39,7 +39,7 @@ class Publisher:
         self._unflushed: dict[str, TrialRun] = {}
         self._in_a_row = 0
         self.failed_now = False
-        self.outcome = Outcome(declared=len(publication.variants))
+        self.outcome = PublicationResult(declared=len(publication.variants))
 
     def _record(self, trial_id: str, folder: str) -> Record | None:
         """The record of one of the sweep's trials; None for any other file."""
@@ -188,7 +188,7 @@ class Publisher:
             trial.close()
         self._runs.clear()
 
-    def result(self) -> Outcome:
+    def result(self) -> PublicationResult:
         """The outcome so far."""
         self.outcome.failures = list(dict.fromkeys(self._failed.values()))
         return self.outcome
@@ -258,7 +258,7 @@ def _holds(folder: Path | None) -> bool:
 
 def publish(
     publication: Publication, table: Mapping[str, str] | None = None, dashboard: Dashboard | None = None
-) -> Outcome:
+) -> PublicationResult:
     """Publish every finished trial of a sweep, and its table, now and in this process.
 
     Publishing again sends only what has changed. Nothing is printed. The calling process must have no open W&B runs of
@@ -273,7 +273,7 @@ def publish(
             published and how to publish the rest. Failures of single trials are in the outcome instead.
     """
     if publication.mode == "off":
-        return Outcome(declared=len(publication.variants))
+        return PublicationResult(declared=len(publication.variants))
     if publication.mode == "online":
         require_key()
     with scratch_folder() as scratch, own_folders(scratch, [publication]), muted():

@@ -10,11 +10,11 @@ from made_records import of
 from pydantic import ValidationError
 from test_report import Page
 
-from clray.analysis import attention, samples
+from clray.analysis import attention, pseudo_samples
 from clray.analysis.attention import AttentionExample
 from clray.analysis.comparison import compare
+from clray.analysis.pseudo_samples import PseudoSample, written
 from clray.analysis.report import render
-from clray.analysis.samples import PseudoSample, written
 from clray.store import Store
 
 # Of a trial on mutual exclusivity: three of its four words are in the memory.
@@ -75,7 +75,7 @@ def keep(store: Store, id: str, name: str, content) -> None:
 
 class TestAttention:
     def test_they_are_on_the_page_of_trials_that_have_them(self, page, store, finished):
-        assert "What attention looks at" not in page()
+        assert "Attention over the support set" not in page()
         keep(store, finished["mer-5120"][1], attention.NAME, EXAMPLE)
         keep(
             store,
@@ -84,7 +84,7 @@ class TestAttention:
             EXAMPLE | {"queries": [{**q, "attention": None} for q in QUERIES]},
         )
         text = page()
-        assert words(text).count("What attention looks at") == 1
+        assert words(text).count("Attention over the support set") == 1
         figures = [a["aria-label"] for tag, a in Page(text).tags if tag == "svg" and "attention" in a["aria-label"]]
         # MER's alone: the other has no memory, and the third kept nothing
         assert figures == [attention.alt(AttentionExample(**EXAMPLE), "MER")]
@@ -151,7 +151,7 @@ class TestAttention:
     def test_what_is_torn_is_a_problem_and_no_failure(self, page, store, finished, content):
         store.write_artifact(finished["mer-5120"][0], attention.NAME, content)
         text = words(page())
-        assert "What attention looks at" not in text
+        assert "Attention over the support set" not in text
         assert f"{finished['mer-5120'][0]}.looks.json : not readable" in text
         keep(store, finished["mer-5120"][1], attention.NAME, EXAMPLE)
         assert f"seed 1, trial {finished['mer-5120'][1]}" in words(page())
@@ -164,8 +164,8 @@ class TestAttention:
 class TestSamples:
     def test_they_are_on_the_page_of_trials_that_have_them(self, page, store, finished):
         assert "Pseudo-samples" not in page()
-        keep(store, finished["mer-5120"][0], samples.NAME, SAMPLES)
-        keep(store, finished["ewc"][0], samples.NAME, [])
+        keep(store, finished["mer-5120"][0], pseudo_samples.NAME, SAMPLES)
+        keep(store, finished["ewc"][0], pseudo_samples.NAME, [])
         text = words(page())
         assert text.count("Pseudo-samples") == 1
         assert f"MER 2 of 5 kept; seed 0, trial {finished['mer-5120'][0]}" in text
@@ -193,7 +193,7 @@ class TestSamples:
         assert len(shown[0].question) == 400
 
     def test_what_is_torn_is_a_problem_and_no_failure(self, page, store, finished):
-        keep(store, finished["mer-5120"][0], samples.NAME, [{"before": "sst"}])
+        keep(store, finished["mer-5120"][0], pseudo_samples.NAME, [{"before": "sst"}])
         text = words(page())
         assert "Pseudo-samples" not in text
         assert "samples.json : not readable: 0.text: Field required" in text

@@ -6,11 +6,14 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from made_records import EMBEDDED, REAL, of
 
+from clray.analysis import gather as module
 from clray.analysis.gather import gather, read
 from clray.analysis.runs import mark_collapsed, mean_matrix, overall_curve, seen_curve
 from clray.loading import load_sweep
@@ -148,6 +151,15 @@ def test_two_versions_of_the_code_are_told_method_by_method(rotations, store, fi
     fill(rotations, "ewc", FIVE, code="3333333333333333")
     gathered = gather(rotations, ["online", "ewc"], read(store))
     assert gathered.mixed_code == ["online: runs of 2 versions of the code (3 of 11111111, 2 of 22222222)"]
+
+
+def test_digests_of_code_that_gives_the_same_numbers_are_one_version(monkeypatch):
+    def runs(name: str, *codes: str) -> Any:
+        return SimpleNamespace(runs=[SimpleNamespace(code=code) for code in codes])
+
+    monkeypatch.setattr(module, "representative", lambda code: {"new": "old"}.get(code, code))
+    assert module._mixed_code({"a": runs("a", "old", "new"), "b": runs("b", "another")}) == []
+    assert module._mixed_code({"a": runs("a", "old", "another")})
 
 
 def test_a_collapsed_seed_is_marked_and_stays_in_the_mean(rotations, store, fill):

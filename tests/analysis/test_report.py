@@ -17,7 +17,7 @@ from made_records import of
 
 from clray.analysis import landscape, plots
 from clray.analysis.comparison import compare
-from clray.analysis.report import _send, render, write_into_store, write_report
+from clray.analysis.report import render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
 from clray.output import visible
@@ -126,7 +126,7 @@ def test_the_page_says_what_a_reader_needs(comparison, page):
         "reproduced†",
         "4 of 5 runs, without seed 4",
         "RA ±1: half the 1.98 points",
-        "What the verdicts mean",
+        "The meaning of the verdicts",
         "eeeeeeeeeeeeeeee.parquet",
         "<code & co>",
         "c0ffee0000000000",
@@ -176,11 +176,10 @@ def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypat
     before = target.read_bytes()
     assert before.decode() == render(comparison)
 
-    def full(self, *args, **kwargs):
-        self.touch()
+    def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("clray.atomic.os.fsync", full)
     with pytest.raises(ClrayError, match="no space left"):
         write_report(comparison, target)
     assert target.read_bytes() == before
@@ -204,19 +203,15 @@ def test_the_page_is_written_through_what_is_no_regular_file(comparison, tmp_pat
 
 
 def test_the_page_goes_into_the_store_wherever_that_is(comparison, store, tmp_path):
-    from pyarrow import fs
-
     path = write_into_store(comparison, store, "mer_rotations")
     assert path == store.path("reports", "mer_rotations.html")
     uri = (tmp_path / "elsewhere").as_uri()
     path = write_into_store(comparison, Store(uri), "mer_rotations")
     assert path == str(tmp_path / "elsewhere" / "reports" / "mer_rotations.html")
-    # What is no local file system is written to through pyarrow's.
-    bucket = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    _send("a page", bucket, "bucket/clray/reports/page.html")
-    assert (tmp_path / "bucket/clray/reports/page.html").read_text() == "a page"
-    with pytest.raises(StoreError, match="cannot be written"):
-        _send("a page", bucket, "elsewhere/reports/mer_rotations.html/page.html")
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"blocked/reports/mer_rotations\.html: cannot be written"):
+        write_into_store(comparison, Store(blocked), "mer_rotations")
 
 
 # -- figures -------------------------------------------------------------------------------------------------------

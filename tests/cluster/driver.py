@@ -11,7 +11,8 @@ from held import hold_trials
 from launching import planned
 from rich.console import Console
 
-from clray.cluster.launch import Options, run_on_ray
+from clray.cluster.tune import run_on_ray
+from clray.launch import Options
 from clray.store import Store
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ class Meeting:
 
 def hold_trials() -> None:
     """The trials that this process launches on Ray wait. Ray itself is imported as late as ever: clray sets it up."""
-    from clray.cluster import launch
+    from clray.cluster import tune as module
 
-    tune = launch._tune
+    tune = module._tune
 
     def tune_held(*arguments: Any) -> Any:
         from clray.cluster import trainable
@@ -67,7 +67,7 @@ def hold_trials() -> None:
             patch.setattr(trainable, "PackTrainable", PackTrainable)
             return tune(*arguments)
 
-    launch._tune = tune_held
+    module._tune = tune_held
 
 
 if __name__ == "__main__":

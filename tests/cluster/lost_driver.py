@@ -13,8 +13,9 @@ from typing import Any
 from launching import planned
 from rich.console import Console
 
-from clray.cluster import launch
-from clray.cluster.launch import Options, run_on_ray
+from clray.cluster import tune as cluster_tune
+from clray.cluster.tune import run_on_ray
+from clray.launch import Options
 from clray.store import Store
 
 
@@ -43,7 +44,7 @@ def lose(way: str) -> None:
         """Raises errors that do not travel: seed 1 one that cannot be read back, seed 2 one that cannot be pickled."""
 
         def step(self) -> dict[str, Any]:
-            seed = self._waiting[0].trial["seed"]
+            seed = self._waiting[0].trial.seed
             if seed == 1:
                 raise Unreadable("of two", "parts")
             if seed == 2:
@@ -68,7 +69,7 @@ def lose(way: str) -> None:
             super().fit()
             raise OSError(28, "No space left on device")
 
-    launch.RETRIES = 0
+    cluster_tune.RETRIES = 0
     if way == "full":
         tune.Tuner = Full
     else:

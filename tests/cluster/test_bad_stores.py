@@ -16,7 +16,7 @@ import pytest
 from launching import GUARD, environment, numbers, planned, quiet
 
 from clray import leases
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.leases import Lease
 from clray.record import Record
 from clray.store import Store

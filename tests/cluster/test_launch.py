@@ -17,13 +17,16 @@ import pytest
 from launching import GUARD, ROOT, environment, numbers, planned, printed, quiet
 from typer.testing import CliRunner
 
+from clray import launch
 from clray.cli import app
-from clray.cluster import launch
-from clray.cluster.launch import Options, Outcome, run_here, run_on_ray
-from clray.cluster.progress import Progress
+from clray.cluster import placement
+from clray.cluster import tune as cluster_tune
+from clray.cluster.tune import run_on_ray
 from clray.errors import ClusterError
+from clray.launch import Options, Outcome, run_here
 from clray.leases import acquire
 from clray.planning import Plan, Planned
+from clray.progress import Progress
 from clray.record import Record
 from clray.store import Store
 
@@ -145,7 +148,7 @@ def test_a_gpu_in_the_books_only_means_the_cpu_and_the_record_says_so(launched: 
     for trial in launched.plan.trials:
         record = launched.store.read(trial.id)
         if isinstance(record, Record):
-            assert record.provenance["device"] == (expected if trial.cell.variant == "shared" else "cpu")
+            assert record.provenance["device"] == (expected if trial.variant == "shared" else "cpu")
 
 
 @pytest.mark.slow
@@ -208,7 +211,7 @@ def test_what_no_machine_has_room_for_is_an_error_before_anything_starts(cluster
 def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "RETRIES", 1)
+    monkeypatch.setattr(cluster_tune, "RETRIES", 1)
     file = tmp_path / "sweep.yaml"
     file.write_text(TINY.replace("seeds: [0, 1, 2, 3]", "seeds: [0]"))
     outcome = run_on_ray(planned(file, Store(tmp_path)), Store("/proc/clray"), quiet(), cluster)
@@ -223,11 +226,11 @@ def test_a_trial_that_kills_its_process_takes_no_other_of_its_pack_along(
 ) -> None:
     from clray.cluster import trainable
 
-    monkeypatch.setattr(launch, "RETRIES", 0)
+    monkeypatch.setattr(cluster_tune, "RETRIES", 0)
 
     class Deadly(trainable.PackTrainable):
         def step(self) -> dict[str, Any]:
-            if self._waiting[0].trial["seed"] == 1:
+            if self._waiting[0].trial.seed == 1:
                 os._exit(7)
             return super().step()
 
@@ -291,7 +294,7 @@ def test_out_of_gpu_memory_is_tried_once_more_with_a_larger_share(
     file, store, console = tmp_path / "sweep.yaml", Store(tmp_path / "results"), quiet()
     file.write_text(GREEDY)
     plan = planned(file, store)
-    ids = {(t.cell.variant, t.cell.trial.seed): t.id for t in plan.trials}
+    ids = {(t.variant, t.trial.seed): t.id for t in plan.trials}
     outcome = run_on_ray(plan, store, console, cluster)
 
     fits = [("quarter", 0), ("quarter", 1), ("whole", 0), ("whole", 1), ("whole", 2)]
@@ -362,12 +365,12 @@ def test_the_longest_come_first_and_packs_stay_together(tmp_path: Path) -> None:
     file.write_text(SWEEP)
     plan = planned(file, Store(tmp_path))
     seconds = {"packed": 1.0, "shared": 3.0}
-    trials = [dataclasses.replace(t, seconds=seconds[t.cell.variant]) for t in plan.trials]
-    placed = [launch._place(t, Options(), gpus=True) for t in trials]
-    packs = launch._packs(placed)
-    assert [(len(p), p[0].task.variant) for p in packs] == [(4, "packed"), *[(1, "shared")] * 4]
-    assert launch._at_once(placed[4:], [{"CPU": 8.0, "GPU": 1.0}]) == 4
-    assert launch._at_once(placed[:4], [{"CPU": 8.0}, {"CPU": 4.0}]) == 12
+    trials = [dataclasses.replace(t, seconds=seconds[t.variant]) for t in plan.trials]
+    tasks, by_id = [Options().task(t, gpus=True) for t in trials], {t.id: t for t in trials}
+    packs = placement.packs(tasks, by_id)
+    assert [(len(p), p[0].variant) for p in packs] == [(4, "packed"), *[(1, "shared")] * 4]
+    assert placement.trials_at_once(tasks[4:], by_id, [{"CPU": 8.0, "GPU": 1.0}]) == 4
+    assert placement.trials_at_once(tasks[:4], by_id, [{"CPU": 8.0}, {"CPU": 4.0}]) == 12
 
 
 def test_what_others_run_is_waited_for_and_what_they_leave_is_done(

@@ -13,7 +13,7 @@ import pytest
 from launching import GUARD, environment, numbers, planned, quiet
 
 from clray.cluster import session
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.store import Store
 
 SWEEP = """
@@ -130,12 +130,3 @@ class TestClustersThatGrow:
         monkeypatch.setattr(session, "_REPORT_SECONDS", 0.0)
         monkeypatch.setattr(session, "_node_types", lambda: types)
         assert session.may_grow(self.cluster(), "10.0.0.1:6379") is grows
-
-
-def test_another_ray_without_the_private_names_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray.tune.execution import class_cache
-
-    monkeypatch.delattr(class_cache, "ENV_VARS_TO_PROPAGATE")
-    before = class_cache.DEFAULT_ENV_VARS
-    with session.workers_as_started(None):
-        assert class_cache.DEFAULT_ENV_VARS is before

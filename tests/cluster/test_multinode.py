@@ -22,7 +22,7 @@ import pytest
 from held import Meeting
 from launching import GUARD, communicate, environment, until_held
 
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.loading import load_sweep
 from clray.planning import Plan, plan
 from clray.record import Record
@@ -46,7 +46,8 @@ import sys
 from held import hold_trials
 from rich.console import Console
 from test_multinode import launched, Store
-from clray.cluster.launch import Options, run_on_ray
+from clray.cluster.tune import run_on_ray
+from clray.launch import Options
 
 if __name__ == "__main__":
     file, results, address = sys.argv[1:]

@@ -11,9 +11,10 @@ import pytest
 from launching import SHORT, planned, printed, quiet
 from rich.console import Console
 
-from clray.cluster import progress as module
-from clray.cluster.progress import Progress
+from clray import progress as module
+from clray.execution import TrialEnd
 from clray.planning import Planned
+from clray.progress import Progress
 from clray.store import Store
 
 
@@ -39,7 +40,7 @@ def trials(tmp_path: Path) -> list[Planned]:
     return [dataclasses.replace(t, seconds=100.0) for t in planned(file, Store(tmp_path)).trials]
 
 
-END = {"metrics": {"RA": 0.5, "LA": 0.75}, "seconds": 50.0, "resumed": 0.0}
+END = TrialEnd("finished", metrics={"RA": 0.5, "LA": 0.75}, seconds=50.0)
 
 
 def test_the_bars_of_a_terminal(trials: list[Planned], clock: Clock) -> None:
@@ -60,7 +61,7 @@ def test_the_bars_of_a_terminal(trials: list[Planned], clock: Clock) -> None:
 def test_a_name_is_shown_as_it_is(trials: list[Planned]) -> None:
     """On any console, one that reads markup included."""
     console = Console(record=True, file=io.StringIO(), width=90, force_terminal=True)
-    odd = [dataclasses.replace(t, cell=dataclasses.replace(t.cell, variant="a[/b] :x: \x1b[2J")) for t in trials]
+    odd = [dataclasses.replace(t, variant="a[/b] :x: \x1b[2J") for t in trials]
     progress = Progress(odd, 0, 2, console)
     console.print(progress._render())
     progress.say(progress._line(odd[0].id, END))
@@ -79,7 +80,7 @@ def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(trials: list[Pla
 def test_a_failure_is_told_at_once_even_above_the_bars(trials: list[Planned]) -> None:
     console = Console(record=True, file=io.StringIO(), width=90, force_terminal=True)
     with Progress(trials, 0, 2, console) as progress:
-        progress.ended(trials[0].id, {"error": "DataError: torn [/]"})
+        progress.ended(trials[0].id, TrialEnd.failed("DataError: torn [/]"))
     assert f"failed: mer seed 0 ({trials[0].id}): DataError: torn [/]" in console.export_text().replace("\n", "")
 
 
@@ -89,7 +90,7 @@ def test_lines_elsewhere(trials: list[Planned], clock: Clock) -> None:
         clock.now += 100
         progress.ended(trials[0].id, END)
         progress.ended(trials[0].id, END)  # a worker that was started again reports it once more
-        progress.ended(trials[1].id, {**END, "resumed": 0.43})
+        progress.ended(trials[1].id, dataclasses.replace(END, resumed=0.43))
         progress.ended("0123456789abcdef", END)  # of another launch
     lines = printed(console).splitlines()
     assert lines[0] == "4 trials to run, 1 finished before"
@@ -105,7 +106,7 @@ def test_the_time_left(trials: list[Planned], clock: Clock) -> None:
     progress.running(trials[0].id, 0.5)
     progress.running(trials[1].id, 0.5)
     assert progress.remaining() == 300, "100 of 400 expected seconds took 100"
-    progress.ended(trials[2].id, {"error": "no work was done on it"})
+    progress.ended(trials[2].id, TrialEnd.failed("no work was done on it"))
     assert progress.remaining() == 200
     progress.ended(trials[1].id, END)
     progress.ended(trials[3].id, END)
@@ -129,13 +130,18 @@ def test_what_others_run_is_shown_and_is_no_work_of_this_launch(trials: list[Pla
     progress.running(trials[0].id, 0.9, elsewhere=True)
     assert progress.remaining() == 100
     clock.now += 100
-    progress.ended(trials[1].id, {**END, "elsewhere": "far, process 7"})
+    progress.ended(trials[1].id, dataclasses.replace(END, owner="far, process 7"))
     progress.running(trials[2].id, 0.5)
     console.print(progress._render())
     summary = console.export_text().splitlines()[0]
     assert summary.startswith("1 of 4 trials, 1:40 gone")
     assert ", 1 run elsewhere, about 5:00 left" in summary, "50 of this launch's 200 expected seconds took 100"
-    assert progress._line(trials[1].id, {**END, "elsewhere": "far, process 7"}).count("(50 s by far, process 7; ") == 1
+    assert (
+        progress._line(trials[1].id, dataclasses.replace(END, owner="far, process 7")).count(
+            "(50 s by far, process 7; "
+        )
+        == 1
+    )
     progress.running(trials[0].id, 0.9, 0.9)
     assert progress.remaining() > 0
     for trial in trials[2:]:

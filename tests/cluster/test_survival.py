@@ -30,7 +30,7 @@ from launching import (
 from typer.testing import CliRunner
 
 from clray.cli import app
-from clray.cluster.launch import run_here
+from clray.launch import run_here
 from clray.store import Store
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from clray.episodes.learner import Learner, UpdateSettings
 from clray.episodes.models import Dropout, Model, Network
 from clray.episodes.training import data, estimate, modules_of, resolve
 from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
-from clray.execution import Keeping
+from clray.execution import HasArtifacts
 from clray.loading import load_sweep, sweep_names
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest
@@ -376,7 +376,7 @@ def training(request):
 
 class TestWhatIsKept:
     def test_the_network_in_the_official_layout(self, training):
-        assert isinstance(training, Keeping)
+        assert isinstance(training, HasArtifacts)
         kept = torch.load(io.BytesIO(training.artifacts()["checkpoint.tar"]), weights_only=True)
         network = training.learner.network
         assert kept["num_episodes"] == kept["episode"] == 3

@@ -11,7 +11,7 @@ from lamol_fixtures import lamol_vocabulary, reference
 
 from clray.language.batching import as_coded, bucketed, collate, padded
 from clray.language.encoding import encode
-from clray.language.records import Example
+from clray.language.examples import Example
 
 OFFICIAL = reference("encoding.json")
 LENGTHS = OFFICIAL["dynamic_batch"]["cqa_lens"]

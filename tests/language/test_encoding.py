@@ -9,7 +9,7 @@ from lamol_fixtures import lamol_vocabulary, reference
 
 from clray.errors import DataError
 from clray.language.encoding import FILL, Encoded, encode, parse_sample
-from clray.language.records import Example
+from clray.language.examples import Example
 from clray.language.tokens import Vocabulary, stream_vocabulary
 
 OFFICIAL = reference("encoding.json")

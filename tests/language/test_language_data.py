@@ -368,7 +368,7 @@ class TestGrammar:
     def test_other_examples_than_the_trials(self):
         found = data.locate(["scan.count"])
         found["parts"]["scan.count"]["fingerprint"] = "0" * 16
-        with pytest.raises(DataError, match=r"scan\.count: this clray makes other examples than 0000"):
+        with pytest.raises(DataError, match=r"scan\.count: this clray makes other examples than those of"):
             data.load(found)
 
 

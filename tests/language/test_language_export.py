@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from clray.cli import app
 from clray.errors import ClrayError, DataError, DeclarationError
 from clray.language import export
-from clray.language.export import Prediction, Sample, Tally
+from clray.language.export import Prediction, PseudoSample, Tally
 from clray.metrics import Measurement
 from clray.record import Record
 from clray.store import Store
@@ -20,13 +20,13 @@ from clray.trial import Trial
 
 NO_ANSWER = "it has no __ans__"
 SAMPLES = [
-    Sample("srl", "sst", [50260, 64], "__gen__ a [b]film. __ans__ good", "a [b]film.", "good", ""),
-    Sample("srl", "sst", [50260, 9], "__gen__ on and on", "__gen__ on and on", None, NO_ANSWER),
-    Sample("woz.en", "sst", [50260], "__gen__ 𝄞 \x1b[31m__ans__", "𝄞 \x1b[31m", "", ""),
-    Sample("woz.en", "srl", [50260], "__gen__ who? __ans__ he\nand she", "who?", "he\nand she", ""),
-    Sample("woz.en", "sst", [50260, 7], "__gen__ more", "", None, NO_ANSWER),
-    Sample("woz.en", "sst", [50260, 8], "__gen__ two __ans__ __ans__", "", None, "it has 2 __ans__"),
-    Sample("woz.en", "sst", [50260, 9], "__gen__ again", "", None, NO_ANSWER),
+    PseudoSample("srl", "sst", [50260, 64], "__gen__ a [b]film. __ans__ good", "a [b]film.", "good", ""),
+    PseudoSample("srl", "sst", [50260, 9], "__gen__ on and on", "__gen__ on and on", None, NO_ANSWER),
+    PseudoSample("woz.en", "sst", [50260], "__gen__ 𝄞 \x1b[31m__ans__", "𝄞 \x1b[31m", "", ""),
+    PseudoSample("woz.en", "srl", [50260], "__gen__ who? __ans__ he\nand she", "who?", "he\nand she", ""),
+    PseudoSample("woz.en", "sst", [50260, 7], "__gen__ more", "", None, NO_ANSWER),
+    PseudoSample("woz.en", "sst", [50260, 8], "__gen__ two __ans__ __ans__", "", None, "it has 2 __ans__"),
+    PseudoSample("woz.en", "sst", [50260, 9], "__gen__ again", "", None, NO_ANSWER),
 ]
 
 
@@ -140,7 +140,7 @@ class TestCommand:
 
     def test_the_middle_of_a_long_one_is_left_out(self, store):
         text = "begin " + "word " * 400 + "end"
-        write(store, samples=export.samples_json([Sample("srl", "sst", [1], text, text, "x", "")]))
+        write(store, samples=export.samples_json([PseudoSample("srl", "sst", [1], text, text, "x", "")]))
         said = samples(ID)
         assert len(said) < 1500
         assert "begin" in said
@@ -160,7 +160,7 @@ class TestCommand:
         assert "film" not in counted
 
     def test_five_of_each_unless_told_otherwise(self, store):
-        many = [Sample("srl", "sst", [i], f"number {i}", f"number {i}", "x", "") for i in range(8)]
+        many = [PseudoSample("srl", "sst", [i], f"number {i}", f"number {i}", "x", "") for i in range(8)]
         write(store, samples=export.samples_json(many))
         assert samples(ID).count("number") == 5
         assert samples(ID, "--count", 7).count("number") == 7

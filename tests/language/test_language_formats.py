@@ -17,7 +17,7 @@ from clray.errors import DataError
 from clray.language.datasets import PUBLISHED, classification, cnn_dailymail, official, qasrl
 from clray.language.datasets.files import Files, located
 from clray.language.datasets.published import Form, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 from clray.language.scoring import score
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -217,7 +217,7 @@ def test_the_fingerprint_belongs_to_the_content(llama: Path, tmp_path: Path) -> 
     content[-1] ^= 1
     weights.write_bytes(content)
     assert describe(Settings(name=str(other)))["fingerprint"] != first["fingerprint"]
-    with pytest.raises(DataError, match="not those that this trial is of"):
+    with pytest.raises(DataError, match="not those of this trial"):
         vocabulary(Settings(name=str(other)), [], first)
 
 
@@ -379,7 +379,7 @@ def test_a_model_that_sees_what_comes_later_is_refused(tmp_path: Path) -> None:
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertLMHeadModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path / "bert")
-    with pytest.raises(DataError, match="not a causal language model: its bert sees what comes later"):
+    with pytest.raises(DataError, match="not a causal language model: its bert attends to later tokens"):
         build(Settings(name=str(tmp_path / "bert")), stream_vocabulary(TEXTS, 280), 0)
 
 

@@ -11,7 +11,7 @@ import torch
 from language_trials import TASKS, begin, make_trial
 
 from clray.errors import CheckpointError, ClrayError, DataError, DeclarationError, Diverged
-from clray.execution import Keeping
+from clray.execution import HasArtifacts
 from clray.language import export
 from clray.language.methods import METHODS
 from clray.language.training import data, estimate, modules_of, resolve, train
@@ -510,7 +510,7 @@ class TestSettings:
         assert estimate(make_trial(epochs=4)) > estimate(make_trial(epochs=2)) > 0
 
     def test_artifacts_are_kept(self):
-        assert isinstance(begin(make_trial()), Keeping)
+        assert isinstance(begin(make_trial()), HasArtifacts)
 
 
 SWEEP = """\
@@ -570,5 +570,5 @@ def test_variants_with_models_of_their_own_are_planned_with_their_own_data(tmp_p
         "variants:\n  a: {method: finetune}\n  b: {method: finetune, model: {width: 32}}\n"
     )
     planned = plan({"two": load_sweep(sweep)}, Store(str(tmp_path / "results"))).trials
-    assert [trial.data for trial in planned] == [data(trial.cell.trial, fetch=False) for trial in planned]
+    assert [trial.data for trial in planned] == [data(trial.trial, fetch=False) for trial in planned]
     assert planned[0].data["fingerprint"] != planned[1].data["fingerprint"]

@@ -19,7 +19,7 @@ import pytest
 from clray.errors import DataError, DeclarationError
 from clray.language.datasets import woz
 from clray.language.datasets.files import Files
-from clray.language.records import Example
+from clray.language.examples import Example
 from clray.language.scoring import METRICS, as_compared, logical_forms, official, score
 from clray.language.scoring.dialogue import Turn, read_turn
 from clray.language.scoring.text import normalized, word_f1

@@ -20,7 +20,7 @@ import numpy as np
 from clray.errors import DataError
 from clray.language.datasets.files import Files, Text, field
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 TRAIN, TEST = 115_000, 7_600
 _SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")

@@ -11,7 +11,7 @@ import unicodedata
 from clray.errors import DataError
 from clray.language.datasets.files import Files, Text, decoded, each
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 QUESTION = "What is the summary?"
 _PAPERS = ("cnn", "dailymail")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from clray.episodes import scan
-from clray.language.records import Example, TaskData
+from clray.language.examples import Example, TaskData
 
 TRAIN, TEST, LONGEST = 1_000, 200, 12
 

@@ -156,18 +156,18 @@ def each(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
                     yield name, opened.read()
 
 
-def located(folder: Path, name: str, inner: str = "", lies: Callable[[Path], bool] = is_file) -> Path | None:
+def located(folder: Path, name: str, inner: str = "", exists: Callable[[Path], bool] = is_file) -> Path | None:
     """The path of a file: in the folder or in the inner one, as it is or compressed.
 
     Args:
-        lies: tells if a path is a file.
+        exists: tells if a path is a file.
 
     Raises:
         DataError: a folder cannot be entered.
     """
     places = [folder, folder / inner] if inner else [folder]
     candidates = (place / spelt for place in places for spelt in (name, f"{name}.gz"))
-    return next((path for path in candidates if lies(path)), None)
+    return next((path for path in candidates if exists(path)), None)
 
 
 def content(path: Path) -> bytes:

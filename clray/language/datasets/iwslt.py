@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from clray.errors import DataError
 from clray.language.datasets.files import Files
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 QUESTION = "Translate from English to German"
 _TAGS = ("<url", "<keywords", "<talkid", "<description", "<reviewer", "<translator", "<title", "<speaker")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from clray.language.datasets.files import Files, field
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _MEMBERS = tuple(f"multinli_1.0_{part}.jsonl" for part in ("train", "dev_matched", "dev_mismatched"))
 _LABELS = ("entailment", "neutral", "contradiction", "-")

@@ -14,7 +14,7 @@ from clray.language.datasets.files import Files, field
 from clray.language.datasets.multinli import SIZES as MULTINLI_SIZES
 from clray.language.datasets.published import Form, Splits
 from clray.language.datasets.squad import questions
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _TWO = ("multinli.in.out", "ag", "amazon", "dbpedia", "yahoo", "yelp")
 _GOLD = {"woz.en": "woz.en_answers.json", "wikisql": "wikisql_answers.json"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clray.language.datasets.files import Files
-from clray.language.records import Example
+from clray.language.examples import Example
 
 Splits = tuple[list[Example], list[Example], list[Example]]
 """The examples for training, development and test; where a task has only two sets, dev and test are one list."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from clray.language.datasets.files import Files, Text
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _SOURCE = "https://dada.cs.washington.edu/qasrl/data/"
 _FILES: dict[str, str | None] = {

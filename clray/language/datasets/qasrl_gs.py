@@ -9,7 +9,7 @@ from __future__ import annotations
 from clray.language.datasets.files import Files
 from clray.language.datasets.published import Form, Published, Splits
 from clray.language.datasets.qasrl import untokenised
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _COLUMNS = (
     "qasrl_id", "verb_idx", "verb", "worker_id", "assign_id", "source_assign_id", "question", "is_redundant",

@@ -11,7 +11,7 @@ import re
 
 from clray.language.datasets.files import Files, Text
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _SOURCE = "https://raw.githubusercontent.com/salesforce/decaNLP/master/local_data/schema.txt"
 _FILES: dict[str, str | None] = {"schema.txt": "31da9bee05796bbe0f6c957f54d1eb82eb5c644a8ee59f2ff1fa890eff3885dd"}

@@ -12,7 +12,7 @@ from typing import Any
 from clray.errors import DataError
 from clray.language.datasets.files import Files, Text, field
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _SOURCE = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 

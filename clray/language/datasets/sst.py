@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clray.language.datasets.files import Files, Text
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 QUESTION = "Is this review negative or positive?"
 ANSWERS = {"0": "negative", "1": "positive"}

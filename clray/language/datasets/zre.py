@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from clray.language.datasets.files import Files, Text
 from clray.language.datasets.published import Form, Published, Splits
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _MEMBERS = ("train.0", "dev.0", "test.0")
 

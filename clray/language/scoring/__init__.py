@@ -13,7 +13,7 @@ from typing import Protocol
 
 from clray.documents import one_of
 from clray.errors import DataError, DeclarationError
-from clray.language.records import Example
+from clray.language.examples import Example
 from clray.language.scoring import corpus, dialogue, logical_forms, overlap, text
 from clray.language.tasks import TASKS
 

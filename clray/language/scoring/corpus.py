@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clray.language.records import Example
+from clray.language.examples import Example
 from clray.language.scoring.text import normalized
 
 _NONE = {"unanswerable"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clray.errors import DataError
-from clray.language.records import Example
+from clray.language.examples import Example
 
 
 class Turn(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from clray.language.records import Example
+from clray.language.examples import Example
 
 _AGGREGATIONS = ("", "max", "min", "count", "sum", "avg")
 _COMPARISONS = ("=", ">", "<")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from clray.language.records import Example
+from clray.language.examples import Example
 
 
 def bleu(predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:

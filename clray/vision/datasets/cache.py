@@ -36,7 +36,7 @@ def note_fingerprint(folder: Path, form: Form, fingerprint: str) -> None:
 
 def forget(folder: Path, form: Form) -> None:
     """Have the form's files in this folder checked anew."""
-    cache.forget(folder, form.files, _about(form))
+    cache.forget_checked(folder, form.files, _about(form))
 
 
 def _about(form: Form) -> list[object]:
@@ -50,7 +50,7 @@ def decoded(name: str, fingerprint: str, thoroughly: bool = False) -> ImageSet |
         thoroughly: hash the arrays even if their sizes and times are as they were.
     """
     folder = _decoded_folder(name, fingerprint)
-    if cache.kept(folder, thoroughly) is None:
+    if cache.read_decoded(folder, thoroughly) is None:
         return None
     try:
         return ImageSet(*(np.asarray(np.load(folder / f"{array}.npy", mmap_mode="r")) for array in ARRAYS))
@@ -62,7 +62,7 @@ def keep_decoded(name: str, fingerprint: str, images: ImageSet) -> ImageSet:
     """Keep decoded arrays; returns them as mapped from there, or as they are if they cannot be written."""
     files = {f"{array}.npy": functools.partial(_save, getattr(images, array)) for array in ARRAYS}
     try:
-        cache.keep(_decoded_folder(name, fingerprint), files)
+        cache.write_decoded(_decoded_folder(name, fingerprint), files)
     except OSError:  # a full disk or a read-only cache: the arrays in memory serve as well
         return images
     return decoded(name, fingerprint) or images

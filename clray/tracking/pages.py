@@ -14,7 +14,7 @@ from clray.tracking.content import digest
 from clray.tracking.login import TrackingError, require_key, require_server
 from clray.tracking.notes import Notes
 from clray.tracking.publication import SUPERSEDED, Publication, sweep_tag
-from clray.tracking.runs import INIT_SECONDS, MATRIX, first_line
+from clray.tracking.wandb_runs import INIT_SECONDS, MATRIX, first_line
 
 _COLUMNS = 24
 """The columns of W&B's grid."""

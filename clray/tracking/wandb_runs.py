@@ -1,6 +1,6 @@
 """The W&B run of a trial: it is opened, filled from a record, finished, and confirmed by the server.
 
-This file, ``tables.py`` and ``dashboards.py`` beside it are the only ones that import wandb, and only when they use it.
+This file, ``table_artifacts.py`` and ``pages.py`` are the only ones that import wandb, and only when they use it.
 """
 
 from __future__ import annotations

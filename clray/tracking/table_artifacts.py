@@ -12,7 +12,7 @@ from clray.tracking.content import digest
 from clray.tracking.login import TrackingError
 from clray.tracking.notes import Notes
 from clray.tracking.publication import TAG, Publication, sweep_tag
-from clray.tracking.runs import (
+from clray.tracking.wandb_runs import (
     FINISH_SECONDS,
     discard,
     end_service,

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish, granted at the next stop of a trial: in the middle of a step its state is not fit to keep."""
+"""Defers SIGINT and SIGTERM until the current step of a trial has ended: within a step its state cannot be kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class Interrupt:
-    """A context manager in which the first Ctrl-C, or request to terminate, only sets ``requested``.
+    """A context manager in which the first SIGINT (Ctrl-C) or SIGTERM only sets ``requested``.
 
-    The second one raises KeyboardInterrupt as usual. Outside the main thread it changes nothing.
+    The second one raises KeyboardInterrupt. Outside the main thread the context manager changes nothing.
     """
 
     def __init__(self) -> None:

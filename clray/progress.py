@@ -1,4 +1,4 @@
-"""What a running sweep shows: a bar for each variant on a terminal, a line for each ended trial elsewhere."""
+"""Shows how far a launch is: a bar for each variant on a terminal, a line for each ended trial elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clray.execution import TrialEnd
 from clray.gpu import words
 from clray.output import OutputLost, shown
 from clray.planning import Planned
@@ -26,7 +27,7 @@ class Progress:
     def __init__(self, trials: Sequence[Planned], finished_before: int, workers: float, console: Console) -> None:
         """
         Args:
-            trials: what this launch runs.
+            trials: the trials that this launch runs.
             finished_before: trials of the same plan that the store already had.
             workers: how many trials run at once, for the ETA.
             console: where to show it.
@@ -36,10 +37,10 @@ class Progress:
         self._done: dict[str, float] = dict.fromkeys(self._trials, 0.0)
         self._begun: dict[str, float] = {}
         """How far a trial had come before this launch, of those that it took up."""
-        self._ended: dict[str, dict[str, Any]] = {}
+        self._ended: dict[str, TrialEnd] = {}
         self._told: set[tuple[str, str]] = set()
         self._elsewhere: set[str] = set()
-        """What others run: no work of this launch."""
+        """Trials that other launches run; they are no work of this one."""
         self._workers = max(1.0, workers)
         self._started = time.monotonic()
         # A terminal that cannot move its cursor, such as that of `ray exec`, gets lines.
@@ -66,67 +67,69 @@ class Progress:
         with contextlib.suppress(OSError, OutputLost):
             self._console.print(Text(shown(line)), soft_wrap=True)
 
-    def running(self, id: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
+    def running(self, trial: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
         """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
-        if id in self._trials and id not in self._ended:
+        if trial in self._trials and trial not in self._ended:
             if not elsewhere:
-                self._elsewhere.discard(id)
-                self._begun.setdefault(id, resumed)
-            self._done[id] = progress
+                self._elsewhere.discard(trial)
+                self._begun.setdefault(trial, resumed)
+            self._done[trial] = progress
 
-    def told(self, id: str, lines: Sequence[str]) -> None:
+    def told(self, trial: str, lines: Sequence[str]) -> None:
         """Print what is to be known about a trial, each sentence once, such as a checkpoint that was passed over."""
         for line in lines:
-            if id in self._trials and (id, line) not in self._told:
-                self._told.add((id, line))
-                self.say(f"{self._trials[id].name} ({id}): {line}")
+            if trial in self._trials and (trial, line) not in self._told:
+                self._told.add((trial, line))
+                self.say(f"{self._trials[trial].name} ({trial}): {line}")
 
-    def elsewhere(self, id: str) -> None:
-        """Somebody else runs the trial."""
-        if id in self._trials and id not in self._ended:
-            self._elsewhere.add(id)
-            self._begun.pop(id, None)
+    def elsewhere(self, trial: str) -> None:
+        """Another launch runs the trial."""
+        if trial in self._trials and trial not in self._ended:
+            self._elsewhere.add(trial)
+            self._begun.pop(trial, None)
 
-    def ended(self, id: str, how: dict[str, Any]) -> None:
-        """A trial is over: ``how`` holds its ``metrics``, ``seconds`` and where it ``resumed``, or its ``error``.
+    def ended(self, trial: str, end: TrialEnd) -> None:
+        """A trial is over; a second report of it is passed over.
 
-        ``diverged`` says where one ended early because its numbers were not finite any more."""
-        if id in self._ended or id not in self._trials:
+        Args:
+            trial: its id.
+        """
+        if trial in self._ended or trial not in self._trials:
             return
-        self._ended[id] = how
-        self._elsewhere.discard(id)
-        # What a failed trial did not do, or others did, says nothing of how fast this launch is.
-        ours = "error" not in how and "elsewhere" not in how
-        self._begun[id] = min(how["resumed"], self._begun.get(id, 1.0)) if ours else 1.0
-        self._done[id] = 1.0
-        if not self._live_view or "error" in how or "diverged" in how:
-            self.say(self._line(id, how))
+        self._ended[trial] = end
+        self._elsewhere.discard(trial)
+        # The speed of this launch is not to be judged by what a failed trial did not do, nor by what others did.
+        ours = end.state == "finished" and not end.owner
+        self._begun[trial] = min(end.resumed, self._begun.get(trial, 1.0)) if ours else 1.0
+        self._done[trial] = 1.0
+        if not self._live_view or end.error or end.diverged:
+            self.say(self._line(trial, end))
 
-    def _line(self, id: str, how: dict[str, Any]) -> str:
-        trial = self._trials[id]
+    def _line(self, trial_id: str, end: TrialEnd) -> str:
+        trial = self._trials[trial_id]
         name = trial.name
-        if "error" in how:
-            return f"failed: {name} ({id}): {how['error']}"
-        values = "  ".join(f"{m} {100 * how['metrics'][m]:.2f}" for m in trial.metrics if m in how["metrics"])
-        if "diverged" in how:
-            values = divergence(how["diverged"])
-        resumed = f" from {100 * how['resumed']:.0f}% on" if how["resumed"] else ""
+        if end.state == "failed":
+            return f"failed: {name} ({trial_id}): {end.error}"
+        values = "  ".join(f"{m} {100 * end.metrics[m]:.2f}" for m in trial.metrics if m in end.metrics)
+        if end.diverged:
+            values = divergence(end.diverged)
+        resumed = f" from {100 * end.resumed:.0f}% on" if end.resumed else ""
         left = self.remaining()
-        memory = f"; {words(how['gpu_memory'])}" if how.get("gpu_memory") else ""
-        where = f" by {how['elsewhere']}" if "elsewhere" in how else ""
+        memory = f"; {words(end.gpu_memory)}" if end.gpu_memory else ""
+        where = f" by {end.owner}" if end.owner else ""
         return (
             f"[{self._before + len(self._ended)}/{self._before + len(self._trials)}] {name}{resumed}: {values}  "
-            f"({how['seconds']:.0f} s{where}{memory}; {_clock(time.monotonic() - self._started)} gone, "
+            f"({end.seconds:.0f} s{where}{memory}; {_clock(time.monotonic() - self._started)} gone, "
             f"about {_clock(left)} left)"
         )
 
     def remaining(self) -> float:
         """Seconds until the launch is over, from the trials' expected seconds and how fast they proved to be."""
-        ours = {id: t for id, t in self._trials.items() if id not in self._elsewhere}
+        ours = {trial: t for trial, t in self._trials.items() if trial not in self._elsewhere}
         if not ours:
             return 0.0
-        left = {id: t.seconds * (1 - self._done[id]) for id, t in ours.items()}
-        done = sum(self._trials[id].seconds * (self._done[id] - begun) for id, begun in self._begun.items())
+        left = {trial: t.seconds * (1 - self._done[trial]) for trial, t in ours.items()}
+        done = sum(self._trials[trial].seconds * (self._done[trial] - begun) for trial, begun in self._begun.items())
         running = len(self._begun.keys() - self._ended.keys())
         elapsed = time.monotonic() - self._started
         if done <= 0 or elapsed < 5:
@@ -138,14 +141,14 @@ class Progress:
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
         for heading, justify in _COLUMNS.items():
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        for variant in dict.fromkeys(t.cell.variant for t in self._trials.values()):
-            ids = [id for id, t in self._trials.items() if t.cell.variant == variant]
-            failed = sum("error" in self._ended.get(id, {}) for id in ids)
+        for variant in dict.fromkeys(t.variant for t in self._trials.values()):
+            ids = [trial for trial, t in self._trials.items() if t.variant == variant]
+            failed = sum(self._ended[trial].state == "failed" for trial in ids if trial in self._ended)
             table.add_row(
                 Text(shown(variant)),
-                ProgressBar(total=len(ids), completed=sum(self._done[id] for id in ids), width=30),
-                f"{sum(id in self._ended for id in ids) - failed}/{len(ids)}",
-                str(sum(id in self._begun and id not in self._ended for id in ids) or ""),
+                ProgressBar(total=len(ids), completed=sum(self._done[trial] for trial in ids), width=30),
+                f"{sum(trial in self._ended for trial in ids) - failed}/{len(ids)}",
+                str(sum(trial in self._begun and trial not in self._ended for trial in ids) or ""),
                 Text(str(failed or ""), style="red"),
             )
         elapsed, ended = time.monotonic() - self._started, len(self._ended)
