@@ -8,7 +8,9 @@ a memory may name its examples in another way. Each trial is also stopped once i
 saved state, at this revision.
 
 Trials are declared by the shipped sweeps, made smaller by ``--set``; what needs data that is not here is left out, and
-said. The exit code is 1 where anything differs.
+said. With ``--write`` the digests of the code of both revisions are written to clray/equal_code.json as pairs, where
+all trials with these digests are equal: then records of the other revision stay fresh. The exit code is 1 where
+anything differs.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +151,27 @@ def _trials(sweep: str, selection: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 # In a process of each revision
 
 
-def child(file: str) -> None:
-    """Run the declared trials of a file with the code that PYTHONPATH names; one line of JSON a trial."""
+def digests(trials: list[tuple[str, Any]]) -> dict[str, str]:
+    """The digest of the code of each trial, by label, at the revision that is loaded."""
+    from clray import tracks
+    from clray.provenance import code_digest
+
+    def digest(trial: Any) -> str:
+        side: Any = tracks.track(trial.track)
+        if hasattr(side, "module_of"):  # revisions up to 450dae2
+            return code_digest(trial.track, side.module_of(trial.method))  # type: ignore[call-arg, arg-type]
+        return code_digest(trial)
+
+    return {label: digest(trial) for label, trial in trials}
+
+
+def child(file: str, only_digests: bool) -> None:
+    """Run the declared trials of a file with the code that PYTHONPATH names; one line of JSON a trial.
+
+    Args:
+        file: labels and declarations.
+        only_digests: print the digests of the trials' code instead, as one line.
+    """
     from clray import tracks
     from clray.errors import DataError
     from clray.training import run
@@ -161,8 +183,11 @@ def child(file: str) -> None:
     from clray.execution import set_threads
 
     set_threads(1)
-    for label, declaration in json.loads(Path(file).read_text()):
-        trial = Trial(**declaration)
+    trials = [(label, Trial(**declaration)) for label, declaration in json.loads(Path(file).read_text())]
+    if only_digests:
+        print(json.dumps(digests(trials)))
+        return
+    for label, trial in trials:
         track = tracks.track(trial.track)
         try:
             data = track.data(trial, False)
@@ -219,12 +244,52 @@ def states(state: Any) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def results_of(checkout: Path, file: Path) -> dict[str, dict[str, Any]]:
-    """What a checkout's code makes of the trials, by label."""
+def answer_of(checkout: Path, file: Path, *flags: str) -> list[Any]:
+    """The lines that a process with a checkout's code prints."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(file)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(file), *flags]
     done = subprocess.run(command, env=environment, cwd=checkout, stdout=subprocess.PIPE, text=True, check=True)
-    return {result["label"]: result for result in map(json.loads, done.stdout.splitlines())}
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def results_of(checkout: Path, file: Path) -> dict[str, dict[str, Any]]:
+    """The results of the trials with a checkout's code, by label."""
+    return {result["label"]: result for result in answer_of(checkout, file)}
+
+
+@contextmanager
+def checkout_of(revision: str, folder: Path) -> Iterator[Path]:
+    """A checkout of a revision below a folder."""
+    checkout = folder / "other"
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(checkout), revision], cwd=ROOT, check=True)
+    try:
+        yield checkout
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", str(checkout)], cwd=ROOT, check=True)
+
+
+def write_pairs(revision: str, found: dict[str, str], theirs: dict[str, str], ours: dict[str, str]) -> int:
+    """Write the pairs of digests of which all trials are equal. Returns how many are new.
+
+    Args:
+        found: by label, the result of the comparison.
+        theirs: by label, the digest at the other revision.
+        ours: by label, the digest here.
+    """
+    from clray.equal_code import add_pair
+
+    by_pair: dict[tuple[str, str], list[str]] = {}
+    for label in found:
+        by_pair.setdefault((theirs[label], ours[label]), []).append(label)
+    named = ["git", "rev-parse", "--short=7"]
+    commits = [subprocess.check_output([*named, r], cwd=ROOT, text=True).strip() for r in (revision, "HEAD")]
+    new = 0
+    for (one, other), labels in by_pair.items():
+        results = {found[label] for label in labels}
+        if one != other and results <= {"equal", "left out"} and "equal" in results:
+            of, count = labels[0].partition(":")[0], sum(found[label] == "equal" for label in labels)
+            new += add_pair(one, other, f"{of}: {count} trials equal at {commits[0]} and {commits[1]}")
+    return new
 
 
 def compare(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
@@ -246,36 +311,35 @@ def main() -> None:
     parser.add_argument("revision", nargs="?", default="HEAD", help="the other revision: a commit or a branch")
     parser.add_argument("--only", default="", help="only trials whose label holds this text")
     parser.add_argument("--kept", help="a file that keeps the other revision's results from one call to the next")
+    parser.add_argument("--write", action="store_true", help="write pairs of digests to clray/equal_code.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--digests", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        return child(asked.child)
+        return child(asked.child, asked.digests)
     sys.path.insert(0, str(ROOT))
     trials = [(label, trial) for label, trial in declared() if asked.only in label]
     with tempfile.TemporaryDirectory() as folder:
-        file, checkout = Path(folder) / "trials.json", Path(folder) / "other"
+        file = Path(folder) / "trials.json"
         file.write_text(json.dumps(trials))
         kept = Path(asked.kept) if asked.kept else None
-        if kept and kept.exists():
-            theirs = json.loads(kept.read_text())
-        else:
-            command = ["git", "worktree", "add", "--quiet", "--detach", str(checkout), asked.revision]
-            subprocess.run(command, cwd=ROOT, check=True)
-            try:
-                theirs = results_of(checkout, file)
-            finally:
-                subprocess.run(["git", "worktree", "remove", "--force", str(checkout)], cwd=ROOT, check=True)
-            if kept:
-                kept.write_text(json.dumps(theirs))
+        with checkout_of(asked.revision, Path(folder)) as checkout:
+            [their_code] = answer_of(checkout, file, "--digests")
+            theirs = json.loads(kept.read_text()) if kept and kept.exists() else results_of(checkout, file)
+        if kept:
+            kept.write_text(json.dumps(theirs))
         ours = results_of(ROOT, file)
+        [our_code] = answer_of(ROOT, file, "--digests")
+    found = {label: compare(theirs.get(label, {"left_out": ""}), ours[label]) for label, _ in trials}
     counts: dict[str, Counter[str]] = {}
-    for label, _ in trials:
-        found = compare(theirs.get(label, {"left_out": ""}), ours[label])
-        counts.setdefault(label.partition(":")[0], Counter())[found.split(":")[0]] += 1
-        if found not in ("equal", "left out"):
-            print(f"{label}: {found}")
+    for label, result in found.items():
+        counts.setdefault(label.partition(":")[0], Counter())[result.split(":")[0]] += 1
+        if result not in ("equal", "left out"):
+            print(f"{label}: {result}")
     for method, each in counts.items():
         print(f"{method:28} " + ", ".join(f"{count} {what}" for what, count in each.items()))
+    if asked.write:
+        print(f"{write_pairs(asked.revision, found, their_code, our_code)} new pairs of digests")
     different = sum(count for each in counts.values() for what, count in each.items() if what.isupper())
     total = Counter(itertools.chain.from_iterable(each.elements() for each in counts.values()))
     print("together: " + ", ".join(f"{count} {what}" for what, count in total.items()))
