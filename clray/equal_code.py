@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from clray.atomic import write_atomically
 from clray.errors import DeclarationError
 
 FILE = Path(__file__).resolve().parent / "equal_code.json"
@@ -74,10 +73,7 @@ def add_pair(one: str, other: str, reason: str, file: Path = FILE) -> bool:
     if other in _classes(pairs).get(one, ()):
         return False
     lines = ",\n".join(json.dumps(p._asdict(), ensure_ascii=False) for p in [*pairs, pair])
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as written:
-        written.write(f"[\n{lines}\n]\n")
-    os.chmod(written.name, 0o644)
-    os.replace(written.name, file)
+    write_atomically(file, f"[\n{lines}\n]\n".encode())
     _shipped.cache_clear()
     return True
 

@@ -78,7 +78,7 @@ WARM = """
 from clray.execution import set_threads
 set_threads(1)
 import numpy as np
-from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.rows import Rows
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
 rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 2, (4, 784), np.uint8), np.arange(4)

@@ -261,9 +261,9 @@ class TestSweep:
         code = """
 import sys
 from clray.vision.methods import er
-def broken(self, position):
+def broken(self, numbers):
     raise ValueError("no such luck")
-er.Er.observe = broken
+er.Er.learn = broken
 from clray.cli import main
 sys.argv[0] = "clray"
 main()

@@ -66,10 +66,17 @@ def newest_state(store: Store, id: str) -> dict[str, Any]:
 
 
 def digest(execution: Execution) -> str:
-    """Of the weights that answer for every task."""
-    method = execution._training.method  # type: ignore[attr-defined]
-    weights = [w for t in range(execution._training.stream.task_count) for w in method.weights(t)]  # type: ignore[attr-defined]
-    return hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest()
+    """A hash of all arrays of the method: its weights, its memory."""
+    arrays, waiting = [], [execution._training.state_dict()["method"]]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, dict):
+            waiting += [part[key] for key in sorted(part)]
+        elif isinstance(part, list):
+            waiting += part
+        elif hasattr(part, "numpy"):
+            arrays.append(part.numpy().tobytes())
+    return hashlib.sha256(b"".join(arrays)).hexdigest()
 
 
 def to_the_end(execution: Execution) -> tuple[list[Any], str]:
@@ -81,13 +88,13 @@ def to_the_end(execution: Execution) -> tuple[list[Any], str]:
 def part_of_the_way(execution: Execution, examples: int) -> None:
     """As a process that was told to stop: after some examples, wherever that is in a task."""
     training: Any = execution._training
-    while training.position < examples:
-        if training._evaluation_is_due():
-            execution.step()
-        else:
-            training.method.observe(training.position)
-            training.position += 1
-            training.evaluated = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clray.vision.trial._AT_ONCE", 1)
+        while training.step < examples:
+            if training.evaluator.due or training.plan.visit_is_over:
+                execution.step()
+            else:
+                training.step += training._learn()
 
 
 @pytest.fixture
@@ -303,7 +310,7 @@ class TestTornCheckpoints:
         part_of_the_way(execution, 60)
         execution.save()
         assert previous.read_bytes() == of_use
-        assert newest_state(store, todo.id)["training"]["position"] == 60
+        assert newest_state(store, todo.id)["training"]["at"][0] == 60
 
     def test_what_is_passed_over_is_told(self, tiny, store):
         todo = self.interrupted(tiny, store)
@@ -635,7 +642,7 @@ class TestFinished:
     def test_one_that_came_to_no_number_is_no_record_but_a_failure(self, tiny, store, monkeypatch):
         """A record that no reader takes would be made again with every launch."""
         execution = Execution(task(tiny, store, "online"), store)
-        monkeypatch.setattr(execution._training.workshop, "accuracy", lambda *_: float("nan"))
+        monkeypatch.setattr(execution._training.method, "correct", lambda *_: float("nan"))
         with pytest.raises(StateError, match="an accuracy of it is no number from 0 to 1"):
             to_the_end(execution)
         assert store.finished() == store.leased() == set()

@@ -117,7 +117,7 @@ class TestEveryCommand:
         def broken(*_: object) -> None:
             raise ValueError(FAILURES[0])
 
-        monkeypatch.setattr(online.Online, "observe", broken)
+        monkeypatch.setattr(online.Online, "learn", broken)
         result = CliRunner().invoke(
             app, ["sweep", str(odd), "--local", "--wandb", "off", "--only", "a[red]", "--results", "my results"]
         )

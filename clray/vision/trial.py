@@ -98,8 +98,7 @@ class VisionTraining:
 
     @property
     def progress(self) -> float:
-        done = self.plan.done
-        return min(done, 1 - 1e-9) if self.evaluator.due else done
+        return 1.0 if self.plan.over and not self.evaluator.due else min(self.plan.done, 1 - 1e-9)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from clray.trial import Trial
 from clray.vision import data as sources
 from clray.vision.benchmarks.pixels import rotation_map
 from clray.vision.data import ImageSet
-from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.rows import Rows
 from clray.vision.stream import Batch, Stream, from_members, unit
 from clray.vision.stream import images as as_images
 from clray.vision.training import resolve

@@ -20,7 +20,7 @@ from clray.vision.benchmarks.mer import MnistPermutations, MnistRotations
 from clray.vision.benchmarks.pixels import rearranged, rotation_map
 from clray.vision.data import ImageSet
 from clray.vision.draws import ClrayDraws
-from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.rows import Rows
 from clray.vision.official.mer import OfficialDraws
 from clray.vision.training import resolve
 from clray.vision.trial import VisionTraining

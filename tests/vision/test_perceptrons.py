@@ -300,7 +300,7 @@ SAME_BITS = """
 import hashlib, numpy as np
 from clray.execution import set_threads
 set_threads(1)
-from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.rows import Rows
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (50, 784)) * (rng.random((50, 784)) < 0.2)

@@ -7,7 +7,6 @@ A network starts from given weights and knows the trial's stream; examples are n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 
 from clray.errors import DeclarationError
 from clray.trial import Trial
-from clray.vision.benchmarks.pixels import rearranged
 from clray.vision.draws import Draws, Weights
+from clray.vision.learners.rows import Rows, fractions
 from clray.vision.networks.perceptron import Perceptron
 from clray.vision.stream import Numbers, Stream
 
@@ -73,49 +72,6 @@ class Net(Protocol):
     def load(self, weights: Sequence[Any]) -> None:
         """Replace all parameters, with arrays or tensors."""
         ...
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A stream's images as rows of bytes, for perceptrons.
-
-    Attributes:
-        images: [N, pixels] by example, as their experiences show them.
-        labels: [N].
-        test_images: [M, pixels] as published; an experience shows them through its pixel map.
-        test_labels: [M].
-        pixel_maps: [experiences, pixels], -1 for a black pixel.
-        scored: how many of the test images are scored, the first ones.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
-    pixel_maps: NDArray[np.int16]
-    scored: int
-
-    @classmethod
-    def of(cls, stream: Stream) -> Rows:
-        assert stream.pixel_maps is not None
-        first = stream.experiences[0]
-        return cls(
-            images=stream.pixels(np.arange(len(stream))).flatten(1).cpu().numpy(),
-            labels=stream.labels.cpu().numpy(),
-            test_images=stream.test.pixels.flatten(1).cpu().numpy(),
-            test_labels=stream.test.labels.cpu().numpy(),
-            pixel_maps=stream.pixel_maps.astype(np.int16),
-            scored=len(first.tests),
-        )
-
-    def tests(self, experience: int) -> NDArray[np.float32]:
-        """The scored test images of an experience [scored, pixels], in [0, 1]."""
-        return fractions(rearranged(self.test_images[: self.scored], self.pixel_maps[experience]))
-
-
-def fractions(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bytes as float32 in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
 
 
 class PerceptronLearner:

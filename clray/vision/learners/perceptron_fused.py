@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clray.vision.draws import Weights
 from clray.vision.kernels import mlp
-from clray.vision.learners.perceptron import Rows
+from clray.vision.learners.rows import Rows
 from clray.vision.stream import Numbers
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from clray.vision.networks.layers import conv3x3
-from clray.vision.networks.reduced_resnet18 import ReducedResNet18
+
+if TYPE_CHECKING:
+    from clray.vision.networks.reduced_resnet18 import ReducedResNet18
 
 
 class _ReducedBlock(nn.Module):
