@@ -29,4 +29,4 @@ class ReducedResNet18(Network):
     def build(self, shape: Sequence[int], outputs: int) -> FeatureModule:
         from clray.vision.networks.reduced_resnet18_module import ReducedResNet
 
-        return ReducedResNet(self, shape, outputs)
+        return ReducedResNet(shape, outputs, self.filters, self.dropout, self.unused_convolutions)

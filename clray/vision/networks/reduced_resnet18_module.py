@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from clray.vision.networks.layers import conv3x3
 
-if TYPE_CHECKING:
-    from clray.vision.networks.reduced_resnet18 import ReducedResNet18
-
 
 class _ReducedBlock(nn.Module):
     """conv, ReLU, batch norm; plus the shortcut; ReLU, batch norm: the order of both official codes."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, settings: ReducedResNet18) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float, unused: bool) -> None:
         super().__init__()
         self.conv1 = conv3x3(inputs, outputs, stride)
-        if settings.unused_convolutions:
+        if unused:
             conv3x3(outputs, outputs)  # draws its weights, and takes no part
         changes = stride != 1 or inputs != outputs
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
-        self.norm1 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(settings.dropout))
-        self.norm2 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(settings.dropout))
+        self.norm1 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(dropout))
+        self.norm2 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm2(torch.relu(self.norm1(torch.relu(self.conv1(x))) + self.shortcut(x)))
 
 
 class ReducedResNet(nn.Module):
-    def __init__(self, settings: ReducedResNet18, shape: Sequence[int], outputs: int) -> None:
+    """Reduced ResNet-18.
+
+    Args:
+        shape: channels, height and width of an image.
+        outputs: logits.
+        width: filters of the first stage.
+        dropout: after both batch normalisations of every block.
+        unused: make a second convolution in every block, which only draws random numbers.
+    """
+
+    def __init__(self, shape: Sequence[int], outputs: int, width: int, dropout: float, unused: bool) -> None:
         super().__init__()
-        width = settings.filters
         self.conv1 = conv3x3(shape[0], width)
         self.bn1 = nn.BatchNorm2d(width)
         blocks: list[nn.Module] = []
         inputs = width
         for stage, stride in enumerate((1, 2, 2, 2)):
             for first in (True, False):
-                blocks.append(_ReducedBlock(inputs, width << stage, stride if first else 1, settings))
+                blocks.append(_ReducedBlock(inputs, width << stage, stride if first else 1, dropout, unused))
                 inputs = width << stage
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AvgPool2d(4)
