@@ -71,7 +71,7 @@ def numbers(store: Store) -> dict[str, Any]:
 def differing(store: Store, reference: dict[str, Any]) -> list[str]:
     """The trials whose record is missing, or not that of the reference to the last bit."""
     found = numbers(store)
-    return [id for id, expected in reference.items() if found.get(id) != expected]
+    return [trial for trial, expected in reference.items() if found.get(trial) != expected]
 
 
 def drive(sweep: Path, results: str) -> None:
@@ -155,7 +155,7 @@ class Round:
     def missing(self) -> bool:
         """Whether a trial has no record that can be read."""
         ids = {trial.id for trial in planned(self.sweep, self.store).trials}
-        return any(not isinstance(self.store.read(id), Record) for id in ids)
+        return any(not isinstance(self.store.read(trial), Record) for trial in ids)
 
     def harm(self, running: list[subprocess.Popen[bytes]]) -> bool:
         """Do what was done least so far. Where there is nothing to do it to, mostly wait until there is."""
@@ -235,7 +235,7 @@ class Round:
         for record in self.store.records()[0]:
             self.tally.executions += len(record.provenance["executions"])
         wrong = differing(self.store, reference)
-        self.tally.differing += [f"{self.folder.name}/{id}" for id in wrong]
+        self.tally.differing += [f"{self.folder.name}/{trial}" for trial in wrong]
         extra = [p for p in Path(self.store.path()).rglob("*") if p.is_file() and p.parent.name != "records"]
         self.tally.left_behind += [f"{self.folder.name}/{p.relative_to(self.store.path())}" for p in extra]
 
@@ -259,13 +259,13 @@ def soak(minutes: float, seed: int, folder: Path) -> Tally:
     reference = numbers(undisturbed)
     begun = time.monotonic()
     while tally.rounds == 0 or time.monotonic() - begun < 60 * minutes:
-        round = Round(folder / f"round-{tally.rounds}", sweep, dice, tally)
+        this = Round(folder / f"round-{tally.rounds}", sweep, dice, tally)
         before = tally.harms.copy()
         try:
-            round.run(harms=dice.randint(2, 5))
-            round.account(reference)
+            this.run(harms=dice.randint(2, 5))
+            this.account(reference)
         finally:
-            round.close()
+            this.close()
         harms = ", ".join(f"{n} x {harm}" for harm, n in (tally.harms - before).items()) or "no harm done"
         print(f"round {tally.rounds}: {harms}; differing so far: {len(tally.differing)}", flush=True)
     print(tally.summary(time.monotonic() - begun))

@@ -218,13 +218,14 @@ def download(name: str, file: str, addresses: Iterable[str], checksum: str, fold
 
 def _briefly(error: Exception) -> str:
     """The reason why a download failed, in a few words instead of the long message of ``requests``."""
-    from requests.exceptions import ConnectionError, HTTPError, Timeout
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import HTTPError, Timeout
 
     if isinstance(error, Timeout):
         return "no answer"
     if isinstance(error, HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, ConnectionError):
+    if isinstance(error, NoConnection):
         return "no connection"
     return str(error).splitlines()[0]
 

@@ -167,7 +167,7 @@ class HessianProduct:
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             gradient = self._gradient(x, y, weights)
         known = {p.untyped_storage().data_ptr() for p in (x, y, weights, *self._parameters, gradient)}
-        return max(1, sum(bytes for pointer, bytes in held.items() if pointer not in known))
+        return max(1, sum(size for pointer, size in held.items() if pointer not in known))
 
 
 @contextmanager
