@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from clray.episodes import export
-from clray.episodes.models import Episode, Model, Network, Sequences
+from clray.episodes.models import Model
+from clray.episodes.networks import Episode, Network, Sequences
 from clray.episodes.training import data, resolve, train
 from clray.trial import Trial
 
