@@ -11,9 +11,8 @@ HEAVY = ("torch", "transformers", "numba", "ray", "scipy", "pandas")
 
 PLAN = """
 import sys
-from clray.loading import load_sweep, sweep_names
 from clray.documents import Document
-from clray.loading import find_sweep
+from clray.loading import find_sweep, load_sweep, sweep_names
 from clray.selection import Selection
 from clray.tracks import track
 
