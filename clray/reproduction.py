@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from clray.documents import Declared, Document, explain, is_there, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
-from clray.loading import declared_root, find_sweep, papers, read_sweep, reproduction_names
+from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
 from clray.selection import Selection
 from clray.sweep import Sweep, at_point, point_of
@@ -332,8 +332,12 @@ class Reproduction(Declared):
             defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
-    def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
-        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some)."""
+    def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
+        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some).
+
+        Args:
+            read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
+        """
         groups: list[Table | Searches] = [*self.tables, *self.searches]
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for variant in selection.only:
@@ -341,7 +345,7 @@ class Reproduction(Declared):
                 raise DeclarationError(f"--only {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
         loaded = {}
         for name in dict.fromkeys(group.sweep for group in groups):
-            sweep, _ = read_sweep(name, selection)
+            sweep, _ = read(name, selection)
             present = dict(sweep.variant_settings())
             wanted = [
                 (row.variant, variant)

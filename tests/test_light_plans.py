@@ -1,11 +1,17 @@
-"""A plan loads nothing heavy: sweeps are read, checked, priced and named without torch and its kind."""
+"""A plan is cheap: sweeps are read, checked and priced without torch and its kind, and no variant is resolved twice."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+from typer.testing import CliRunner
+
+from clray.cli import app
+from clray.loading import load_sweep, sweep_names
+from clray.tracks import TRACKS, track
 
 HEAVY = ("torch", "transformers", "numba", "ray", "scipy", "pandas")
 
@@ -29,13 +35,34 @@ print(len(sweeps), trials, *(package for package in heavy if package in sys.modu
 """
 
 
-@pytest.mark.parametrize("track", ["episodes", "language"])
-def test_every_sweep_of_a_track_is_planned_without_a_heavy_package(track):
+@pytest.mark.parametrize("name", ["episodes", "language"])
+def test_every_sweep_of_a_track_is_planned_without_a_heavy_package(name):
     """In a process of its own, as this one has loaded torch for other tests."""
-    command = [sys.executable, "-c", PLAN, track, *HEAVY]
+    command = [sys.executable, "-c", PLAN, name, *HEAVY]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     sweeps, trials, *loaded = done.stdout.split()
     assert int(sweeps) > 1
     assert int(trials) > 10
     assert not loaded
+
+
+def test_listing_resolves_each_variant_once(tmp_path, monkeypatch):
+    """Many variants are shown twice: with their sweep, and with the reproductions that use it."""
+    resolved: Counter[str] = Counter()
+
+    def counting(resolve):
+        def counted(declared):
+            resolved[declared["method"]] += 1
+            return resolve(declared)
+
+        return counted
+
+    for name in TRACKS:
+        monkeypatch.setattr(track(name), "resolve", counting(track(name).resolve))
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(app, ["list"], catch_exceptions=False)
+    assert not listed.exit_code
+    listing = resolved.total()
+    points = sum(len(dict(load_sweep(sweep).variant_settings())) for sweep in sweep_names())
+    assert listing == points
