@@ -18,7 +18,7 @@ NAMES = list(references()["files"])
 SMALL = [name for name in NAMES if "small" in name]
 FORMS = {"eager": networks, "fused": fused}
 CLOSE = 2e-6
-"""What rounding leaves of figures of the order of one."""
+"""The difference that rounding makes in figures of the order of one."""
 
 
 @pytest.fixture(params=NAMES)
@@ -168,7 +168,7 @@ def test_masks_keep_the_mean_and_their_rate():
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_librarys_layers_give_the_same(memory, monkeypatch):
-    """What a GPU would run, on the CPU."""
+    """On a CPU, the layers that a GPU would use."""
     benchmark, episode = drawn_episode(support=4, queries=5, memory=memory)
     network = network_for(benchmark, memory)
     ours = fused.loss(network, episode)
