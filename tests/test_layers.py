@@ -18,8 +18,8 @@ from clray import tracks
 
 FLOORS = {
     "tools": """
-        clray clray.loaded_code clray.errors clray.metrics clray.folders clray.output clray.machine clray.gpu
-        clray.console clray.cache clray.data_files clray.optim clray.divergence clray.settings clray.documents
+        clray clray.loaded_code clray.errors clray.atomic clray.metrics clray.folders clray.output clray.machine
+        clray.gpu clray.console clray.cache clray.data_files clray.optim clray.divergence clray.settings clray.documents
         clray.interrupt
     """,
     "trial": "clray.trial clray.training clray.track_interface",
@@ -28,7 +28,7 @@ FLOORS = {
         clray.tracks clray.selection clray.sweep clray.loading clray.reproduction clray.equal_code clray.provenance
     """,
     "store": """
-        clray.stored clray.record clray.data_sets clray.store clray.checkpoints clray.leases
+        clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
         clray.execution clray.planning clray.costs clray.dashboards
     """,
     "launch": "clray.progress clray.launch clray.cluster.* clray.tracking.* clray.analysis.*",
