@@ -40,7 +40,8 @@ from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_
 from clray.episodes.evaluation import scores  # noqa: E402
 from clray.episodes.learner import Learner, as_episode  # noqa: E402
 from clray.episodes.methods.meta_seq2seq import MetaSeq2seq  # noqa: E402
-from clray.episodes.models import Dropout, Episode, Model, Network, Sequences  # noqa: E402
+from clray.episodes.models import Model  # noqa: E402
+from clray.episodes.networks import Dropout, Episode, Network, Sequences  # noqa: E402
 
 WIDTH, LAYERS, P, LIMIT = 200, 2, 0.5, 50
 
@@ -67,7 +68,7 @@ class StepwiseEncoder(nn.Module):
 
 
 class StepwiseNetwork(nn.Module):
-    """Both encoders and the decoder; see ``clray.episodes.models`` for the formulas."""
+    """Both encoders and the decoder; see ``clray.episodes.networks`` for the formulas."""
 
     def __init__(self, commands: int, actions: int) -> None:
         super().__init__()

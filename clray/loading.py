@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,9 @@ def papers() -> dict[str, Paper]:
 # --------------------------------------------------------------------------------------------------------------
 # Sweeps
 
+Reader = Callable[[str | Path, Selection], tuple[Sweep, tuple[str, ...]]]
+"""The type of ``read_sweep``, or of a function that does the same and remembers what it has read."""
+
 
 def find_sweep(name: str) -> Path:
     """The file of a sweep, given its path or its name among those that ship with clray.
@@ -95,13 +99,16 @@ def find_sweep(name: str) -> Path:
     raise DeclarationError(f"{shorter(name) or repr(name)}: {problem}")
 
 
-def load_sweep(name: str | Path, selection: Selection = Selection()) -> Sweep:
+def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reader | None = None) -> Sweep:
     """Read a sweep file and apply a selection to it.
+
+    Args:
+        read: reads the file; ``functools.cache(read_sweep)`` where one command needs the same sweep several times.
 
     Raises:
         DeclarationError: naming file, line, key and the allowed values.
     """
-    sweep, quick_only = read_sweep(name, selection)
+    sweep, quick_only = (read or read_sweep)(name, selection)
     only = selection.only or quick_only
     if only:
         chosen = dict(sweep.variant_settings())

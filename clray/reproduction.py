@@ -12,14 +12,14 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from clray.documents import Declared, Document, explain, is_there, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
-from clray.loading import declared_root, find_sweep, papers, read_sweep, reproduction_names
+from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
 from clray.selection import Selection
 from clray.sweep import Sweep, at_point, point_of
 from clray.trial import Trial
 
 Known = Literal["paper", "authors", "second-hand", "recalled"]
-"""How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
+"""The source of a published number: the paper, the authors' logs, a quotation by others, or memory."""
 
 SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
 """The kind of a published ±. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and
@@ -122,7 +122,7 @@ class Source(Declared):
 
 
 class BenchmarkSpread(Declared):
-    """How much a metric varies between draws of the stream itself, as it was measured.
+    """The standard deviations of metrics between draws of the stream itself, as they were measured.
 
     The published runs are of one draw and ours of another. So the variance of their difference has twice this variance
     as a part of its own, which no number of training seeds makes smaller.
@@ -131,7 +131,7 @@ class BenchmarkSpread(Declared):
     draws: Annotated[int, Field(ge=2)]
     """Draws of the stream that the standard deviations were computed from."""
     reason: str
-    """How they were measured."""
+    """The place or the way in which they were measured."""
     variants: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     """The standard deviation between draws, in per cent points, by variant and metric."""
 
@@ -148,7 +148,7 @@ class Table(Declared):
     """Task orders that have a column of their own for the first metric, by the column's title: each one of the
     sweep's ``task_orders``, written as there."""
     family: Literal["metric", "table"] = "metric"
-    """Which tests are corrected together: those of one metric, or all of the table."""
+    """The tests that are corrected together: those of one metric, or all of the table."""
     benchmark_sd: BenchmarkSpread | None = None
     rows: Annotated[list[Row], Field(min_length=1)]
 
@@ -272,7 +272,7 @@ class Reproduction(Declared):
     spread: SpreadKind
     """The kind of the published ±, unless a claim says otherwise."""
     known: Known
-    """How the published numbers are known, unless a claim says otherwise."""
+    """The source of the published numbers, unless a claim says otherwise."""
     margins: dict[str, Margin]
     """By metric."""
     sources: dict[str, Source] = {}
@@ -332,8 +332,12 @@ class Reproduction(Declared):
             defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
-    def sweeps(self, selection: Selection = Selection()) -> dict[str, Sweep]:
-        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some)."""
+    def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
+        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some).
+
+        Args:
+            read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
+        """
         groups: list[Table | Searches] = [*self.tables, *self.searches]
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for variant in selection.only:
@@ -341,7 +345,7 @@ class Reproduction(Declared):
                 raise DeclarationError(f"--only {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
         loaded = {}
         for name in dict.fromkeys(group.sweep for group in groups):
-            sweep, _ = read_sweep(name, selection)
+            sweep, _ = read(name, selection)
             present = dict(sweep.variant_settings())
             wanted = [
                 (row.variant, variant)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
@@ -20,6 +20,9 @@ from clray.metrics import METRICS
 from clray.selection import Origin, Selection
 from clray.tracks import TRACKS, track
 from clray.trial import Precision, SettingError, Trial
+
+if TYPE_CHECKING:
+    from clray.track_interface import Track
 
 MOST_TRIALS = 100_000
 """The most trials of a sweep: variants, points of their grids, task orders and seeds multiplied."""
@@ -122,6 +125,8 @@ class Sweep(Declared):
     _name: str = PrivateAttr("")
     _selection: Selection = PrivateAttr(Selection())
     _source: Origin | None = PrivateAttr(None)
+    _resolved: dict[str, list[Cell]] = PrivateAttr(default_factory=dict)
+    """The trials of each variant that was resolved; the copies that ``keep`` makes share them."""
 
     @property
     def name(self) -> str:
@@ -191,7 +196,7 @@ class Sweep(Declared):
             )
 
     def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
-        """This sweep with these variants alone, as ``variant_settings`` gives them."""
+        """This sweep with these variants alone, as ``variant_settings`` gives them; no variant is resolved twice."""
         kept = self.model_copy(update={"variants": variants, "grid": {}})
         kept.__dict__.pop("cells", None)  # a copy takes what was computed for the original along
         return kept
@@ -252,34 +257,44 @@ class Sweep(Declared):
         if self.precision not in here.PRECISIONS:
             known = one_of(self.precision, here.PRECISIONS)
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
-        cells = []
+        cells: list[Cell] = []
+        for name, settings in self.variant_settings():
+            if name not in self._resolved:
+                self._resolved[name] = self._cells_of(name, dict(settings), here)
+            cells += self._resolved[name]
+        return cells
+
+    def _cells_of(self, name: str, settings: dict[str, Any], here: Track) -> list[Cell]:
+        """The trials of a variant.
+
+        Args:
+            settings: the variant's; its sections are taken out of them.
+            here: the sweep's track.
+        """
         shared = {name: getattr(self, name) for name in Trial.model_fields if name in type(self).model_fields}
         for key in ("version", "track", "benchmark", "model"):
             del shared[key]
-        for name, settings in self.variant_settings():
-            settings = dict(settings)
-            resources = self._section(name, "resources", settings, self.resources.model_dump())
-            declared = {
-                "benchmark": self._section(name, "benchmark", settings, self.benchmark),
-                "model": self._section(name, "model", settings, self.model),
-                "method": self._method(name, settings),
-                "hyperparameters": settings,
-                **shared,
-                "seeds": self.seeds,
-                "task_orders": self.task_orders,
-            }
-            try:
-                resolved = here.resolve(declared)
-                share = _resources(resources)
-            except SettingError as error:
-                section = () if error.section == "hyperparameters" else (error.section,)
-                raise self._wrong(self._setting(name, *section, *error.keys), str(error)) from None
-            for order in self._orders(name, resolved["benchmark"].get("tasks")):
-                for seed in self.seeds:
-                    trial = Trial(
-                        version=self.version, track=self.track, seed=seed, task_order=order, **shared, **resolved
-                    )
-                    cells.append(Cell(name, trial, share))
+        resources = self._section(name, "resources", settings, self.resources.model_dump())
+        declared = {
+            "benchmark": self._section(name, "benchmark", settings, self.benchmark),
+            "model": self._section(name, "model", settings, self.model),
+            "method": self._method(name, settings),
+            "hyperparameters": settings,
+            **shared,
+            "seeds": self.seeds,
+            "task_orders": self.task_orders,
+        }
+        try:
+            resolved = here.resolve(declared)
+            share = _resources(resources)
+        except SettingError as error:
+            section = () if error.section == "hyperparameters" else (error.section,)
+            raise self._wrong(self._setting(name, *section, *error.keys), str(error)) from None
+        cells = []
+        for order in self._orders(name, resolved["benchmark"].get("tasks")):
+            for seed in self.seeds:
+                trial = Trial(version=self.version, track=self.track, seed=seed, task_order=order, **shared, **resolved)
+                cells.append(Cell(name, trial, share))
         return cells
 
     def _section(self, name: str, section: str, settings: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 def list_command(results: Results = "results") -> None:
     """Reproductions, sweeps, methods and benchmarks, and how much of each is done."""
+    import functools
+
     from rich.table import Table
 
-    from clray.loading import load_sweep, papers, reproduction_names, sweep_names
+    from clray.loading import load_sweep, papers, read_sweep, reproduction_names, sweep_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
     from clray.tracks import TRACKS, track
@@ -36,13 +38,14 @@ def list_command(results: Results = "results") -> None:
             table.add_row(name, what, f"{len(trials & finished)}/{len(trials)}")
         console.print(table, "")
 
+    read = functools.cache(read_sweep)  # most sweeps are also in a reproduction, and some in several
     reproductions = [load_reproduction(name) for name in reproduction_names()]
     known = papers()
     show(
         "Reproductions: python -m clray.reproduce NAME",
-        [(r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection())) for r in reproductions],
+        [(r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection(), read)) for r in reproductions],
     )
-    sweeps = [load_sweep(name) for name in sweep_names()]
+    sweeps = [load_sweep(name, read=read) for name in sweep_names()]
     show("Sweeps: clray sweep NAME", [(s.name, s.title, {s.name: s}) for s in sweeps])
     for name in TRACKS:
         for kind in track(name).kinds():

@@ -122,12 +122,16 @@ def plan_command(
 
 def costs_command(results: Results = "results") -> None:
     """Show the cost of each reproduction in core and GPU hours: from the store's records, else computed. Markdown."""
+    import functools
+
     from clray.costs import cost, markdown
-    from clray.loading import reproduction_names
+    from clray.loading import read_sweep, reproduction_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
 
     records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration: record for record in records}
+    read = functools.cache(read_sweep)  # several reproductions use the same sweep
     reproductions = [load_reproduction(name) for name in reproduction_names()]
-    say(markdown([cost(r.name, r.title, r.sweeps(Selection()).values(), finished) for r in reproductions]), end="")
+    costs = [cost(r.name, r.title, r.sweeps(Selection(), read).values(), finished) for r in reproductions]
+    say(markdown(costs), end="")

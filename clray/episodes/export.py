@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from clray.divergence import NotFinite, all_finite
-from clray.episodes import models
+from clray.episodes import networks
 from clray.episodes.benchmarks import Benchmark, Drawn, Pairs, Vocabulary
 from clray.episodes.learner import Learner, as_episode
-from clray.episodes.models import Network
+from clray.episodes.networks import Network
 from clray.trial import Trial
 
 LONGEST_WRITTEN = 50
@@ -37,7 +37,7 @@ def official_state(network: Network) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             encoder[name.replace("actions.", "output_embedding.", 1)] = value
     decoder = {name.replace("lstm.", "rnn.", 1): value for name, value in network.decoder.state_dict().items()}
-    if isinstance(network.encoder, models.Encoder):
+    if isinstance(network.encoder, networks.Encoder):
         return encoder, decoder
     order = ("suppport_embedding.", "query_embedding.", "output_embedding.", "hidden.")
     return {name: encoder[name] for begin in order for name in encoder if name.startswith(begin)}, decoder
@@ -144,8 +144,8 @@ def _queries(
     query = drawn.query.take(np.arange(min(_MOST_QUERIES, len(drawn.query))))
     device = str(next(network.parameters()).device)
     episode = as_episode(drawn.support if memory else None, query, benchmark, device)
-    contexts = models.encode(network, episode)
-    written = models.greedy(network, episode, LONGEST_WRITTEN)
+    contexts = networks.encode(network, episode)
+    written = networks.greedy(network, episode, LONGEST_WRITTEN)
     found: list[dict[str, Any]] = []
     for row, length in enumerate(query.command_lengths.tolist()):
         found.append(

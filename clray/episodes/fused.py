@@ -1,4 +1,4 @@
-"""The fast form of the networks of ``clray.episodes.models``: the same arithmetic on packed whole sequences.
+"""The fast form of the networks of ``clray.episodes.networks``: the same arithmetic on packed whole sequences.
 
 Nothing is computed for padding. The support set's commands and the queries go through their encoder together. Given the
 true symbols, all steps of the decoder are one pass through its LSTM, then one through everything above it. A test is
@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from clray.divergence import NotFinite, all_finite
-from clray.episodes import models
-from clray.episodes.models import Contexts, Dropout, Encoder, Episode, Int, Masks, Network, Sequences, masks_of
+from clray.episodes import networks
+from clray.episodes.networks import Contexts, Dropout, Encoder, Episode, Int, Masks, Network, Sequences, masks_of
 
 
 class Packing:
@@ -167,14 +167,14 @@ def _layer(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial
     if x.is_cuda:
         return _library(x, lstm, layer, packing, initial)
     directions = (False, True) if lstm.bidirectional else (False,)
-    weights = [weight for reverse in directions for weight in models.cell_weights(lstm, layer, reverse)]
+    weights = [weight for reverse in directions for weight in networks.cell_weights(lstm, layer, reverse)]
     return _Packed.apply(x, packing, initial, *weights)
 
 
 def _library(x: Tensor, lstm: torch.nn.LSTM, layer: int, packing: Packing, initial: Tensor | None = None) -> Tensor:
     """The outputs of a layer, in both directions where the LSTM has two, by torch's own library."""
     suffixes = [f"l{layer}", f"l{layer}_reverse"] if lstm.bidirectional else [f"l{layer}"]
-    weights = [getattr(lstm, f"{kind}_{suffix}") for suffix in suffixes for kind in models.KINDS]
+    weights = [getattr(lstm, f"{kind}_{suffix}") for suffix in suffixes for kind in networks.KINDS]
     if initial is None:
         initial = x.new_zeros(packing.sizes[0], lstm.hidden_size)
     state = initial.expand(len(suffixes), *initial.shape).contiguous()
@@ -213,7 +213,7 @@ def _symbols(sequences: Sequences) -> Tensor:
 
 
 def encode(network: Network, episode: Episode, dropout: Dropout | None = None) -> Contexts:
-    """Encode the queries; see ``models.encode``."""
+    """Encode the queries; see ``networks.encode``."""
     encoder, model, query = network.encoder, network.model, episode.query
     if isinstance(encoder, Encoder):
         packing = Packing(query.lengths, query.tokens.device)
@@ -259,7 +259,7 @@ def logits(
     decoder, target = network.decoder, episode.target
     packing = Packing(target.lengths, target.tokens.device)
     masks = masks_of(dropout, target.count, network.model, 1)
-    x = decoder.embedding(models.given_symbols(episode)[target.valid])
+    x = decoder.embedding(networks.given_symbols(episode)[target.valid])
     if masks[0] is not None:
         x = x * masks[0]
     x = x.index_select(0, packing.symbols)
@@ -278,14 +278,14 @@ def logits(
 
 
 def loss(network: Network, episode: Episode, dropout: Dropout | None = None) -> Tensor:
-    """The mean cross-entropy; see ``models.loss``."""
+    """The mean cross-entropy; see ``networks.loss``."""
     found, packing = logits(network, encode(network, episode, dropout), episode, dropout)
     return cross_entropy(found, episode.target.tokens[packing.rows, packing.steps])
 
 
 @torch.no_grad()
 def right(network: Network, episode: Episode, end: int, limit: int = 50) -> NDArray[np.bool_]:
-    """[n] True where the network would write exactly the target; see ``models.right``."""
+    """[n] True where the network would write exactly the target; see ``networks.right``."""
     found, packing = logits(network, encode(network, episode), episode)
     if not all_finite([found]):
         raise NotFinite
@@ -299,7 +299,7 @@ def greedy(network: Network, episode: Episode, end: int, limit: int) -> Int:
     """[n, at most limit] the symbols written, until every row has ended."""
     contexts = encode(network, episode)
     written, ended = [], np.zeros(len(episode.query), bool)
-    for symbols in models.greedy_steps(network, contexts, episode, limit):
+    for symbols in networks.greedy_steps(network, contexts, episode, limit):
         written.append(symbols)
         ended |= symbols == end
         if ended.all():

@@ -1,48 +1,15 @@
-"""The parts that methods share: a network in training with one update for each episode, and the method's interface."""
+"""A network in training, with one update for each episode."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from clray.episodes import fused, models
-from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
-from clray.episodes.models import Dropout, Episode, Model, Network, Sequences
-from clray.settings import TrialSettings
-
-
-class UpdateSettings(TrialSettings):
-    """The settings of training with Adam, one update for each episode."""
-
-    episodes: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
-    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.001
-    decay_every: Annotated[int, Field(ge=1, le=1_000_000_000)] = 5_000
-    """After every so many episodes the rate is multiplied by ``decay``. Adam's moments then restart at zero, as in the
-    official code, which makes new optimizers."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
-    clip: Annotated[float, Field(gt=0, le=1e30)] = 50.0
-    """The largest norm of the encoder's gradient, and of the decoder's."""
-
-
-class EpisodeMethod:
-    """The interface of a method: it chooses the network, and the pairs of an episode that the network must answer."""
-
-    Settings: ClassVar[type[UpdateSettings]]
-    memory: bool
-    """True where its network reads the support set."""
-
-    def __init__(self, settings: Any) -> None:
-        self.settings = settings
-
-    def network(self, commands: int, actions: int, model: Model) -> Network:
-        """Make the network for vocabularies of these sizes."""
-        raise NotImplementedError
-
-    def asked(self, drawn: Drawn, benchmark: Benchmark) -> Pairs:
-        """The pairs that the network must answer in training and validation."""
-        raise NotImplementedError
+from clray.episodes import fused, networks
+from clray.episodes.benchmarks import Benchmark, Pairs
+from clray.episodes.methods.base import UpdateSettings
+from clray.episodes.networks import Dropout, Episode, Network, Sequences
 
 
 def as_episode(support: Pairs | None, query: Pairs, benchmark: Benchmark, device: str, steps: int = 0) -> Episode:
@@ -73,7 +40,7 @@ class Learner:
 
     def __init__(self, network: Network, settings: UpdateSettings, form: str, dropout: Dropout) -> None:
         self.network, self.settings, self.dropout = network, settings, dropout
-        self.form: Any = fused if form == "fused" else models
+        self.form: Any = fused if form == "fused" else networks
         self.parameters = [list(part.parameters()) for part in (network.encoder, network.decoder)]
         self.episodes = 0
         """The number of updates made, one for each episode."""

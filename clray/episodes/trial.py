@@ -12,9 +12,11 @@ from clray.divergence import NotFinite, all_finite
 from clray.episodes import data as sources
 from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_allowed
 from clray.episodes.evaluation import scores
-from clray.episodes.learner import EpisodeMethod, Learner, as_episode
+from clray.episodes.learner import Learner, as_episode
 from clray.episodes.methods import find
-from clray.episodes.models import Dropout, Model
+from clray.episodes.methods.base import EpisodeMethod
+from clray.episodes.models import Model
+from clray.episodes.networks import Dropout
 from clray.errors import DeclarationError, Diverged
 from clray.metrics import Measurement
 from clray.training import NO_OFFICIAL_DRAWS, generator, restoring

@@ -1,14 +1,19 @@
-"""The common part of EWC and MAS: a quadratic penalty on each parameter, weighted by its importance."""
+"""The common part of EWC and MAS: a quadratic penalty on each parameter, weighted by its importance.
+
+Nothing here loads torch until a task begins, so that a sweep is planned quickly.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from clray.language.importance import Importance, Measure
-from clray.language.learner import LanguageMethod, TrainingSettings
-from clray.language.losses import Batch
+from clray.language.methods.base import LanguageMethod, TrainingSettings
+
+if TYPE_CHECKING:
+    from clray.language.importance import Importance, Measure
+    from clray.language.losses import Batch
 
 
 class ConsolidationSettings(TrainingSettings):
@@ -23,8 +28,6 @@ class ConsolidationSettings(TrainingSettings):
 class Consolidating(LanguageMethod):
     """A method that measures the importance of each parameter in another pass over a learned task's batches."""
 
-    measures: ClassVar[dict[str, Measure]]
-    """The measure of importance for each value of ``form``."""
     consolidates = True
 
     def __init__(self, settings: Any, learner: Any) -> None:
@@ -32,10 +35,16 @@ class Consolidating(LanguageMethod):
         self.importance: Importance | None = None
         """None before the first task's training, whose first weights are the first anchor."""
 
+    def measure(self) -> Measure:
+        """The function that measures the importance in the form of the settings."""
+        raise NotImplementedError
+
     def begin(self, task: int) -> None:
+        from clray.language.importance import Importance
+
         if self.importance is None:
-            form = self.settings.form
-            self.importance = Importance(self.learner.model, self.measures[form], refreshed=form == "corrected")
+            refreshed = self.settings.form == "corrected"
+            self.importance = Importance(self.learner.model, self.measure(), refreshed)
 
     def penalty(self) -> Any:
         assert self.importance is not None

@@ -1,4 +1,4 @@
-"""The parts that methods share: a language model that learns one task after the other, and writes answers.
+"""A language model in training: it learns one task after the other, and writes answers.
 
 The protocol is that of LAMOL's official code (Sun, Ho and Lee 2020; ``train.py``, ``utils.py``). Every task begins with
 a new optimizer and a new schedule that counts examples. The model learns to write an answer after ``__ans__``, a class
@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from clray.divergence import NotFinite, all_finite
 from clray.errors import Diverged
@@ -24,108 +23,16 @@ from clray.language.encoding import Encoded, encode
 from clray.language.examples import Example, TaskData
 from clray.language.generation import generate
 from clray.language.losses import Batch
+from clray.language.methods.base import LanguageMethod, TrainingSettings
 from clray.language.models import grow, positions
 from clray.language.optimizers import AdamW, Schedule, parameter_groups
 from clray.language.tokens import Vocabulary
-from clray.settings import TrialSettings
 from clray.training import generator
-
-GENERATE = "__gen__"
-"""The token that every pseudo-sample begins with, where tasks share one."""
-
-
-TokenBudget = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""The most tokens of a batch, with padding; every method has its own default."""
 
 
 def as_batch(rows: Sequence[Encoded]) -> Batch:
     """Make a batch of encoded examples."""
     return Batch(*([getattr(row, name) for row in rows] for name in Batch._fields))
-
-
-class TrainingSettings(TrialSettings):
-    """The settings of training. Names and defaults are those of the official ``settings.py``, except ``epochs``."""
-
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 9
-    """The paper's number; the code's default is 3."""
-    lr: Annotated[float, Field(gt=0, le=1e30)] = 6.25e-5
-    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
-    eps: Annotated[float, Field(gt=0, le=1e30)] = 1e-4
-    clip: Annotated[float, Field(gt=0, le=1e30)] = 1.0
-    """The largest norm of the gradient."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.005
-    """The share of an epoch in which the learning rate rises from zero."""
-    answer_weight: Annotated[float, Field(gt=0, le=1e30)] = 5.0
-    """The weight of the class ``__ans__`` (and ``__sep__``) in the losses; every other class has weight 1."""
-    batching: Literal["as_coded", "bucketed"] = "as_coded"
-    """``as_coded``: batches in the epoch's order, limited by size or budget; ``bucketed``: rows of similar length."""
-    token_budget: TokenBudget = 11368
-    """The most tokens of a batch, with padding; in the code it depends on the GPU's memory and on the method."""
-    min_batch: Annotated[int, Field(ge=1, le=10_000_000)] = 4
-    min_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1500
-    """A batch has at most ``max(examples // min_steps, min_batch)`` examples."""
-    use_sep: bool = False
-    """True to put ``__sep__`` between context and question."""
-    top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
-    """Tokens of pseudo-samples are drawn from so many of the most likely ones."""
-    answer_top_k: Annotated[int, Field(ge=1, le=10_000_000)] = 20
-    """Tokens of test answers are drawn in the same way, as the code does by default; 1 is greedy."""
-    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
-
-
-class LanguageMethod:
-    """The interface of a method. The methods of this class are called in the order of their definition."""
-
-    Settings: ClassVar[type[TrainingSettings]]
-    merged = False
-    """True to learn all tasks together as one."""
-    lm_lambda: float | None = None
-    """The weight of the LM loss; None for no LM loss."""
-
-    def __init__(self, settings: Any, learner: Learner) -> None:
-        self.settings, self.learner = settings, learner
-
-    def generation_token(self, task: str) -> str:
-        """The token that the task's examples begin with."""
-        return GENERATE
-
-    def samples_wanted(self, task: int) -> list[int]:
-        """The pseudo-samples to write before a task is learned: for each, the index of the task that it imitates.
-
-        Args:
-            task: the index of the task to be learned, in the order of learning.
-        """
-        return []
-
-    def real_samples(self, task: int) -> list[tuple[int, int]]:
-        """The real examples to learn again with a task: the index of each earlier task, and their number."""
-        return []
-
-    def begin(self, task: int) -> None:
-        """Called when a task's training begins."""
-
-    def penalty(self) -> Any:
-        """The penalty of the optimizer, see ``clray.language.optimizers``; None for none."""
-        return None
-
-    def project(self) -> None:
-        """Change the clipped gradients before the optimizer's step."""
-
-    consolidates = False
-    """True to call ``consolidate`` on every batch of a task after its training."""
-
-    def consolidate(self, batch: Batch) -> None:
-        """Process a batch of the task just learned once more."""
-
-    def end(self, task: int) -> None:
-        """Called when a task is learned."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the method, without the learner's."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
 
 
 class Learner:

@@ -19,9 +19,10 @@ from clray.language.benchmarks import BENCHMARKS
 from clray.language.encoding import Encoded, encode, parse_sample
 from clray.language.evaluation import Evaluation
 from clray.language.export import Prediction, PseudoSample
-from clray.language.learner import LanguageMethod, Learner, as_batch
+from clray.language.learner import Learner, as_batch
 from clray.language.losses import Batch
 from clray.language.methods import find
+from clray.language.methods.base import LanguageMethod
 from clray.language.scoring import as_compared
 from clray.metrics import Measurement
 from clray.training import NO_OFFICIAL_DRAWS, generator, restoring

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from clray.episodes import export
-from clray.episodes.models import Episode, Model, Network, Sequences
+from clray.episodes.models import Model
+from clray.episodes.networks import Episode, Network, Sequences
 from clray.episodes.training import data, resolve, train
 from clray.trial import Trial
 
@@ -71,7 +72,7 @@ class Reference:
         return Episode(support, query, rows("yq"), self.language["out"]["SOS"], query.tokens.shape[1])
 
     def words(self, row: list[int]) -> list[str]:
-        """What a row of symbols says up to its end."""
+        """The symbols of a row up to its end."""
         names = {number: name for name, number in self.language["out"].items()}
         end = self.language["out"]["EOS"]
         return [names[number] for number in (row[: row.index(end)] if end in row else row)]

@@ -7,16 +7,18 @@ import pytest
 import torch
 from episode_references import Reference, references
 
-from clray.episodes import fused, models
+from clray.episodes import fused, networks
 from clray.episodes.benchmarks import BENCHMARKS
-from clray.episodes.learner import Learner, UpdateSettings, as_episode
-from clray.episodes.models import Contexts, Dropout, Episode, Model, Network, Sequences
+from clray.episodes.learner import Learner, as_episode
+from clray.episodes.methods.base import UpdateSettings
+from clray.episodes.models import Model
+from clray.episodes.networks import Contexts, Dropout, Episode, Network, Sequences
 
 NAMES = list(references()["files"])
 SMALL = [name for name in NAMES if "small" in name]
-FORMS = {"eager": models, "fused": fused}
+FORMS = {"eager": networks, "fused": fused}
 CLOSE = 2e-6
-"""What rounding leaves of figures of the order of one."""
+"""The difference that rounding makes in figures of the order of one."""
 
 
 @pytest.fixture(params=NAMES)
@@ -36,7 +38,7 @@ def steps_first(array: np.ndarray) -> torch.Tensor:
 
 def packed(found, form, target):
     """Logits of valid steps, row by row, of either form."""
-    if form is models:
+    if form is networks:
         return found[target.valid]
     rows, packing = found
     return rows[torch.argsort(packing.symbols)]
@@ -58,7 +60,7 @@ class TestAgainstTheOfficialCode:
     @pytest.mark.parametrize("name", [name for name in NAMES if references()["files"][name]["memory"]])
     def test_looks_at_the_memory(self, name):
         reference = Reference(name)
-        found = models.encode(reference.network(), reference.episode())
+        found = networks.encode(reference.network(), reference.episode())
         wanted = steps_first(reference.arrays["mem_attn_by_step"])
         torch.testing.assert_close(found.attention, wanted, rtol=0, atol=CLOSE)
 
@@ -66,8 +68,8 @@ class TestAgainstTheOfficialCode:
     def test_looks_at_the_command(self, name):
         reference = Reference(name)
         network, episode = reference.network(), reference.episode()
-        writer = models.Writer(network.decoder, models.encode(network, episode))
-        given = models.given_symbols(episode)
+        writer = networks.Writer(network.decoder, networks.encode(network, episode))
+        given = networks.given_symbols(episode)
         for t, wanted in enumerate(reference.arrays["dec_attn"]):
             writer.step(given[:, t], [None, None])
             torch.testing.assert_close(writer.attention, torch.from_numpy(wanted), rtol=0, atol=CLOSE)
@@ -77,7 +79,7 @@ class TestAgainstTheOfficialCode:
 
     def test_logits_of_every_step_even_padded_ones(self, reference):
         network, episode = reference.network(), reference.episode()
-        found = models.logits(network, models.encode(network, episode), episode)
+        found = networks.logits(network, networks.encode(network, episode), episode)
         torch.testing.assert_close(found, steps_first(reference.arrays["dec_logits"]), rtol=0, atol=CLOSE)
 
     def test_logits_loss_and_gradients(self, reference, form):
@@ -116,7 +118,7 @@ class TestAgainstTheOfficialCode:
         assert [reference.words(row.tolist())[:12] for row in written] == [row[:12] for row in wanted]
 
     def test_what_is_written_at_first(self, reference):
-        written = models.greedy(reference.network(), reference.episode(), 12)
+        written = networks.greedy(reference.network(), reference.episode(), 12)
         found = [reference.words(row) for row in written.tolist()]
         assert found == [row[:12] for row in reference.told["greedy_pred_first12"]]
 
@@ -166,7 +168,7 @@ def test_masks_keep_the_mean_and_their_rate():
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_librarys_layers_give_the_same(memory, monkeypatch):
-    """What a GPU would run, on the CPU."""
+    """On a CPU, the layers that a GPU would use."""
     benchmark, episode = drawn_episode(support=4, queries=5, memory=memory)
     network = network_for(benchmark, memory)
     ours = fused.loss(network, episode)
@@ -197,7 +199,7 @@ class TestAnswers:
 
     def test_writing_stops_when_all_rows_have_ended(self, learned):
         benchmark, network, episode = learned
-        whole = models.greedy(network, episode, 50)
+        whole = networks.greedy(network, episode, 50)
         short = fused.greedy(network, episode, benchmark.actions.eos, 50)
         assert (whole[:, : short.shape[1]] == short).all()
         ends = (whole == benchmark.actions.eos).argmax(axis=1)
@@ -244,7 +246,7 @@ class TestPadding:
 
     def logits(self, network, episode, rows, steps=0):
         part = episode if rows is None else self.part(episode, rows, steps)
-        return models.logits(network, models.encode(network, part), part)
+        return networks.logits(network, networks.encode(network, part), part)
 
     @staticmethod
     def part(episode: Episode, rows: list[int], steps: int = 0) -> Episode:

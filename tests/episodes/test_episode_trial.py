@@ -14,8 +14,10 @@ from episode_references import begin, make_trial
 from clray.episodes import export
 from clray.episodes.benchmarks import BENCHMARKS
 from clray.episodes.evaluation import in_support, scores
-from clray.episodes.learner import Learner, UpdateSettings
-from clray.episodes.models import Dropout, Model, Network
+from clray.episodes.learner import Learner
+from clray.episodes.methods.base import UpdateSettings
+from clray.episodes.models import Model
+from clray.episodes.networks import Dropout, Network
 from clray.episodes.training import data, estimate, modules_of, resolve
 from clray.errors import CheckpointError, DataError, DeclarationError, Diverged
 from clray.execution import HasArtifacts

@@ -6,8 +6,6 @@ A method's settings are those of the first shipped variant that has it, made sma
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -15,11 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from waiting import GUARD
 
 from clray.errors import DeclarationError
 from clray.loading import load_sweep, sweep_names
-from clray.selection import Selection
 from clray.sweep import Cell
 from clray.training import run
 from clray.trial import SettingError, Trial
@@ -257,25 +253,3 @@ class TestEveryNetwork:
         assert logits.shape == (3, 7)
         assert torch.equal(heads[0](features), logits)
         assert min(network.seconds) > 0
-
-
-def test_sweeps_are_planned_without_torch():
-    """In a process of its own: every trial of every vision sweep is resolved, and its time told."""
-    code = """
-import sys
-from clray.loading import load_sweep, sweep_names
-from clray.vision.training import estimate, kinds, modules_of
-kinds()
-for name in sweep_names():
-    if name.startswith(("mer/", "tag/", "stable_sgd/")):
-        sweep = load_sweep(name)
-        assert all(estimate(cell.trial) > 0 and modules_of(cell.trial) for cell in sweep.cells[::7])
-print([name for name in ("torch", "numba", "ray", "transformers", "scipy") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_a_quick_form_declares_the_same_methods():
-    for name in ("mer/rotations", "tag/rotated_mnist"):
-        assert load_sweep(name, Selection(quick=True)).cells

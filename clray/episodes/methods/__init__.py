@@ -1,7 +1,8 @@
 """The methods of the episodes track, one file each, and the list of their names.
 
-A method is a ``clray.episodes.learner.EpisodeMethod``: it chooses its network, and the pairs of an episode that the
-network must answer. To add one, write its file, add its line below, and declare a variant that names it.
+A method is a ``base.EpisodeMethod``: it chooses its network, and the pairs of an episode that the network must answer.
+Its file does not load torch until it makes the network, so that a sweep is planned quickly. To add one, write its file,
+add its line below, and declare a variant that names it.
 """
 
 from __future__ import annotations

@@ -8,13 +8,18 @@ appends it to the queries, so its weight is its number of symbols. The paper's a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
-from clray.episodes.learner import EpisodeMethod, UpdateSettings
-from clray.episodes.models import Model, Network
+from clray.episodes.methods.base import EpisodeMethod, UpdateSettings
+from clray.episodes.models import Model
+
+if TYPE_CHECKING:
+    from clray.episodes.networks import Network
 
 
 class MetaSeq2seq(EpisodeMethod):
-    """Meta seq2seq: the network of ``clray.episodes.models`` learns an episode's queries and its support set."""
+    """Meta seq2seq: the network of ``clray.episodes.networks`` learns an episode's queries and its support set."""
 
     class Settings(UpdateSettings):
         memory: bool = True
@@ -30,6 +35,8 @@ class MetaSeq2seq(EpisodeMethod):
         self.memory = settings.memory
 
     def network(self, commands: int, actions: int, model: Model) -> Network:
+        from clray.episodes.networks import Network
+
         return Network(commands, actions, model, self.settings.memory, self.settings.attention)
 
     def asked(self, drawn: Drawn, benchmark: Benchmark) -> Pairs:

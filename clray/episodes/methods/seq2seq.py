@@ -7,9 +7,14 @@ batches of a split's own training pairs. It is clray's interpretation of the bas
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
-from clray.episodes.learner import EpisodeMethod, UpdateSettings
-from clray.episodes.models import Model, Network
+from clray.episodes.methods.base import EpisodeMethod, UpdateSettings
+from clray.episodes.models import Model
+
+if TYPE_CHECKING:
+    from clray.episodes.networks import Network
 
 
 class Seq2seq(EpisodeMethod):
@@ -22,6 +27,8 @@ class Seq2seq(EpisodeMethod):
     memory = False
 
     def network(self, commands: int, actions: int, model: Model) -> Network:
+        from clray.episodes.networks import Network
+
         return Network(commands, actions, model, memory=False, attention=self.settings.attention)
 
     def asked(self, drawn: Drawn, benchmark: Benchmark) -> Pairs:

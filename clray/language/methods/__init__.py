@@ -1,7 +1,8 @@
 """The methods of the language track, one file each, and the list of their names.
 
-A method is a ``clray.language.learner.LanguageMethod``: it decides what a task's training uses besides the task's own
-examples. To add one, write its file, add its line below, and declare a variant that names it.
+A method is a ``base.LanguageMethod``: it decides what a task's training uses besides the task's own examples. Its file
+does not load torch until it computes, so that a sweep is planned quickly. To add one, write its file, add its line
+below, and declare a variant that names it.
 """
 
 from __future__ import annotations

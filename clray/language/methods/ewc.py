@@ -8,9 +8,13 @@ run, because it uses class weights that do not exist; here it has those of the t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clray.language.consolidation import Consolidating, ConsolidationSettings
-from clray.language.importance import ewc, ewc_by_example
-from clray.language.learner import TokenBudget
+from clray.language.methods.base import TokenBudget
+
+if TYPE_CHECKING:
+    from clray.language.importance import Measure
 
 
 class Ewc(Consolidating):
@@ -19,4 +23,7 @@ class Ewc(Consolidating):
     class Settings(ConsolidationSettings):
         token_budget: TokenBudget = 9744
 
-    measures = {"as_coded": ewc, "corrected": ewc_by_example}
+    def measure(self) -> Measure:
+        from clray.language.importance import ewc, ewc_by_example
+
+        return ewc_by_example if self.settings.form == "corrected" else ewc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
+from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Finetune(LanguageMethod):

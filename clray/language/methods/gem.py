@@ -8,18 +8,19 @@ by batch, a memory's gradient is the mean over its batches weighted by their exa
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from clray.divergence import NotFinite
 from clray.errors import ClrayError
 from clray.language.encoding import Encoded
-from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings, as_batch
-from clray.language.projection import project
+from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
 from clray.training import generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Gem(LanguageMethod):
@@ -49,6 +50,8 @@ class Gem(LanguageMethod):
         return learner.encoded([examples[i] for i in chosen], token)
 
     def project(self) -> None:
+        import torch
+
         memories = [(number, memory) for number, memory in enumerate(self.memories) if memory]
         if not memories:
             return
@@ -58,6 +61,8 @@ class Gem(LanguageMethod):
         _put(held, self._projected(current, found))
 
     def _projected(self, current: Tensor, memories: Tensor) -> Tensor:
+        from clray.language.projection import project
+
         learner = self.learner
         try:
             return project(current, memories, self.settings.margin)
@@ -74,6 +79,8 @@ class Gem(LanguageMethod):
 
     def _gradient(self, number: int, memory: list[Encoded], held: list[torch.nn.Parameter]) -> Tensor:
         """[P] the gradient on a whole memory at the present weights."""
+        from clray.language.learner import as_batch
+
         learner, total = self.learner, None
         at = f"memory {number}, update {learner.updates}"
         for i, batch in enumerate(learner.batches(memory, at)):
@@ -88,6 +95,8 @@ class Gem(LanguageMethod):
 
 def _flat(parameters: list[torch.nn.Parameter]) -> Tensor:
     """[P] a copy of all gradients."""
+    import torch
+
     return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
 
 

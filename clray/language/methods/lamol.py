@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clray.language.learner import GENERATE, LanguageMethod, TrainingSettings
+from clray.language.methods.base import GENERATE, LanguageMethod, TrainingSettings
 
 
 class Lamol(LanguageMethod):

@@ -6,9 +6,13 @@ change of the norm of the model's output. The output is the probabilities of an 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clray.language.consolidation import Consolidating, ConsolidationSettings
-from clray.language.importance import mas, mas_by_example
-from clray.language.learner import TokenBudget
+from clray.language.methods.base import TokenBudget
+
+if TYPE_CHECKING:
+    from clray.language.importance import Measure
 
 
 class Mas(Consolidating):
@@ -17,4 +21,7 @@ class Mas(Consolidating):
     class Settings(ConsolidationSettings):
         token_budget: TokenBudget = 5846
 
-    measures = {"as_coded": mas, "corrected": mas_by_example}
+    def measure(self) -> Measure:
+        from clray.language.importance import mas, mas_by_example
+
+        return mas_by_example if self.settings.form == "corrected" else mas

@@ -5,7 +5,7 @@ LAMOL's official ``multitask``: the training sets are concatenated, with only th
 
 from __future__ import annotations
 
-from clray.language.learner import LanguageMethod, TokenBudget, TrainingSettings
+from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
 
 
 class Multitask(LanguageMethod):
