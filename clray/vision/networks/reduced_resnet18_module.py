@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class _ReducedBlock(nn.Module):
-    """conv, ReLU, batch norm; plus the shortcut; ReLU, batch norm: the order of both official codes."""
+    """Convolution, ReLU, batch norm; add the shortcut; ReLU, batch norm. Both official codes have this order."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, settings: ReducedResNet18) -> None:
         super().__init__()
         self.conv1 = conv3x3(inputs, outputs, stride)
         if settings.unused_convolutions:
-            conv3x3(outputs, outputs)  # draws its weights, and takes no part
+            conv3x3(outputs, outputs)  # draws its weights, but is not used
         changes = stride != 1 or inputs != outputs
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
         self.norm1 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(settings.dropout))
