@@ -19,7 +19,7 @@ from clray.sweep import Sweep, at_point, point_of
 from clray.trial import Trial
 
 Known = Literal["paper", "authors", "second-hand", "recalled"]
-"""How a published number is known: read in the paper, from the authors' logs, quoted by others, or recalled."""
+"""The source of a published number: the paper itself, the authors' logs, a quotation by others, or memory."""
 
 SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
 """The kind of a published ±. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and
@@ -84,27 +84,27 @@ ShortClaim = Annotated[Claim, BeforeValidator(_claim)]
 
 
 class Row(Declared):
-    """A row of a table: which variant fills it, and what was published for it."""
+    """A row of a table: the variant that fills it, and the numbers published for it."""
 
     label: str
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
     also: dict[str, dict[str, ShortClaim]] = {}
-    """By source (a key of the file's ``sources``) and metric, what was published elsewhere for the same cells."""
+    """By source (a key of the file's ``sources``) and metric, the numbers published elsewhere for the same cells."""
     by_order: dict[str, ShortClaim] = {}
     """The numbers published for single task orders, in the table's first metric: keys of the table's ``orders``."""
     source: str = ""
-    """Where this row's numbers stand, if that is more exact than the table's source."""
+    """The place of this row's numbers, where it is more exact than the table's source."""
     note: str = ""
 
     def at_order(self, order: str, metric: str) -> Row:
-        """This row with what was published for one task order as its only claim."""
+        """This row with the number published for one task order as its only claim."""
         return self.model_copy(update={"claims": {metric: self.by_order[order]} if order in self.by_order else {}})
 
 
 class Margin(Declared):
-    """The difference below which two means count as the same, in per cent points, and why."""
+    """The difference below which two means count as the same, in per cent points, and the reason for it."""
 
     points: Annotated[float, Field(gt=0)]
     reason: str
@@ -114,7 +114,7 @@ class Source(Declared):
     """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
 
     source: str
-    """Where it stands."""
+    """The place where they were published."""
     runs: Annotated[int, Field(ge=1)] | None = None
     """These three are the file's own unless the source has others."""
     spread: SpreadKind | None = None
@@ -122,16 +122,16 @@ class Source(Declared):
 
 
 class BenchmarkSpread(Declared):
-    """How much a metric varies between draws of the stream itself, as it was measured.
+    """The variation of a metric between draws of the stream itself, as measured.
 
-    The published runs are of one draw and ours of another. So the variance of their difference has twice this variance
-    as a part of its own, which no number of training seeds makes smaller.
+    The published runs are of one draw and ours of another. So the variance of their difference contains twice this
+    variance, which no number of training seeds makes smaller.
     """
 
     draws: Annotated[int, Field(ge=2)]
     """Draws of the stream that the standard deviations were computed from."""
     reason: str
-    """How they were measured."""
+    """A description of the measurement."""
     variants: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     """The standard deviation between draws, in per cent points, by variant and metric."""
 
@@ -142,7 +142,7 @@ class Table(Declared):
     title: str
     sweep: str
     source: str
-    """Where it stands in the paper."""
+    """The table's place in the paper."""
     metrics: Annotated[list[str], Field(min_length=1)]
     orders: dict[str, Literal["identity"] | Annotated[list[int | str], Field(min_length=1)]] = {}
     """Task orders that have a column of their own for the first metric, by the column's title: each one of the
@@ -178,7 +178,7 @@ class Table(Declared):
         return self
 
     @model_validator(mode="after")
-    def _orders_are_told_apart(self) -> Table:
+    def _orders_are_different(self) -> Table:
         seen: dict[str, str] = {}
         for label, order in self.orders.items():
             if order != "identity" and len(set(order)) != len(order):
@@ -205,7 +205,7 @@ class Table(Declared):
         return next((label for label, order in orders.items() if order == runs), None)
 
     def check_orders(self, sweep: Sweep) -> None:
-        """See that the sweep runs each of ``orders``; a sweep that a flag has changed need not.
+        """Check that the sweep runs each of ``orders``. A sweep that a flag has changed need not run them all.
 
         Raises:
             DeclarationError: naming the order, and those that the sweep has.
@@ -218,7 +218,7 @@ class Table(Declared):
 
 
 class SearchRow(Declared):
-    """One hyper-parameter search: the variant whose grid it is, and what the paper chose."""
+    """One hyper-parameter search: the variant that has the grid, and the paper's choice."""
 
     label: str
     variant: str
@@ -249,7 +249,7 @@ class Searches(Declared):
     title: str
     sweep: str
     source: str
-    """Where the grids and the published choices stand."""
+    """The place where the grids and the paper's choices were published."""
     metric: str = "ACC"
     """The metric to select by; the sweep says if it is measured on validation data (``benchmark.validation``)."""
     rows: Annotated[list[SearchRow], Field(min_length=1)]
@@ -272,14 +272,14 @@ class Reproduction(Declared):
     spread: SpreadKind
     """The kind of the published ±, unless a claim says otherwise."""
     known: Known
-    """How the published numbers are known, unless a claim says otherwise."""
+    """The source of the published numbers, unless a claim says otherwise."""
     margins: dict[str, Margin]
-    """By metric."""
+    """The equivalence margins, by metric."""
     sources: dict[str, Source] = {}
-    """Other places where numbers for the same cells were published. The verdict is against the first one, a row's
-    ``claims``; what the same tests say of the others stands beside it."""
+    """Other places where numbers for the same cells were published. The verdict compares with a row's ``claims``; the
+    same tests against the other sources are shown beside it."""
     differences: list[str] = []
-    """Where the paper's flags and the script's differ, and which this reproduction runs."""
+    """Differences between the paper's flags and the script's, and the choice of this reproduction."""
     tables: list[Table] = []
     searches: list[Searches] = []
 
@@ -314,7 +314,7 @@ class Reproduction(Declared):
         """The claim for a cell with this file's defaults filled in, or None where nothing was published.
 
         Args:
-            source: one of ``sources``; by default the first place, the row's own claims.
+            source: one of ``sources``; by default the row's own claims.
         """
         claim = (row.also.get(source, {}) if source else row.claims).get(metric)
         if claim is None:
@@ -402,7 +402,7 @@ def load_reproduction(name: str | Path) -> Reproduction:
 
 
 def _refers_to_something(reproduction: Reproduction, document: Document) -> None:
-    """See that the paper and the sweeps that a reproduction names are there."""
+    """Check that the paper and the sweeps that a reproduction names exist."""
     if reproduction.paper not in (known := papers()):
         place = document.place(["paper"])
         raise DeclarationError(

@@ -455,7 +455,7 @@ class TestDoctor:
 
         monkeypatch.setattr(gpu, "names", broken)
         found = self.look("--results", str(tmp_path))
-        assert "could not be looked at (RuntimeError: a driver of another version)" in found["GPUs"]
+        assert "could not be checked (RuntimeError: a driver of another version)" in found["GPUs"]
         assert "W&B" in found
 
     def test_letters_that_the_output_lacks_are_told(self) -> None:

@@ -1,4 +1,4 @@
-"""The checks of ``clray doctor``: what around a process could keep trials from running, or make them slow."""
+"""The checks of ``clray doctor``: conditions of the machine that keep trials from running, or make them slow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clray.errors import ClrayError
 from clray.folders import can_be_written, home_folder, nearest, private_path
 
 _LITTLE = 2**30
-"""A disk with less room than this many bytes is worth a word."""
+"""A disk with fewer free bytes than this is reported."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Finding:
 
 
 def checks(results: str) -> Iterator[Finding]:
-    """Every check, one after the other; a check that cannot be made is a note itself.
+    """Make every check, one after the other. A check that fails with an error gives a finding, too.
 
     Args:
         results: the store, as the user named it.
@@ -52,8 +52,8 @@ def checks(results: str) -> Iterator[Finding]:
     for subject, check in made.items():
         try:
             yield check()
-        except Exception as error:  # the others are made all the same
-            yield Finding(subject, f"could not be looked at ({type(error).__name__}: {error})", "please report it")
+        except Exception as error:  # the other checks are still made
+            yield Finding(subject, f"could not be checked ({type(error).__name__}: {error})", "please report it")
 
 
 def cores() -> Finding:
@@ -82,7 +82,7 @@ def ray() -> Finding:
 
 
 def temporary() -> Finding:
-    """The folders for temporary files: Ray's sockets make demands on theirs that others do not."""
+    """The folders for temporary files. Ray's sockets need a folder with a shorter path than other files do."""
     from clray.cluster.temporary import LONGEST, PLACES, fault_of
 
     asked = {name: Path(os.environ[name]).absolute() for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)}
@@ -127,7 +127,7 @@ def cache() -> Finding:
 
 
 def kernels() -> Finding:
-    """The folder in which numba keeps what it has compiled."""
+    """The folder in which numba stores compiled kernels."""
     folder = _kernels_folder()
     if folder is None:
         remedy = "let NUMBA_CACHE_DIR name a folder that can be written"
@@ -173,7 +173,7 @@ def output() -> Finding:
 
 
 def figures() -> Finding:
-    """The user's settings of matplotlib. Figures are drawn with matplotlib's own; its cache is what may be missing."""
+    """The user's settings of matplotlib. Figures do not use them, but matplotlib needs its cache folder."""
     told = []
     if backend := os.environ.get("MPLBACKEND"):
         told.append(f"MPLBACKEND={backend}")

@@ -1,4 +1,4 @@
-"""``clray list`` and ``clray status``: what there is to run, and what the store holds."""
+"""``clray list`` and ``clray status``: the things that can be run, and the content of the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def list_command(results: Results = "results") -> None:
-    """Reproductions, sweeps, methods and benchmarks, and how much of each is done."""
+    """List reproductions, sweeps, methods and benchmarks, and how much of each is done."""
     from rich.table import Table
 
     from clray.loading import load_sweep, papers, reproduction_names, sweep_names
@@ -65,7 +65,7 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
     for trial_id in leased:
         found = store.read_lease(trial_id)
         if found is None:
-            continue  # let go just now
+            continue  # released just now
         lease, record = Lease.from_bytes(trial_id, found.content), saved.get(trial_id)
         if lease.foreign:
             problems.append(Problem(store.path("claims", f"{trial_id}.json"), f"not a lease: {lease.foreign}"))
@@ -83,14 +83,14 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
 
 
 def _begun_line(record: Record) -> str:
-    """A trial that nobody runs at the moment."""
+    """The line about a half-done trial that no process runs at the moment."""
     host = record.provenance.get("machine", {}).get("host", "?")
     share = 100 * record.provenance.get("progress", 0)
     return f"{record.id} {record.variant} seed {record.trial.seed}: {share:.0f}%, stopped on {host}"
 
 
 def status_command(results: Results = "results") -> None:
-    """Show what the store holds: finished, running and failed trials, and files that do not belong there."""
+    """Show the content of the store: finished, running and failed trials, and files that do not belong there."""
     import time
 
     store, console = store_at(results), terminal()
@@ -98,7 +98,7 @@ def status_command(results: Results = "results") -> None:
     running, more = store.records("running", measurements=False)
     problems += more
     known = {record.id: record.provenance for record in records}
-    # What is left of a trial that the same code has finished since is no trial in progress.
+    # A partial record of a trial that the same code has finished since is not a trial in progress.
     saved = {r.id: r for r in running if r.id not in known or known[r.id].get("code") != r.provenance.get("code")}
     lines = [*_lease_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
     diverged = sum(record.status == "diverged" for record in records)

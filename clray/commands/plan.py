@@ -1,4 +1,4 @@
-"""``clray plan`` and ``clray costs``: what would run, and what it takes."""
+"""``clray plan`` and ``clray costs``: the trials that would run, and the cost of running them."""
 
 from __future__ import annotations
 

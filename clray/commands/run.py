@@ -52,7 +52,7 @@ def sweep_command(
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
     cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
-    """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
+    """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
 
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
@@ -81,7 +81,7 @@ def reproduce_command(**flags: Any) -> None:
 
 
 reproduce_command.__doc__ = (
-    """Run what a published table needs, and put ours beside it with a verdict for every cell."""
+    """Run the trials for a published table, and compare: a verdict for every cell."""
 )
 
 
@@ -121,7 +121,7 @@ def options_of(
 def _show_outcome(
     outcome: Outcome, target: Target, comparison: Comparison, store: Store, console: PlainConsole
 ) -> None:
-    """Print the table after a launch, where its report is, and what failed.
+    """Print the table after a launch, the place of its report, and the failures.
 
     Raises:
         typer.Exit: the launch was interrupted, or a trial failed.
@@ -145,17 +145,17 @@ def _show_outcome(
 
 
 def _report(comparison: Comparison, target: Target, store: Store) -> str:
-    """Write the page after a launch. Returns where it is, or why there is none: the trials stand for themselves."""
+    """Write the page after a launch. Returns its place, or why there is none: the trials are safe without it."""
     try:
         return write_report_of(comparison, target, store, None)
     except Exception as error:
-        # A full disk, a user's drawing library: whatever it is, the table and the exit code of the launch are told.
+        # Whatever the error (a full disk, a user's matplotlib), the launch still gives its table and exit code.
         reason = str(error) if isinstance(error, ClrayError) else f"{type(error).__name__}: {error}"
         return f"not written: {' '.join(reason.split())}; later: clray report {target.arguments}{target.in_store}"
 
 
 def check_device(device: str) -> None:
-    """See that ``--device`` names one of this machine.
+    """Check that ``--device`` names a device of this machine.
 
     Raises:
         DeclarationError: it does not.
@@ -179,7 +179,7 @@ def run_command(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:  # fmt: skip
-    """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
+    """Run one trial in this process, without Ray. A finished one is not run again, a half-done one is continued."""
     from clray.execution import Execution
     from clray.interrupt import Interrupt
     from clray.planning import plan

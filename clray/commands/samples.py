@@ -1,4 +1,4 @@
-"""``clray samples``: what a language model wrote in place of old examples."""
+"""``clray samples``: the pseudo-samples that a language model wrote for its replay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
-    """The samples that a finished trial kept."""
+    """The pseudo-samples stored for a finished trial."""
     from clray.language import export
     from clray.store import Problem
 
@@ -47,7 +47,7 @@ def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
 
 
 def _on_one_line(text: str, longest: int = 300) -> str:
-    """A text that a model wrote, harmless to a terminal; the middle of a long one is left out."""
+    """A text that a model wrote, without control characters; the middle of a long one is left out."""
     plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text.strip())
     half = longest // 2
     return plain if len(plain) <= longest else f"{plain[:half]} … {plain[-half:]}"
@@ -88,7 +88,7 @@ def samples_command(
 
 
 def _show_samples(tally: Tally, samples: list[PseudoSample], console: PlainConsole) -> None:
-    """How many pseudo-samples of a task there were before another one, and some of them."""
+    """Print the number of pseudo-samples of a task before another one, and some of them."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""``clray show`` and ``clray export``: one trial, and the files it left."""
+"""``clray show`` and ``clray export``: one trial, and its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clray.output import write_file
 
 
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
-    """A reproduction, a sweep, or a trial by its id, provenance included."""
+    """Show a reproduction, a sweep, or a trial by its id, provenance included."""
     from clray.gpu import sharers, words
     from clray.record import Record
     from clray.store import Problem
@@ -49,11 +49,11 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
 
 def export_command(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The id of a finished trial.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which file; without, they are listed.")] = None,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; by default ./NAME.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The file; by default they are listed.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Its path; by default ./NAME.")] = None,
     results: Results = "results",
 ) -> None:  # fmt: skip
-    """Write a file that a trial left beside its record, such as its network in the official code's layout."""
+    """Write a file that was stored beside a trial's record, such as its network in the official code's layout."""
     from clray.documents import one_of
 
     store, console = store_at(results), terminal()

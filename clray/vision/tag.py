@@ -195,8 +195,7 @@ class Tag(TaskOptimizer):
         return norms.masked_fill_(norms == 0, torch.inf)
 
     def _agreement(self) -> Tensor:
-        """alpha [tasks + 1, tensors]. A zero first moment agrees with nothing (the official code divides by its
-        norm)."""
+        """alpha [tasks + 1, tensors]. A zero first moment agrees with nothing (the official code divides by zero)."""
         pairs = zip(self._spans, self._firsts, strict=True)
         products = torch.stack([torch.mv(self._directions[:, span], m) for span, m in pairs], dim=1)
         cosines = products / self._norms()

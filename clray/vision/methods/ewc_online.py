@@ -29,8 +29,7 @@ _CLIP = 100.0
 
 
 class EwcOnline(base.ModuleMethod):
-    """Each step also pulls parameters to their values after the last task, in proportion to their Fisher
-    information."""
+    """Each step also pulls parameters to their last task's values, in proportion to their Fisher information."""
 
     class Settings(OptimizerSettings):
         strength: Weight
