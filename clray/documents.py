@@ -86,16 +86,16 @@ class _LimitedComposer(Composer):
         before, line = self._values, event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise Wrong(f"*{event.anchor} stands inside of what it names", line)
+                raise Wrong(f"*{event.anchor} is inside the value that it names", line)
             self._values += self._sizes.get(str(event.anchor), 0)
         elif isinstance(event, yaml.ScalarEvent):
             self._values += 1 + len(event.value) // 32
         else:
             self._values += 1
         if self._values > MOST_VALUES:
-            raise Wrong(f"more than {MOST_VALUES:,} keys and values, those that aliases stand for included", line)
+            raise Wrong(f"more than {MOST_VALUES:,} keys and values, those of aliases included", line)
         if self._depth >= MOST_DEPTH:
-            raise Wrong(f"lists and mappings stand inside one another more than {MOST_DEPTH} times", line)
+            raise Wrong(f"lists and mappings are inside one another more than {MOST_DEPTH} times", line)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1

@@ -276,8 +276,7 @@ class Reproduction(Declared):
     margins: dict[str, Margin]
     """The equivalence margins, by metric."""
     sources: dict[str, Source] = {}
-    """Other places where numbers for the same cells were published. The verdict compares with a row's ``claims``; the
-    same tests against the other sources are shown beside it."""
+    """Other places where numbers for the same cells were published. Verdicts compare with a row's ``claims`` only."""
     differences: list[str] = []
     """Differences between the paper's flags and the script's, and the choice of this reproduction."""
     tables: list[Table] = []

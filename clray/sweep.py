@@ -186,7 +186,7 @@ class Sweep(Declared):
         if trials > MOST_TRIALS:
             raise self._wrong(
                 [],
-                f"this sweep stands for {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
+                f"this sweep has {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
                 f"task orders × {len(self.seeds):,} seeds; allowed: at most {MOST_TRIALS:,}",
             )
 

@@ -75,7 +75,7 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
         share = 100 * notes.get("progress", 0)
         line = f"{trial_id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {share:.0f}%"
         if monitor.is_dead(lease, found, now):
-            line += f", left by {lease.owner}, which is gone: the same command goes on from here"
+            line += f", left by {lease.owner}, which is gone: the same command continues from here"
         else:
             line += f" on {lease.owner}" + (f", seen {now - found.mtime:.0f} s ago" if found.mtime else "")
         memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)

@@ -80,9 +80,7 @@ def reproduce_command(**flags: Any) -> None:
     sweep_command(**flags)
 
 
-reproduce_command.__doc__ = (
-    """Run the trials for a published table, and compare: a verdict for every cell."""
-)
+reproduce_command.__doc__ = """Run the trials for a published table, and compare: a verdict for every cell."""
 
 
 def _runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
@@ -109,10 +107,10 @@ def options_of(
 
     for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
         if given is not None and local:
-            raise DeclarationError(f"{flag} {given}: says what the embedded Ray has to offer, and --local uses none")
+            raise DeclarationError(f"{flag} {given}: sets the size of the embedded Ray, and --local uses no Ray")
         if given is not None and address not in (None, "local"):
             raise DeclarationError(
-                f"{flag} {given}: says what an embedded Ray has to offer; the cluster at {address} (--address or "
+                f"{flag} {given}: sets the size of an embedded Ray; the cluster at {address} (--address or "
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
     return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
@@ -131,7 +129,7 @@ def _show_outcome(
         console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     if outcome.interrupted:
-        console.print("Interrupted: the same command goes on from here.")
+        console.print("Interrupted: the same command continues from here.")
         raise typer.Exit(130)
     if outcome.failed:
         console.print(f"{len(outcome.failed)} trials failed:", style="red")
@@ -192,7 +190,7 @@ def run_command(
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
         raise DeclarationError(
-            f"--variant {variant}: it stands for {len(trials)} trials here (grid or task orders): narrow it"
+            f"--variant {variant}: it has {len(trials)} trials here (grid or task orders): reduce them to one"
         )
     planned, console = trials[0], terminal()
     execution = Execution(planned.task(device=device), store)

@@ -29,14 +29,14 @@ def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
     if record is None:
         failure = store.failure(trial)
         if failure is not None:
-            raise ClrayError(f"{trial}: nothing is kept of it, its last attempt failed: {failure.get('error')}")
+            raise ClrayError(f"{trial}: it has no pseudo-samples, its last attempt failed: {failure.get('error')}")
         begun = "it is not finished, and " if trial in store.leased() else ""
         raise ClrayError(f"{trial}: {begun}no record of such a trial is in {store.uri}")
     if record.trial.track != "language":
         raise ClrayError(f"{trial}: a trial of track {record.trial.track}; only track language has pseudo-samples")
     if record.status != "finished":
         share = 100 * record.provenance.get("progress", 0)
-        raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are kept when it is")
+        raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are written at its end")
     content = store.read_artifact(trial, export.SAMPLES)
     if content is None:
         missing = record.provenance.get("missing_artifacts")

@@ -59,12 +59,12 @@ def export_command(
     store, console = store_at(results), terminal()
     kept = store.artifacts(trial_id(trial))
     if not kept:
-        raise ClrayError(f"{trial}: nothing is kept of such a trial beside its record in {store.uri}")
+        raise ClrayError(f"{trial}: no file of such a trial is beside its record in {store.uri}")
     if name is None:
         for one in kept:
             console.print(one, soft_wrap=True)
         return
     content = store.read_artifact(trial, name) if name in kept else None
     if content is None:
-        raise ClrayError(f"{trial}: {name!r} is not kept of it; {one_of(name, kept)}")
+        raise ClrayError(f"{trial}: it has no file {name!r}; {one_of(name, kept)}")
     console.print(str(write_file(file or Path(name), content)), soft_wrap=True)
