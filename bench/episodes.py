@@ -1,11 +1,11 @@
-"""An episode of meta seq2seq learning, as the official code does it and as clray does: python bench/episodes.py
+"""Compares one episode of meta seq2seq learning in the official code's way and in clray's: python bench/episodes.py
 
-Both do the same work on the same kind of episodes, in turns, so that what else the machine does hits both: draw one,
-one forward pass with dropout, backward, clip, update. The official way is written here from its description
-(docs/papers/metaseq2seq.md): all of SCAN copied and shuffled for every episode and its placeholders replaced one by
-one; support set and queries encoded apart; the decoder called once a step; two Adams. The report on five validation
-episodes is there 50 steps of writing for each, with gradients kept; here it is one pass. Times are CPU seconds of one
-thread.
+Both do the same work on the same kind of episodes, in turns, so that other load on the machine slows both alike: draw
+an episode, one forward pass with dropout, backward, clip, update. The official way is written here from its description
+(docs/papers/metaseq2seq.md): it copies and shuffles all of SCAN for every episode and replaces its placeholders one by
+one; it encodes support set and queries separately; it calls the decoder once a step; it uses two Adams. Its report on
+five validation episodes takes 50 decoding steps for each, with gradients kept; clray's takes one pass. Times are CPU
+seconds of one thread.
 """
 
 from __future__ import annotations

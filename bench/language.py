@@ -1,11 +1,11 @@
-"""LAMOL's updates and its writing, as the official code does them and as clray does: python bench/language.py
+"""Compares LAMOL's updates and generation in the official code's way and in clray's: python bench/language.py
 
-Both do the same work on the same minibatches, in turns, so that what else the machine does hits both. The official way
-is written here from its description (docs/papers/lamol.md) on today's transformers: two forward passes over padded
-rows with logits at every place, attention spelled out, AdamW parameter by parameter; pseudo-samples in groups of equal
-length whose caches are put together and taken apart again for every token. Minibatches are four rows of lengths like
-those of SST, QA-SRL and WOZ, mixed, with random tokens and untrained weights, without dropout. Times are CPU seconds of
-one thread, or wall seconds on an accelerator.
+Both do the same work on the same minibatches, in turns, so that other load on the machine slows both alike. The
+official way is written here from its description (docs/papers/lamol.md) on today's transformers: two forward passes
+over padded rows with logits at every position, attention written out, AdamW parameter by parameter, and pseudo-samples
+in groups of equal length whose caches are joined and split again for every token. Minibatches are four rows of lengths
+like those of SST, QA-SRL and WOZ, mixed, with random tokens and untrained weights, without dropout. Times are CPU
+seconds of one thread, or wall-clock seconds on an accelerator.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VOCABULARY, EOS, ANS, GEN = 50261, 50256, 50257, 50260
 SIZES = {"small": (256, 4, 4), "gpt2": (768, 12, 12)}
 """Width, layers, heads."""
 TASKS = (("sst", 29, 9, 1), ("srl", 38, 10, 7), ("woz.en", 26, 7, 6))
-"""Tokens up to ``__ans__``, on average and their spread, and of an answer."""
+"""Name, mean and spread of the number of tokens up to ``__ans__``, and the number of tokens of an answer."""
 LR, DECAY, EPS, CLIP, LAMBDA, MARGIN, TOP_K = 6.25e-5, 0.01, 1e-4, 1.0, 0.25, 0.5, 20
 
 
@@ -134,7 +134,7 @@ class Side:
 
     @torch.no_grad()
     def write(self, count: int, longest: int) -> int:
-        """Pseudo-samples; the tokens written."""
+        """Write pseudo-samples. Returns the number of tokens written."""
         self.model.eval()
         if not self.ours:
             return self.write_in_groups(count, longest)

@@ -1,8 +1,9 @@
-"""The eager and the fused engine side by side, doing the same work in the same run: python bench/mer_engine.py
+"""Compares the eager and the fused engine on the same work in the same run: python bench/mer_engine.py
 
-Settings are those of sweeps/mer/rotations.yaml in the middle of its stream: memories are full, ten tasks are past.
-The two engines take turns, a slice each, so that what else the machine does hits both. Times are CPU seconds of one
-thread; the wall clock is printed beside them. The digits are the embedded ones: no data is needed.
+Settings are those of sweeps/mer/rotations.yaml in the middle of its stream: the memories are full, and ten tasks are
+past. The two engines take turns, a slice each, so that other load on the machine slows both alike. Times are CPU
+seconds of one thread; the wall-clock time is printed beside them. The digits are the embedded ones, so no data is
+needed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ENGINES = ("eager", "fused")
 PAST = 10
 """Tasks that are past where the measurement begins."""
 VARIANTS = {
-    # variant of the sweep: (gradients that one example takes there, what a gradient is)
+    # variant of the sweep: (gradients that one example takes there, the kind of gradient)
     "online": (1, "steps of batch 1"),
     "er-5120": (26, "gradients in steps of batch 26"),
     "mer-5120": (1010, "steps of batch 1"),
@@ -45,7 +46,7 @@ VARIANTS = {
 
 @dataclass
 class Clock:
-    """What one engine did: calls, and the seconds they took."""
+    """The work of one engine: its calls, and the seconds they took."""
 
     calls: int = 0
     cpu: float = 0.0
@@ -71,7 +72,7 @@ class Clock:
 
 
 def side_by_side(work: dict[str, Callable[[], Any]], seconds: float, slices: int = 4) -> dict[str, Clock]:
-    """Both engines in turns, after a call each that does not count: it compiles."""
+    """Run both engines in turns. A first call of each is not counted, since it compiles."""
     clocks = {engine: Clock() for engine in work}
     for call in work.values():
         call()
@@ -90,14 +91,14 @@ def start(variant: str, engine: str, digits: dict[str, Any]) -> VisionTraining:
 
 @functools.cache
 def learned() -> Weights:
-    """What replay has made of the weights after ten tasks: every measurement begins there."""
+    """The weights that replay gives after ten tasks: every measurement begins with them."""
     training = start("er-5120", "fused", data.locate("mnist", "embedded"))
     cast(Any, training.method).learn(np.arange(PAST * training.trial.benchmark["train_per_task"]))
     return cast(Any, training.method).net.weights()
 
 
 def in_the_middle(variant: str, engine: str, digits: dict[str, Any]) -> VisionTraining:
-    """A trial as it stands after ten tasks."""
+    """A trial in its state after ten tasks."""
     training = start(variant, engine, digits)
     trial, method = training.trial, cast(Any, training.method)
     method.net.load(learned())
@@ -136,7 +137,7 @@ def learning(variant: str, digits: dict[str, Any]) -> dict[str, Callable[[], Non
 
 
 def evaluating(digits: dict[str, Any]) -> tuple[dict[str, Callable[[], Any]], int]:
-    """For each engine, a function that scores a task's test set, and how many images that is."""
+    """For each engine, a function that scores a task's test set; and the number of its images."""
     trainings = {engine: in_the_middle("online", engine, digits) for engine in ENGINES}
     work = {e: (lambda training=t: training.method.correct(3)) for e, t in trainings.items()}
     return work, len(trainings["eager"].stream.test.labels)

@@ -1,10 +1,10 @@
-"""clray beside the official MER code, setting by setting: python bench/mer_parity.py --output docs/parity_mer.md
+"""Compares clray with the official MER code, setting by setting: python bench/mer_parity.py --output docs/parity_mer.md
 
-Two comparisons with the reference runs in tests/fixtures/mer. With ``randomness: official`` clray draws what the
-official code draws, so a trial is the authors' run with that seed and its figures must be theirs but for rounding.
-With clray's own randomness the runs are others, and only their distribution can agree.
+There are two comparisons with the reference runs in tests/fixtures/mer. With ``randomness: official`` clray draws the
+same numbers as the official code. So a trial is the authors' run with that seed, and its figures must be theirs except
+for rounding. With clray's own randomness the runs differ, and only their distribution can agree.
 
-It needs the published MNIST files (CLRAY_DATA, or clray data fetch mnist) and a few seconds a trial.
+It needs the published MNIST files (CLRAY_DATA, or clray data fetch mnist) and a few seconds for each trial.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def spread(values: Iterable[float]) -> str:
 
 
 def difference(ours: float, official: float) -> str:
-    """In points; a dot where no test image was counted otherwise (the reference figures are float32)."""
+    """The difference in points; a dot where no test image was counted otherwise (the reference figures are float32)."""
     points = 100 * (ours - official)
     return "·" if abs(points) < 1e-3 else f"{points:+.3f}"
 
 
 def holm(p: list[float], level: float = 0.05) -> int:
-    """How many hypotheses Holm's step-down procedure rejects."""
+    """The number of hypotheses that Holm's step-down procedure rejects."""
     rejected = 0
     for i, value in enumerate(sorted(p)):
         if value > level / (len(p) - i):
@@ -134,7 +134,7 @@ def own_draws(settings: dict[str, Case], data: dict, seeds: int) -> str:
 
 
 def settings_table(settings: dict[str, Case]) -> str:
-    """What each case is."""
+    """The settings of each case, as a table."""
     rows = []
     for name, case in settings.items():
         values = ", ".join(f"{key} {value:g}" for key, value in case.hyperparameters.items())

@@ -1,4 +1,4 @@
-"""What Ray costs a sweep of short trials, beside plain processes and this process alone: python bench/ray_overhead.py
+"""Measures the cost of Ray for short trials, beside plain processes and one process: python bench/ray_overhead.py
 
 The same trials (online learning on two short tasks of embedded digits, a fraction of a second each) are run to the end,
 each way into a store of its own, by a process of its own, one way after the other:
@@ -7,11 +7,11 @@ each way into a store of its own, by a process of its own, one way after the oth
 - ``processes``: a pool of plain processes, each running ``clray.execution.Execution``, as Ray's workers do;
 - ``ray``: ``run_on_ray``, with one trial a pack, and with packs.
 
-A way is timed from within: from its first import to the end, to its first record, and from the first record to the
-last, which gives how long a further trial keeps a worker, beside what the trial's own record counts (the median). What
-its processes (its own, and all they started) use is read from /proc: CPU seconds, also those of a further trial, whose
-ratio to those in-process is the last column; and, at its highest, the proportional set size (PSS), by the kind of
-process. Only figures of one run are worth comparing: of a busy machine only CPU seconds.
+Each way measures its own times: from its first import to the end, to its first record, and from the first record to the
+last. The last one gives the time that one more trial keeps a worker; beside it stands the median of the times in the
+trials' records. CPU seconds and memory of all processes of a way are read from /proc: the CPU seconds in all and of one
+more trial (the last column is the ratio to those in-process), and the highest proportional set size (PSS) by the kind
+of process. Compare figures of one run only, and on a busy machine only CPU seconds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run_one(job: tuple[str, str]) -> None:
 
 
 def run(way: str, folder: Path, trials: int, pack: int) -> None:
-    """All trials, one way. Prints what it took, as JSON."""
+    """Run all trials in one way. Prints times and costs as JSON."""
     begun, clock = time.time(), time.perf_counter()
     plan, store = planned(folder, trials, pack)
     facts = {"planning": time.perf_counter() - clock}
@@ -166,11 +166,11 @@ RAYS_OWN = {
     "monitor.py": "autoscaler",
     "ray::IDLE": "idle worker",
 }
-"""What tells Ray's own processes, in their command lines; the first that fits."""
+"""Words in the command lines of Ray's own processes; the first one that occurs counts."""
 
 
 def kind(pid: int, root: int) -> str:
-    """What a process is: the driver, a worker that runs trials, or one of Ray's own."""
+    """The kind of a process: the driver, a worker that runs trials, or one of Ray's own."""
     command = Path(f"/proc/{pid}/cmdline").read_text()
     if pid == root:
         return "driver"
@@ -180,7 +180,7 @@ def kind(pid: int, root: int) -> str:
 
 
 def pss(pid: int) -> float:
-    """Proportional set size in MB: shared pages are shared out among those who have them."""
+    """The proportional set size in MB: each shared page is divided among the processes that share it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1000
@@ -188,7 +188,7 @@ def pss(pid: int) -> float:
 
 
 def look(root: int, used: Used) -> None:
-    """Take in what the tree uses now."""
+    """Add the tree's present use to ``used``."""
     memory: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for pid in tree(root):
@@ -207,7 +207,7 @@ def look(root: int, used: Used) -> None:
 
 
 def measured(way: str, trials: int, pack: int) -> tuple[dict[str, float], Used]:
-    """Run one way in a process of its own, and watch it."""
+    """Run one way in a process of its own, and measure that process."""
     with tempfile.TemporaryDirectory(prefix="clray-bench-") as folder:
         command = [sys.executable, __file__, "--way", way, "--folder", folder]
         command += ["--trials", str(trials), "--pack", str(pack)]
@@ -248,7 +248,7 @@ def main() -> None:
         facts, used = measured(way, options.trials, pack)
         cpu = sum(used.cpu.values())
         before = max((spent for at, spent in used.history if at <= facts["at"]), default=0.0)
-        # Both workers are at work from the first record to the last.
+        # Both workers are busy from the first record to the last.
         each, cpu_each = (amount / (options.trials - 1) for amount in (facts["rest"] * workers, cpu - before))
         base = base or cpu_each
         shown = (

@@ -64,9 +64,9 @@ CASES: list[tuple[str, tuple[str, ...], Axes]] = [
     ("lamol/two_tasks_small", (), (BOTH,)),
 ]  # fmt: skip
 REPEATS = ("-5120", "-500")
-"""Variants that differ from another one in the size of the memory only, which takes minutes to no purpose."""
+"""Variants that differ from another one in the memory's size only: they would take minutes and test nothing more."""
 QUICK = ("metaseq2seq/", "lamol/")
-"""Sweeps that are run in their quick form, whose sizes --set cannot make small by itself."""
+"""Sweeps that are run in their quick form, since --set alone cannot make them small."""
 TAG_FURTHER = """
 multitask_cyclic: {method: multitask_cyclic, lr: 0.1, cycles: 2}
 tag-er: {method: er_reservoir, optimizer: tag-rmsprop, lr: 0.001, b: 5, memories_per_class: 2}
@@ -87,7 +87,7 @@ mer6: {method: mer, algorithm: 6, lr: 0.05, memories: 50, replay_batch: 6, gamma
 mer7: {method: mer, algorithm: 7, lr: 0.02, memories: 50, replay_batch: 6, gamma: 0.3, s: 5.0}
 """
 FURTHER: list[tuple[str, str, tuple[str, ...], Axes]] = [
-    # variants that no shipped sweep has: the sweep whose other settings they take, the variants, and as above
+    # variants that no shipped sweep has: the sweep that gives their other settings, the variants, and as above
     ("tag/rotated_mnist", TAG_FURTHER, TAG, (BOTH, DRAWS)),
     ("tag/rotated_mnist", TAG_FURTHER, (*TAG, "benchmark.validation=true", "benchmark.heads=single"), ()),
     ("mer/rotations", MER_FURTHER, MER, (BOTH, DRAWS)),
@@ -199,13 +199,13 @@ def child(file: str, only_digests: bool) -> None:
             measured = [list(m) for m in run(training)]
             found = {"measured": measured, "state": states(training.state_dict())}
             found["continued"] = continued(track, trial, data) == found
-        except Exception as error:  # what a revision says of a trial is compared, too
+        except Exception as error:  # the errors of the two revisions are compared, too
             found = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps({"label": label, **found}), flush=True)
 
 
 def continued(track: Any, trial: Any, data: dict[str, Any]) -> dict[str, Any]:
-    """The same of the trial stopped half-way and continued by a new object from its saved state."""
+    """The same results of the trial when it is stopped half-way and continued by a new object from its saved state."""
     import torch
 
     from clray.training import run
@@ -269,7 +269,7 @@ def checkout_of(revision: str, folder: Path) -> Iterator[Path]:
 
 
 def write_pairs(revision: str, found: dict[str, str], theirs: dict[str, str], ours: dict[str, str]) -> int:
-    """Write the pairs of digests of which all trials are equal. Returns how many are new.
+    """Write the pairs of digests for which all trials are equal. Returns the number of new pairs.
 
     Args:
         found: by label, the result of the comparison.

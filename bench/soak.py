@@ -1,18 +1,18 @@
-"""A small sweep, run again and again while processes are killed and files torn at random; then every bit is compared.
+"""Runs a small sweep repeatedly while processes are killed and files damaged at random, then compares every bit.
 
     python bench/soak.py --minutes 5
     python bench/soak.py --minutes 60 --seed 7 --folder /somewhere/with/room
 
-Each round launches the sweep on a Ray of its own in an empty store, and does it harm, a few seconds apart:
+Each round launches the sweep on a Ray of its own in an empty store, and does one of these things every few seconds:
 
 - a worker is killed (SIGKILL); Tune has to start it again
 - a driver is killed, its Ray with it; the same command is given again at once
-- the newest checkpoint of a trial under way is cut short, and the driver killed, so that somebody has to read it
+- the newest checkpoint of a running trial is cut short, and the driver killed, so that the next one has to read it
 - a finished record is cut short
 - a second driver is launched beside the first
 
-A round is over when the drivers are, and every record can be read; what was torn last takes one more launch. Its
-records are then compared with those of a run that nothing hit. Needs Linux: Ray's processes are found in /proc.
+A round is over when its drivers have ended and every record can be read; the last damage takes one more launch. The
+records are then compared with those of an undisturbed run. Needs Linux: Ray's processes are found in /proc.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ variants:
 """
 HARMS = ("worker killed", "driver killed", "checkpoint torn", "record torn", "second driver")
 ROUND_SECONDS = 600
-"""A round that takes longer hangs: that is a finding, and ends the soak."""
+"""A round that takes longer counts as hanging, and ends the soak."""
 
 
 def planned(file: Path, store: Store) -> Plan:
@@ -64,12 +64,12 @@ def planned(file: Path, store: Store) -> Plan:
 
 
 def numbers(store: Store) -> dict[str, Any]:
-    """What must not depend on any accident: all of a record but where, when and how often it was run."""
+    """The part of a record that no accident may change: all but where, when and how often it was run."""
     return {r.id: (r.trial, r.data, r.measurements, r.metrics, r.status) for r in store.records()[0]}
 
 
 def differing(store: Store, reference: dict[str, Any]) -> list[str]:
-    """The trials whose record is missing, or not that of the reference to the last bit."""
+    """The trials whose record is missing, or differs from the reference's in any bit."""
     found = numbers(store)
     return [trial for trial, expected in reference.items() if found.get(trial) != expected]
 
@@ -87,7 +87,7 @@ def drive(sweep: Path, results: str) -> None:
 
 @dataclass
 class Tally:
-    """What was done and what came of it."""
+    """Counts of the disturbances and of their results."""
 
     harms: collections.Counter[str] = field(default_factory=collections.Counter)
     rounds: int = 0
@@ -111,13 +111,13 @@ class Tally:
 
 
 class Round:
-    """One round: a store, its drivers, and what is done to them."""
+    """One round: a store, its drivers, and the disturbances."""
 
     def __init__(self, folder: Path, sweep: Path, dice: random.Random, tally: Tally) -> None:
         self.folder, self.sweep, self.dice, self.tally = folder, sweep, dice, tally
         folder.mkdir()
         self.store = Store(folder / "results")
-        # Short: the names of Ray's sockets below it may have 107 characters in all.
+        # A short path: the names of Ray's sockets below it may have 107 characters in all.
         self.ray = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
         self.drivers: list[subprocess.Popen[bytes]] = []
 
@@ -135,7 +135,7 @@ class Round:
         self.tally.launches += 1
 
     def run(self, harms: int) -> None:
-        """Launch, do harm so many times, and launch until all is there."""
+        """Launch, disturb the launch so many times, and launch again until all records are there."""
         begun = time.monotonic()
         self.launch()
         while True:
@@ -153,12 +153,12 @@ class Round:
                 return
 
     def missing(self) -> bool:
-        """Whether a trial has no record that can be read."""
+        """True if a trial has no record that can be read."""
         ids = {trial.id for trial in planned(self.sweep, self.store).trials}
         return any(not isinstance(self.store.read(trial), Record) for trial in ids)
 
     def harm(self, running: list[subprocess.Popen[bytes]]) -> bool:
-        """Do what was done least so far. Where there is nothing to do it to, mostly wait until there is."""
+        """Do the disturbance that was done least so far. Where it is not possible yet, mostly wait until it is."""
         kinds = sorted(HARMS, key=lambda kind: (self.tally.harms[kind], self.dice.random()))
         for kind in kinds:
             if self.do(kind, self.dice.choice(running), len(running)):
@@ -169,7 +169,7 @@ class Round:
         return False
 
     def do(self, kind: str, driver: subprocess.Popen[bytes], running: int) -> bool:
-        """Do it, if there is something to do it to."""
+        """Do a disturbance, if it is possible now."""
         if kind == "worker killed":
             return self.kill_worker()
         if kind == "driver killed":
@@ -211,7 +211,7 @@ class Round:
         return True
 
     def tear(self, folder: str, pattern: str) -> bool:
-        """Cut a file short, somewhere; as a whole new file, for that is what a crash of a machine leaves."""
+        """Cut a file short at a random place. It is written as a new file, as a crash of a machine would leave it."""
         files = sorted(Path(self.store.path(folder)).glob(pattern))
         if not files:
             return False
@@ -229,7 +229,7 @@ class Round:
         return True
 
     def account(self, reference: dict[str, Any]) -> None:
-        """Compare, and count."""
+        """Compare the records with the reference, and count."""
         self.tally.rounds += 1
         self.tally.trials += len(reference)
         for record in self.store.records()[0]:
@@ -247,7 +247,7 @@ class Round:
 
 
 def soak(minutes: float, seed: int, folder: Path) -> Tally:
-    """Rounds until the time is over, at least one."""
+    """Run rounds until the time is over, at least one."""
     from io import StringIO
 
     from rich.console import Console

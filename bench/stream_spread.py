@@ -53,7 +53,7 @@ def main() -> None:
         by_variant[name.partition("@")[0]].append(name)
     print(f"{asked.sweep}: {sum(len(r.runs) for r in gathered.variants.values())} runs on {gathered.data}")
     for variant, points in by_variant.items():
-        # A draw that lacks a run is left out: its mean would be of other seeds.
+        # A draw with a missing run is left out: its mean would be over other seeds.
         complete = [gathered.variants[point] for point in points if not gathered.variants[point].missing]
         if len(complete) < 2:
             print(f"{variant}: {len(complete)} of {len(points)} draws are complete; two are needed")

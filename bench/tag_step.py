@@ -1,11 +1,11 @@
-"""A step of TAG-RMSProp on split CIFAR-100, as the official code does it and as clray does: python bench/tag_step.py
+"""Compares a step of TAG-RMSProp in the official code's way and in clray's: python bench/tag_step.py
 
-Both train the reduced ResNet-18 on the same random images, batch 10, at the 1st, 2nd, 10th and 20th task, in turns, so
-that what else the machine does hits both. The official way is written here from its description (docs/papers/tag.md):
-convolutions in the default layout, logits of other tasks overwritten; for every entry of the state dictionary a search
-through the named parameters, a walk over all past tasks with a number fetched to the host for each, and all second
-moments stacked anew, one after the other. Times are CPU seconds of
-one thread; on a GPU (--device cuda) they are seconds of the wall clock.
+Both train the reduced ResNet-18 on the same random images of split CIFAR-100, batch 10, at the 1st, 2nd, 10th and 20th
+task, in turns, so that other load on the machine slows both alike. The official way is written here from its
+description (docs/papers/tag.md): convolutions in the default layout, logits of other tasks overwritten; for every entry
+of the state dictionary a search through the named parameters, a loop over all past tasks with a number fetched to the
+host for each, and all second moments stacked anew, one after the other. Times are CPU seconds of one thread; on a GPU
+(--device cuda) they are wall-clock seconds.
 """
 
 from __future__ import annotations

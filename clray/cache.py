@@ -45,14 +45,14 @@ def cache_folder() -> Path:
 # Notes: a file that was checked once is not read again while its size and time stay the same
 
 
-_unwritten: dict[Path, dict[str, Any]] = {}  # where the cache cannot be written, this process remembers
+_unwritten: dict[Path, dict[str, Any]] = {}  # the notes of this process where the cache cannot be written
 
 
 def noted(folder: Path, files: Iterable[str], about: Any = None) -> dict[str, Any] | None:
-    """What was noted of these files in this folder; None if any of them changed since, or nothing was.
+    """The facts noted about these files in this folder; None if there are none, or a file has changed since.
 
     Args:
-        about: whatever else the note depends on, as plain data.
+        about: the other things that the note depends on, as plain data.
     """
     files = list(files)
     path = _note_path(folder, files, about)
@@ -171,7 +171,7 @@ def _move_into_place(new: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """One process of this machine decodes a data set, the others wait for it. Where locks do not work, all decode."""
+    """Let one process of this machine decode a data set while the others wait. Where locks do not work, all decode."""
     try:
         import fcntl
 
@@ -249,7 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object if possible. A note that cannot be written only costs the next process some time."""
+    """Write an object if possible. Without such a note the next process only needs more time."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(value).encode())

@@ -1,4 +1,4 @@
-"""Files of data sets: asked for and read so that whatever is wrong with one is a single error that names it."""
+"""Checks and reads files of data sets, so that any problem with a file is one error that names the file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def given_folder() -> Path | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file.
+    """True if there is such a file.
 
     Raises:
-        DataError: a folder above it may not be entered: nobody can tell. (``Path.is_file`` raises ``PermissionError``.)
+        DataError: a folder above it may not be entered, so that this is unknown. (``Path.is_file`` raises
+            ``PermissionError``.)
     """
     try:
         return path.is_file()
@@ -38,7 +39,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder, and it may be entered.
+    """True if there is such a folder, and it may be entered.
 
     Raises:
         DataError: it, or a folder above it, may not be entered.
@@ -53,7 +54,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file_if_allowed(path: Path) -> bool:
-    """Whether there is such a file, in a folder of caches: one that may not be entered holds nothing for this user."""
+    """True if there is such a file below a cache folder. A folder that this user may not enter holds no such file."""
     try:
         return path.is_file()
     except OSError:
@@ -61,7 +62,7 @@ def is_file_if_allowed(path: Path) -> bool:
 
 
 def others(folder: Path) -> str:
-    """What lies in a folder in which no form of a data set was found, for a message; empty where nothing does."""
+    """Name the files in a folder that holds no form of a data set, for a message; empty where there are none."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
@@ -71,7 +72,7 @@ def others(folder: Path) -> str:
 
 
 def line_ends(content: bytes, sha256: str) -> str:
-    """For the message about a text file of another checksum: whether it is the published one with CRLF line ends."""
+    """Text for the message about a wrong checksum, if the file is the published one with CRLF line ends; else empty."""
     if hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() != sha256:
         return ""
     return "the file has CRLF line ends, the published one LF (dos2unix restores it): "
@@ -86,14 +87,14 @@ def _refused(path: Path, error: OSError) -> bool:
 
 @contextlib.contextmanager
 def reading(path: Path | str, remedy: str = "remove it, or put the published file there") -> Iterator[None]:
-    """Whatever a torn or foreign file makes its reader raise becomes one error that names the file.
+    """Turn any error of reading a damaged or wrong file into one error that names the file.
 
-    Readers of pickles, images and archives raise nearly anything: ``struct.error``, ``OverflowError``,
-    ``DecompressionBombError``, ``RecursionError``. So this is no list of types.
+    Readers of pickles, images and archives raise nearly any type: ``struct.error``, ``OverflowError``,
+    ``DecompressionBombError``, ``RecursionError``. So all types are caught.
 
     Args:
-        path: the file, or where in it.
-        remedy: what to do.
+        path: the file, or a place in it.
+        remedy: the advice at the end of the message.
 
     Raises:
         DataError: the file could not be read.
@@ -105,13 +106,13 @@ def reading(path: Path | str, remedy: str = "remove it, or put the published fil
     except MemoryError:
         raise DataError(f"{path}: torn or foreign, or larger than this machine's memory; {remedy}") from None
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # the system's; those of formats have a text alone
+        if isinstance(error, OSError) and error.strerror:  # an error of the operating system
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         raise DataError(f"{path}: torn or foreign: {_said(error)}; {remedy}") from None
 
 
 def _said(error: Exception) -> str:
-    """An error's first line, after its name where it says little without: the ``KeyError`` of a key is only the key."""
+    """The first line of an error's message, after its type where the message says little, as for a ``KeyError``."""
     first = next(iter(str(error).strip().splitlines()), "")
     terse = isinstance(error, LookupError | AttributeError | TypeError | RecursionError)
     return ": ".join(filter(None, ([type(error).__name__] if terse or not first else []) + [first]))

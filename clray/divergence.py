@@ -1,4 +1,4 @@
-"""Numbers that are not finite any more, and how training with torch notices them."""
+"""Detects numbers that are no longer finite in training with torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class NotFinite(ArithmeticError):
-    """A network's output is not finite, so that no answer can be read from it."""
+    """A network's output is not finite, so that it gives no answer."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number of every tensor is finite; all tensors are on one device, which is asked once."""
+    """True if every number of every tensor is finite. All tensors are on one device; one result is fetched from it."""
     import torch
 
     flags = [torch.isfinite(tensor.detach()).all() for tensor in tensors]

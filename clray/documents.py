@@ -30,12 +30,12 @@ from clray.errors import DeclarationError
 MOST_BYTES = 2 * 2**20
 """The most bytes of a declaration's file; the largest that ships with clray has 8 KiB."""
 MOST_VALUES = 50_000
-"""Keys and values that a file may hold where each alias counts as all that it stands for. A text of more than 32
-characters counts as several."""
+"""The most keys and values of a file; each alias counts as all that it stands for. A text of more than 32 characters
+counts as several."""
 MOST_DEPTH = 40
-"""Lists and mappings inside one another."""
+"""The most levels of lists and mappings inside one another."""
 MOST_LINES = 20
-"""Mistakes of one file that are told at once."""
+"""The most mistakes of one file that an error names."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -72,7 +72,7 @@ class Wrong(Exception):
 
 
 class _LimitedComposer(Composer):
-    """PyYAML's composer, which stops at what is too deep, too much, or inside of itself."""
+    """PyYAML's composer, which stops at content that is too deep, too large, or inside of itself."""
 
     peek_event: Callable[[], Any]  # of the parser that it is mixed with
 
@@ -86,16 +86,16 @@ class _LimitedComposer(Composer):
         before, line = self._values, event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise Wrong(f"*{event.anchor} stands inside of what it names", line)
+                raise Wrong(f"*{event.anchor} is inside the value that it names", line)
             self._values += self._sizes.get(str(event.anchor), 0)
         elif isinstance(event, yaml.ScalarEvent):
             self._values += 1 + len(event.value) // 32
         else:
             self._values += 1
         if self._values > MOST_VALUES:
-            raise Wrong(f"more than {MOST_VALUES:,} keys and values, those that aliases stand for included", line)
+            raise Wrong(f"more than {MOST_VALUES:,} keys and values, those of aliases included", line)
         if self._depth >= MOST_DEPTH:
-            raise Wrong(f"lists and mappings stand inside one another more than {MOST_DEPTH} times", line)
+            raise Wrong(f"lists and mappings are inside one another more than {MOST_DEPTH} times", line)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -177,9 +177,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 def control_character(text: str) -> str | None:
-    """The first character of a text that is for a machine and not for people, named as ``U+001B``; None without one.
+    """The first control character of a text, named as ``U+001B``; None where there is none.
 
-    Line ends and tabs are for people.
+    Line ends and tabs are allowed.
     """
     found = _CONTROL.search(text)
     return f"U+{ord(found.group()):04X}" if found else None
@@ -189,7 +189,7 @@ def construct(node: yaml.Node | None) -> Any:
     """The value that a node stands for. What aliases share in the file is a value of its own at each place.
 
     Raises:
-        Wrong: a key is not a text or stands twice, or a value is none that a declaration can have.
+        Wrong: a key is not a text or occurs twice, or a value has a type that a declaration cannot have.
     """
     if node is None:
         return None
@@ -254,10 +254,10 @@ def _key(node: yaml.Node) -> str:
 
 
 def read_value(text: str) -> Any:
-    """The value of a YAML text that stands in no file, such as a flag's.
+    """The value of a YAML text that is not in a file, such as a flag's.
 
     Raises:
-        Wrong: it is none.
+        Wrong: the text is not a valid value.
     """
     if len(text.encode(errors="replace")) > MOST_BYTES:
         raise Wrong(f"it is longer than {MOST_BYTES // 2**20} MiB")
@@ -269,7 +269,7 @@ def read_value(text: str) -> Any:
 
 
 def is_there(path: Path) -> bool:
-    """True where a path names something, or where that cannot be found out: reading it then tells why."""
+    """True where a path names something, or where that cannot be found out: reading it then gives the reason."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -284,10 +284,10 @@ def _reason(error: Exception) -> str:
 
 
 class Document:
-    """A YAML file's content, and the line on which each key stands. A file is parsed once, until it changes.
+    """A YAML file's content, and the line of each key. A file is parsed once, until it changes.
 
     Attributes:
-        data: the content, a mapping. Others may hold it too: it is not to be changed.
+        data: the content, a mapping. It is shared, and must not be changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -307,7 +307,7 @@ class Document:
         self.data, self._root = _parsed(path.absolute(), path, stamp)
 
     def line(self, keys: Sequence[Any]) -> tuple[int, int | None]:
-        """How many of a path of keys the file has, and the line of the last of these."""
+        """The number of leading keys of a path that the file has, and the line of the last of these."""
         node, line = self._root, None
         for reached, key in enumerate(keys):
             if isinstance(node, yaml.MappingNode):
@@ -339,7 +339,7 @@ def _parsed(_: Path, path: Path, stamp: tuple[int, ...]) -> tuple[dict[str, Any]
 
     Args:
         path: for the error.
-        stamp: tells one state of the file from another.
+        stamp: identifies the state of the file.
     """
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Runs one trial against the results store, which says whether to begin it, continue it or leave it alone.
+"""Runs one trial with the results store: begins it, continues it from a checkpoint, or leaves a finished one alone.
 
-``clray run``, ``--local`` and Ray's workers all come through here, so that a trial gives the same bits on any of them.
+``clray run``, ``--local`` and Ray's workers all use this module, so that a trial gives the same bits on any of them.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _SAVING_APART = 20.0
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Task:
-    """A trial as it is handed to whoever runs it. It travels as JSON.
+    """A trial as a launch hands it to the process that runs it, as JSON.
 
     Attributes:
         cpu: logical CPUs that Ray sets aside for it.
         gpu: the share of a GPU that it was given.
         threads: the threads that its libraries may use.
-        checkpoint_seconds: least time between checkpoints; 0 is one at every stop, whatever that costs.
-        rerun: run it although the store has a record of it, unless the code as it stands here made that one.
+        checkpoint_seconds: least time between checkpoints; 0 for one at every stop.
+        rerun: run it although the store has a record of it, unless the present code made that record.
         launch: the launch that this is part of; by default the process that runs it is a launch of its own.
-        dead_lease: the name of a lease on this trial that the launch saw die (``clray.leases.acquire``).
+        dead_lease: the name of a lease on this trial that the launch found dead (``clray.leases.acquire``).
         code: the digest of the code that the trial was planned with; empty where any code will do.
     """
 
@@ -86,7 +86,7 @@ _TASK = pydantic.TypeAdapter(Task)
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """How a trial ended, as far as a launch goes.
+    """The end of a trial in a launch.
 
     Attributes:
         state: ``finished``; ``failed``; or ``running``: another launch runs it, and this one has left it alone.
@@ -150,10 +150,10 @@ class Execution:
         done: the trial's record is in the store.
         diverged: where its loss or weights were not finite any more: ``step``, ``task`` (from 0) and ``what``; empty
             for a trial that was trained to its end.
-        passed_over: why checkpoints of the trial were not taken up, a sentence each.
+        passed_over: the reasons why checkpoints of the trial were not used, a sentence each.
         progress: 0 to 1.
-        resumed: how far the trial had come when this execution took it up.
-        executions: all that are known to have taken the trial up, this one last.
+        resumed: the trial's progress when this execution took it up.
+        executions: all known executions of the trial, this one last.
         memory: the most GPU memory that any of them took (``clray.gpu.peak``).
     """
 
@@ -187,7 +187,7 @@ class Execution:
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
         self._holder = acquire(store, task.id, self.launch, task.dead_lease, **notes)
         try:
-            self.done = self._is_finished()  # by who held the lease until just now
+            self.done = self._is_finished()  # the former holder of the lease may have finished it
             if self.done:
                 self._remove_leftovers()
                 self._holder.release()
@@ -211,10 +211,10 @@ class Execution:
         return True
 
     def _require_code(self, code: str) -> None:
-        """See that the code of this process is the code that the record will name.
+        """Check that this process has the code that the record will name.
 
         Raises:
-            OtherCodeError: it is not.
+            OtherCodeError: it has other code.
         """
         if code != self._code:
             raise OtherCodeError(
@@ -238,10 +238,10 @@ class Execution:
         self.seconds += time.perf_counter() - begun
         self._due = clock() + self.task.checkpoint_seconds
         self._note_progress()
-        self._holder.renew()  # whoever takes over from one that dies soon knows of it, too
+        self._holder.renew()  # if this process dies soon, the next holder finds it in the lease
 
     def _note_progress(self) -> None:
-        """Write the trial's progress into the lease, for those who watch."""
+        """Write the trial's progress into the lease, for processes that show it."""
         self._holder.note(progress=self.progress, executions=self.executions, gpu_memory=self.memory)
 
     @property
@@ -250,19 +250,19 @@ class Execution:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The published metrics of what has been measured so far, as fractions; none of a trial that diverged."""
+        """The published metrics of the measurements so far, as fractions; empty for a trial that diverged."""
         return {} if self.diverged else summarize(self.measurements)
 
     @property
     def end(self) -> TrialEnd:
-        """How the trial ended, once it is done."""
+        """The trial's end, once it is done."""
         last = self.executions[-1] if self.executions else None
         others = last is not None and last.get("launch") != self.launch
         owner = f"{last.get('host', '?')}, process {last.get('pid', '?')}" if last is not None and others else ""
         return TrialEnd("finished", self.metrics, self.seconds, self.resumed, self.memory, self.diverged, owner)
 
     def _continue(self) -> None:
-        """Take up the newest checkpoint that can be; nothing is taken of one before all of it was checked."""
+        """Continue from the newest usable checkpoint. A checkpoint is used only after all of it was checked."""
         fresh: Any = None
         for i, kept in enumerate(self._checkpoints.read()):
             try:
@@ -272,7 +272,7 @@ class Execution:
                 if reason := stored.problem(stored.CHECKPOINT, state):
                     raise CheckpointError(reason)
                 if state["code"] != self._code:
-                    raise CheckpointError("other code made it")  # one trial, one code: its record names only one
+                    raise CheckpointError("other code made it")  # a record names only one code
                 if fresh is None:
                     fresh = _outline(self._training.state_dict())
                 if reason := _differs(fresh, state["training"], "training"):
@@ -286,7 +286,7 @@ class Execution:
                     isinstance(error, StoreError) and not isinstance(error, CheckpointError)
                 ):
                     raise
-                # Not to be continued, whatever its checksum says. The one before it may do, or the start.
+                # It cannot be continued, although its checksum may be right. Try the one before it, or begin anew.
                 self.passed_over.append(f"{kept.path}: passed over: {str(error) or type(error).__name__}")
                 self._replaces = self._replaces or i == 0
                 if kept.content is not None:
@@ -295,7 +295,7 @@ class Execution:
                 continue
             self.measurements = [Measurement(*row) for row in state["measurements"]]
             self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
-            # A checkpoint knows of those that saved, the lease of one who died also of those that did not.
+            # A checkpoint lists the executions that saved one; a dead process's lease also lists the others.
             self.executions = max(state.get("executions", []), self.executions, key=len)
             self.resumed = resumed
             return
@@ -328,7 +328,7 @@ class Execution:
             self._holder.release()
 
     def _finish(self) -> None:
-        """Write the record, and after it the artifacts, which may fail without a loss."""
+        """Write the record, then the artifacts. If those fail, the record is safe."""
         self._require_lease()
         record = self._record("diverged" if self.diverged else "finished")
         record.check()
@@ -338,7 +338,7 @@ class Execution:
             return
         if missing := self._write_artifacts(self._training):
             record.provenance["missing_artifacts"] = missing
-            with contextlib.suppress(StoreError):  # such as a full disk, which may be the reason
+            with contextlib.suppress(StoreError):  # such as a full disk, which may be why the artifacts failed
                 self.store.write(record)
 
     def _write_artifacts(self, training: HasArtifacts) -> dict[str, str]:
@@ -366,7 +366,7 @@ class Execution:
             raise RunsElsewhere(self._holder.lease)
 
     def _remove_leftovers(self) -> None:
-        """Remove what an execution left that lost this trial to another, and saved after that one had finished it."""
+        """Remove the files that an execution saved after it had lost this trial and another one had finished it."""
         with contextlib.suppress(StoreError):
             self.store.remove_leftovers(self.task.id)
 
@@ -382,7 +382,7 @@ class Execution:
                 self._holder.release()
 
     def save(self) -> None:
-        """Write a checkpoint and, for those who watch, the record so far.
+        """Write a checkpoint and, for commands that show it, the record so far.
 
         Raises:
             RunsElsewhere: another launch took the trial over; nothing was written.
@@ -430,7 +430,7 @@ class Execution:
 
 
 def _outline(state: Any) -> Any:
-    """The types within a state: a mapping by key, a list or tuple in order."""
+    """The types within a state: of a mapping by key, of a list or tuple in order."""
     if isinstance(state, dict):
         return {key: _outline(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -439,9 +439,9 @@ def _outline(state: Any) -> Any:
 
 
 def _differs(outline: Any, state: Any, place: str) -> str:
-    """Say where a state is of another kind than that of a trial which begins; empty where it can be of this trial.
+    """Say where a state differs in type from the state of a new trial; empty where it can be a later state of it.
 
-    What is empty or None at the beginning may be anything later, and a number may become a fraction.
+    A value that is empty or None in the new trial may be anything later, and a number may become a fraction.
     """
     if isinstance(outline, dict):
         if not isinstance(state, dict):
@@ -468,11 +468,11 @@ def _kind(of: type) -> Any:
 
 
 def set_threads(threads: int) -> None:
-    """Pin this process to the threads a trial was given: libraries left free take every core, and get slower."""
+    """Limit this process to its trial's threads: without a limit, libraries use every core and get slower."""
     from threadpoolctl import threadpool_limits
 
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(threads)  # for libraries that are loaded later; the others no longer look there
+        os.environ[variable] = str(threads)  # for libraries that are loaded later; loaded ones do not read it again
     threadpool_limits(threads)
     # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
     if torch := sys.modules.get("torch"):

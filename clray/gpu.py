@@ -11,7 +11,7 @@ from typing import Any
 CONTEXT_BYTES = 512 * 2**20
 """Memory that CUDA takes for each process besides what torch counts: about half a GiB on current GPUs."""
 HEADROOM = 0.1
-"""A trial is given this part of its peak on top: the allocator's fragments differ from run to run."""
+"""The part of its peak that a trial gets in addition, since the allocator's fragmentation differs from run to run."""
 MAX_TRIALS_PER_GPU = 100
 """The upper bound on trials that share a GPU."""
 
@@ -46,13 +46,13 @@ def why_unusable() -> str:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     try:
         torch.cuda.init()
-    except Exception as error:  # torch, CUDA and the driver raise what they like
+    except Exception as error:  # torch, CUDA and the driver raise errors of many types
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return "torch sees none"
 
 
 def forget_peak() -> None:
-    """Begin a new measurement: a process runs one trial after the other."""
+    """Begin a new measurement of the peak, since a process runs several trials in turn."""
     if cuda := _cuda():
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
@@ -65,8 +65,8 @@ def peak(before: dict[str, int] | None = None) -> dict[str, int]:
         before: the peak of earlier executions of the trial.
 
     Returns:
-        ``reserved`` (by torch's allocator: what others cannot use), ``allocated`` (of it, by tensors), and the GPU's
-        ``total``.
+        ``reserved`` (by torch's allocator, so that other processes cannot use it), ``allocated`` (the part that tensors
+        use), and the GPU's ``total``.
     """
     before = before or {}
     cuda = _cuda()
@@ -86,22 +86,22 @@ def needed(memory: dict[str, int]) -> float:
 
 
 def sharers(memory: dict[str, int]) -> int:
-    """How many trials with this peak one GPU has room for; at least 1."""
+    """The number of trials with this peak that fit on one GPU; at least 1."""
     return max(1, min(MAX_TRIALS_PER_GPU, math.floor(1 / needed(memory))))
 
 
 def words(memory: dict[str, int]) -> str:
-    """A peak, for a line of text."""
+    """A peak as text."""
     return f"{memory['reserved'] / 2**30:.2f} of {memory['total'] / 2**30:.0f} GiB GPU memory"
 
 
 def share_words(share: float) -> str:
-    """A share of a GPU, for a line of text."""
+    """A share of a GPU as text."""
     if share == 1:
         return "a whole GPU"
     return f"{share:g} of a GPU" if 0 < share < 1 else f"{share:g} GPUs"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's error that a GPU's memory ran out. It is known by its name, so that torch need not be loaded."""
+    """True for torch's error that a GPU's memory ran out. The type is known by its name; torch need not be loaded."""
     return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)

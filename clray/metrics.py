@@ -3,8 +3,8 @@
 ``R[i, j]`` is the accuracy on task ``j`` after training on task ``i`` (both from 0, a fraction), ``T`` the number of
 tasks, ``b[j]`` the accuracy on task ``j`` before any training. A matrix entry that was not measured is NaN.
 
-Two papers may give one name to two things: so the name here carries the definition, and a reproduction file says
-which it compares.
+Two papers may use one name for two metrics. So each name here has one definition, and a reproduction file names the
+metric that it compares.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def forgetting_as_coded(R: Matrix, b: Matrix) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A published metric: how it is computed, what it is called in full, and which way is better."""
+    """A published metric: its formula, its full name, and the direction that is better."""
 
     compute: Callable[[Matrix, Matrix], float]
     title: str
@@ -123,7 +123,7 @@ class Metric:
     """The name of the measurements whose matrix it is computed from."""
     lower_is_better: bool = False
     computed_from: tuple[str, ...] = ()
-    """Other metrics that it follows from by arithmetic: beside them it tells nothing of its own."""
+    """Other metrics from which it follows by arithmetic: beside them it gives no new information."""
 
 
 METRICS: dict[str, Metric] = {
@@ -174,7 +174,7 @@ METRICS: dict[str, Metric] = {
 }
 
 FINAL = ("accuracy", "test_accuracy")
-"""What a trial has measured on each of its tasks when it is over: the one that its track measures."""
+"""The measurement that a finished trial has on each of its tasks; the name depends on the track."""
 
 
 def final_matrix(measurements: Iterable[Measurement]) -> tuple[Matrix, Matrix]:

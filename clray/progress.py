@@ -1,4 +1,4 @@
-"""Shows how far a launch is: a bar for each variant on a terminal, a line for each ended trial elsewhere."""
+"""Shows the progress of a launch: a bar for each variant on a terminal, a line for each ended trial elsewhere."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Progress:
         Args:
             trials: the trials that this launch runs.
             finished_before: trials of the same plan that the store already had.
-            workers: how many trials run at once, for the ETA.
-            console: where to show it.
+            workers: the number of trials that run at once, for the ETA.
+            console: the console to print on.
         """
         self._console, self._before = console, finished_before
         self._trials = {t.id: t for t in trials}
@@ -58,17 +58,17 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """End the live view on the terminal."""
         if self._live_view:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print a line, above the bars where there are any; one that cannot be written is lost, and nothing else."""
+        """Print a line, above the bars where there are any. A line that cannot be written is lost."""
         with contextlib.suppress(OSError, OutputLost):
             self._console.print(Text(shown(line)), soft_wrap=True)
 
     def running(self, trial: str, progress: float, resumed: float = 0.0, elsewhere: bool = False) -> None:
-        """A trial has come this far, 0 to 1, and had come as far as ``resumed`` when it was taken up."""
+        """Show a trial's progress, 0 to 1. ``resumed`` is its progress when this launch took it up."""
         if trial in self._trials and trial not in self._ended:
             if not elsewhere:
                 self._elsewhere.discard(trial)
@@ -76,20 +76,20 @@ class Progress:
             self._done[trial] = progress
 
     def told(self, trial: str, lines: Sequence[str]) -> None:
-        """Print what is to be known about a trial, each sentence once, such as a checkpoint that was passed over."""
+        """Print sentences about a trial, each once, such as the reason why a checkpoint was not used."""
         for line in lines:
             if trial in self._trials and (trial, line) not in self._told:
                 self._told.add((trial, line))
                 self.say(f"{self._trials[trial].name} ({trial}): {line}")
 
     def elsewhere(self, trial: str) -> None:
-        """Another launch runs the trial."""
+        """Note that another launch runs the trial."""
         if trial in self._trials and trial not in self._ended:
             self._elsewhere.add(trial)
             self._begun.pop(trial, None)
 
     def ended(self, trial: str, end: TrialEnd) -> None:
-        """A trial is over; a second report of it is passed over.
+        """Show that a trial is over. A second report of the same trial is ignored.
 
         Args:
             trial: its id.
@@ -98,7 +98,7 @@ class Progress:
             return
         self._ended[trial] = end
         self._elsewhere.discard(trial)
-        # The speed of this launch is not to be judged by what a failed trial did not do, nor by what others did.
+        # The estimated speed of this launch must not count work that a failed trial left out, or that others did.
         ours = end.state == "finished" and not end.owner
         self._begun[trial] = min(end.resumed, self._begun.get(trial, 1.0)) if ours else 1.0
         self._done[trial] = 1.0
@@ -124,7 +124,7 @@ class Progress:
         )
 
     def remaining(self) -> float:
-        """Seconds until the launch is over, from the trials' expected seconds and how fast they proved to be."""
+        """Seconds until the launch is over, estimated from the trials' expected seconds and from their speed so far."""
         ours = {trial: t for trial, t in self._trials.items() if trial not in self._elsewhere}
         if not ours:
             return 0.0
@@ -158,7 +158,7 @@ class Progress:
             + (f", {len(self._elsewhere)} run elsewhere" if self._elsewhere else "")
             + (f", about {_clock(self.remaining())} left" if ended < len(self._trials) else "")
         )
-        # The summary first: where the screen is too low for all variants, it is the last rows that are cut.
+        # The summary comes first: where the screen is too low for all variants, the last rows are cut.
         return Group(Text(summary, style="bold"), table)
 
 

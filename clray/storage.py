@@ -38,7 +38,7 @@ class StoredLease:
 
 
 class Storage(ABC):
-    """What a results store asks of the place that holds its files."""
+    """The operations that a results store needs from the place that holds its files."""
 
     def __init__(self, root: str) -> None:
         self._root = root.rstrip("/")
@@ -119,7 +119,7 @@ class Storage(ABC):
 
 
 class DiskStorage(Storage):
-    """A folder of a local disk or of NFS. One of several that create or take over a lease at once succeeds."""
+    """A folder of a local disk or of NFS. If several processes create or take over a lease at once, one succeeds."""
 
     def read(self, relative: str) -> bytes | None:
         try:
@@ -172,7 +172,7 @@ class DiskStorage(Storage):
 
     def read_lease(self, relative: str) -> StoredLease | None:
         try:
-            # NFS asks its server anew when a file is opened, not when only its state is asked for.
+            # NFS fetches a file's state from the server when the file is opened; a stat() may get a cached one.
             with open(self.path(relative), "rb") as file:
                 return StoredLease(file.read(), os.fstat(file.fileno()).st_mtime)
         except FileNotFoundError:
@@ -437,7 +437,7 @@ class ObjectStorage(Storage):
         return self.renew(relative, content, former)
 
     def remove(self, relative: str, former: StoredLease) -> bool:
-        # No bucket that obstore knows deletes under a condition. But nobody takes over a lease that was just renewed.
+        # obstore cannot delete under a condition. But no process takes over a lease that was just renewed.
         if self.renew(relative, former.content, former) is None:
             return False
         self.delete([relative])

@@ -1,6 +1,7 @@
-"""The forms of what lies in a results store: a file there may be anybody's, so each is checked once, when it is read.
+"""The schemas of the files in a results store. Other programs may write there, so each file is checked when it is read.
 
-A form says what clray itself would have written. ``problem`` holds a value against it and says where they differ.
+A schema describes the values that clray itself writes. ``problem`` compares a value with a schema and says where they
+differ.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 200
 _MOST_TASKS = 10_000
-"""A matrix of accuracies has the square of so many entries."""
+"""The most tasks of a trial: a matrix of accuracies has the square of that many entries."""
 
 _Count = Annotated[int, Field(ge=0, le=2**62)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
@@ -136,13 +137,13 @@ CHECKPOINT: TypeAdapter[Any] = TypeAdapter(_CheckpointLater)
 
 
 def problem(form: TypeAdapter[Any], value: Any) -> str:
-    """Say where a value first differs from a form, as ``seconds: Input should be a valid number``; empty: nowhere."""
+    """Say where a value first differs from a schema, as ``seconds: Input should be a valid number``; empty: nowhere."""
     places = problems(form, value)
     return next(iter(places.values()), "")
 
 
 def problems(form: TypeAdapter[Any], value: Any) -> dict[str, str]:
-    """Say where a value differs from a form: by its outermost key what is wrong there."""
+    """Say where a value differs from a schema: the problem by the outermost key."""
     try:
         form.validate_python(value, strict=True)
     except ValidationError as error:
@@ -156,17 +157,17 @@ def problems(form: TypeAdapter[Any], value: Any) -> dict[str, str]:
 
 
 _FRACTIONS = sorted({metric.measured for metric in METRICS.values()})
-"""Measurements that are shares of right answers."""
+"""Measurements that are fractions of right answers."""
 _ROUNDING = 1e-6
 
 
 def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -> str:
-    """Say what no trial of clray's can have measured so; empty where nothing is wrong.
+    """Say which measurements no trial of clray can have made; empty where nothing is wrong.
 
     Args:
         table: the columns ``step``, ``trained_tasks``, ``eval_task``, ``metric`` and ``value``.
-        declared: how many tasks the trial has; None where its declaration does not say.
-        finished: whether it claims to be measured on all of its tasks after the last.
+        declared: the number of the trial's tasks; None where its declaration does not say.
+        finished: the trial is recorded as measured on all of its tasks after the last.
     """
     import numpy as np
     import pyarrow as pa
@@ -204,7 +205,7 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -
 
 
 def task_count(benchmark: dict[str, Any]) -> int | None:
-    """How many tasks a declared benchmark has, None where it does not say."""
+    """The number of tasks of a declared benchmark; None where it does not say."""
     match benchmark.get("tasks"):
         case bool():
             return None

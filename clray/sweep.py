@@ -1,4 +1,4 @@
-"""A sweep: all trials that one file declares, with the grids, seeds and task orders that it crosses."""
+"""A sweep: all trials that one file declares, by crossing variants with grids, seeds and task orders."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ MOST_TRIALS = 100_000
 MOST_PLACES = 2_000_000
 """The most entries in all task orders of a variant together: orders times tasks."""
 MOST_NAME = 200
-"""Characters of a variant's name as it is declared."""
+"""The most characters of a variant's name as it is declared."""
 MOST_POINT_NAME = 1000
-"""Characters of a variant's name with the axes of its grids."""
+"""The most characters of a variant's name with the axes of its grids."""
 
 
 class Resources(Declared):
@@ -44,7 +44,7 @@ class Resources(Declared):
     """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
 
     @model_validator(mode="after")
-    def _can_be_asked_for(self) -> Resources:
+    def _is_possible(self) -> Resources:
         for name, share in (("cpu", self.cpu), ("gpu", self.gpu)):
             if 0 < share < 0.0001:
                 raise ValueError(f"{name}: {share} is too little; Ray counts in steps of 0.0001")
@@ -64,10 +64,10 @@ class RandomOrders(Declared):
     seed: Seed = 0
 
     def draw(self, tasks: int) -> list[list[int]]:
-        """The orders of so many tasks; one that was drawn before is drawn again.
+        """Draw orders of so many tasks, all different.
 
         Raises:
-            ValueError: so many tasks do not have so many orders.
+            ValueError: so many tasks do not have that many different orders.
         """
         there_are = math.factorial(min(tasks, 20))
         if self.random > there_are:
@@ -95,15 +95,15 @@ class Sweep(Declared):
     """All trials declared in one file."""
 
     version: Annotated[int, Field(ge=1)]
-    """Bumped when the numbers of a finished sweep would change."""
+    """A number that is raised when the numbers of a finished sweep would change."""
     paper: str = ""
-    """A key of reproduce/papers.yaml; left out where the sweep is of none of these papers."""
+    """A key of reproduce/papers.yaml; left out where the sweep belongs to none of these papers."""
     title: Annotated[str, Field(max_length=500)] = ""
     track: str
     benchmark: dict[str, Any]
     model: dict[str, Any] = {}
     evaluate: Literal["after_task"] | Annotated[int, Field(ge=1)] = "after_task"
-    """After each task, or also every N examples."""
+    """Measure after each task, or also every N examples."""
     randomness: Literal["clray", "official"] = "clray"
     """``official`` draws every random number as the paper's own code does, seed by seed."""
     engine: Literal["auto", "eager", "fused"] = "auto"
@@ -113,8 +113,8 @@ class Sweep(Declared):
     """Each order a list of the tasks, from 0 or by name where the benchmark names them."""
     resources: Resources = Resources()
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """By name: a method with its settings, and what it changes of ``benchmark``, ``model`` and ``resources``. Under
-    ``grid``, axes of its own."""
+    """By name: a method with its settings, and its changes to ``benchmark``, ``model`` and ``resources``. ``grid``
+    holds axes of its own."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
     metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
@@ -151,13 +151,13 @@ class Sweep(Declared):
         return DeclarationError(f"{place}: {problem}" if place else problem)
 
     def look_over(self, papers: Collection[str]) -> None:
-        """See that the file makes sense as a whole; what a track takes is seen when ``cells`` are made.
+        """Check the file as a whole. Settings that depend on the track are checked when ``cells`` are made.
 
         Args:
             papers: the keys of papers.yaml.
 
         Raises:
-            DeclarationError: it does not.
+            DeclarationError: the file is wrong.
         """
         if self.track not in TRACKS:
             raise self._wrong(["track"], f"{shown(self.track)} is not a track; {one_of(self.track, TRACKS)}")
@@ -174,13 +174,13 @@ class Sweep(Declared):
         for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
                 raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
-            for section in ("benchmark", "model", "resources"):  # before a grid is laid on them
+            for section in ("benchmark", "model", "resources"):  # before the settings of a grid are added
                 if not isinstance(settings.get(section, {}), Mapping):
                     raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
         self._count_trials()
 
     def _count_trials(self) -> None:
-        """See, before any is made, that there are not too many trials."""
+        """Check, before any trial is made, that there are not too many."""
         points = 0
         for settings in self.variants.values():
             own = settings.get("grid")
@@ -191,14 +191,14 @@ class Sweep(Declared):
         if trials > MOST_TRIALS:
             raise self._wrong(
                 [],
-                f"this sweep stands for {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
+                f"this sweep has {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
                 f"task orders × {len(self.seeds):,} seeds; allowed: at most {MOST_TRIALS:,}",
             )
 
     def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
         """This sweep with these variants alone, as ``variant_settings`` gives them; no variant is resolved twice."""
         kept = self.model_copy(update={"variants": variants, "grid": {}})
-        kept.__dict__.pop("cells", None)  # a copy takes what was computed for the original along
+        kept.__dict__.pop("cells", None)  # else the copy would keep the cells of the original
         return kept
 
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -223,7 +223,7 @@ class Sweep(Declared):
         """The axes that a variant is crossed with: the sweep's before its own.
 
         Raises:
-            DeclarationError: an axis is none, or two points of the grid cannot be told apart.
+            DeclarationError: an axis is not valid, or two points of the grid have the same name.
         """
         own, at = settings.get("grid", {}), ("variants", variant, "grid")
         if not isinstance(own, dict):
@@ -251,7 +251,7 @@ class Sweep(Declared):
         """Every trial, in the order in which a table is read: variant, then task order, then seed.
 
         Raises:
-            DeclarationError: a setting is unknown to the track, or has a value it does not take.
+            DeclarationError: the track does not know a setting, or does not accept its value.
         """
         here = track(self.track)
         if self.precision not in here.PRECISIONS:
@@ -298,7 +298,7 @@ class Sweep(Declared):
         return cells
 
     def _section(self, name: str, section: str, settings: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-        """The sweep's ``benchmark``, ``model`` or ``resources`` with a variant's own laid on it.
+        """The sweep's ``benchmark``, ``model`` or ``resources``, changed by a variant's own.
 
         Args:
             settings: the variant's; the section is taken out of them.
@@ -389,7 +389,7 @@ def _resources(declared: Mapping[str, Any]) -> Resources:
     """A variant's share of a machine.
 
     Raises:
-        SettingError: there can be no such share.
+        SettingError: such a share is not possible.
     """
     try:
         share = Resources(**declared)
@@ -405,10 +405,10 @@ def _resources(declared: Mapping[str, Any]) -> Resources:
 
 
 def gpu_share(asked: float | None) -> float | None:
-    """A share of a GPU as ``--gpu`` asks for it, under the rule for ``resources.gpu``.
+    """Check a share of a GPU given by ``--gpu``, under the rule for ``resources.gpu``.
 
     Raises:
-        DeclarationError: there can be no such share.
+        DeclarationError: such a share is not possible.
     """
     if asked is not None:
         try:
@@ -440,7 +440,7 @@ def _wrong_point_name(name: str) -> str | None:
 
 
 def _twice(values: Sequence[Any]) -> list[Any]:
-    """Those that stand there more than once."""
+    """The values that occur more than once."""
     seen: set[Any] = set()
     return [value for value in values if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
 
@@ -464,7 +464,7 @@ def _suffix(point: Mapping[str, Any]) -> str:
 
 
 def at_point(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """A variant's settings with a point of a grid laid on them: ``{"model.dropout": 0.1}`` goes into ``model``."""
+    """A variant's settings, changed by a point of a grid: ``{"model.dropout": 0.1}`` goes into ``model``."""
     result = dict(settings)
     for axis, value in point.items():
         change: Any = value
@@ -487,7 +487,7 @@ def point_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
-    """``base`` with ``over`` laid on it, mappings key by key."""
+    """``base`` with the values of ``over`` in place of its own, mappings key by key."""
     result = copy.deepcopy(dict(base))
     for key, value in dict(over).items():
         if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):

@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, no downloads, and the data sets there are."""
+"""Shared parts of all tests: one thread for each process, no downloads, and the data sets that are here."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """A pytest plugin: no run of the tests hangs, and a run in which a process dies ends with the name of its test.
 
-Every test has a limit of time (``timeout`` in pyproject.toml, ``pytest.mark.timeout``), and so has the collection. The
-watch is faulthandler's: it needs no Python thread, so it also ends a process that hangs in C code with the GIL held.
-It prints where every thread stands, and ends the process. The limits guard against hanging and measure nothing: they
-are many times what a test takes.
+Every test has a time limit (``timeout`` in pyproject.toml, ``pytest.mark.timeout``), and so has the collection.
+faulthandler keeps the limit: it needs no Python thread, so it also ends a process that hangs in C code while it holds
+the GIL. It prints the stack of every thread, and ends the process. The limits only prevent hanging: they are many times
+longer than a test takes.
 
 With ``-n`` such a process is a worker of pytest-xdist, which then reports the test as failed. xdist would start another
-worker, which can wait for ever under ``--dist loadfile`` (pytest-xdist#1323, #1327): ``--max-worker-restart=0`` stands
-in pyproject.toml. And it would give the dead worker's file to the other worker, from the test on that killed the first.
+worker, which can wait for ever under ``--dist loadfile`` (pytest-xdist#1323, #1327). Therefore pyproject.toml has
+``--max-worker-restart=0``. xdist would also give the dead worker's file to the other worker, beginning with the test
+that killed the first.
 """
 
 from __future__ import annotations

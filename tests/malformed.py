@@ -1,7 +1,7 @@
-"""A seeded generator of malformed declarations and flags: valid ones, changed once or more by the kind of a mistake.
+"""A seeded generator of malformed declarations and flags: valid ones, changed by one or more kinds of mistakes.
 
-Each case has a number; a number gives the same case for ever. What comes of a case is either acceptance or one error of
-clray's own that names its place, and nothing else: no other exception, and no case that does not end.
+Each case has a number, and a number always gives the same case. A case must be accepted, or give one error of clray
+that names its place. It must not raise another exception, and it must end.
 """
 
 from __future__ import annotations

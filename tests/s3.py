@@ -1,4 +1,4 @@
-"""A stand-in for S3 in a process of its own: moto's server, which answers one request after the other."""
+"""A stand-in for S3 in its own process: moto's server, which answers one request after the other."""
 
 from __future__ import annotations
 

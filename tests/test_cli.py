@@ -1,4 +1,4 @@
-"""The command line: exit codes, what goes to stdout, one-line errors, and how little is loaded for a ``--help``."""
+"""The command line: exit codes, standard output, one-line errors, and the modules that ``--help`` loads."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class TestRun:
 
     def test_a_variant_that_stands_for_several_trials(self, place, tiny):
         tiny.write_text(tiny.read_text().replace("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 2}"))
-        with pytest.raises(ClrayError, match="it stands for 2 trials here"):
+        with pytest.raises(ClrayError, match="it has 2 trials here"):
             here("run", tiny, "--variant", "online")
 
 

@@ -1,4 +1,4 @@
-"""What a table costs, from records and without them."""
+"""The costs of a table, from records and without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page shows, as it follows from the declarations."""
+"""The content of a page at W&B, as it follows from the declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is declared: wrong files and what is said of them, expansion into trials, ids, reproductions."""
+"""Declarations: wrong files and their errors, expansion into trials, ids, reproductions."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestWrongSweeps:
             (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 3000000}"), "task_orders", "task_orders.random",
              ["less than or equal to 100000"]),
             (("seeds: [0, 1]", f"seeds: {list(range(20_000))}\ntask_orders: [identity, [2, 1, 0]]"), None, "",
-             ["this sweep stands for 120,000 trials: 3 variants",
+             ["this sweep has 120,000 trials: 3 variants",
               "× 2 task orders × 20,000 seeds; allowed: at most 100,000"]),
             (("quick:", f"grid: {{a: {list(range(300))}, b: {list(range(300))}}}\nquick:"), None, "",
              ["540,000 trials: 270,000 variants and points of their grids"]),
@@ -349,7 +349,7 @@ class TestSelections:
             ("variants.plain.lr=inf", "--set variants.plain.lr=inf: variants.plain.lr: "),
             ("variants.plain.lr=true", "--set variants.plain.lr=true: variants.plain.lr: expected a number"),
             ("title=" + "[" * 3000, "more than 40 times"),
-            ("title=&a [*a]", "*a stands inside of what it names"),
+            ("title=&a [*a]", "*a is inside the value that it names"),
             ("benchmark." + "a." * 3000 + "b=1", "3002 keys; allowed: at most 40"),
             ("quick.seeds=[1]", "set the key itself"),
             ("benchmark=5", "--set benchmark=5: benchmark: Input should be a valid dictionary"),

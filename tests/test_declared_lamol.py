@@ -1,7 +1,7 @@
 """LAMOL's sweeps and tables against the facts of its official code and the published numbers as they are known.
 
-The facts are typed here a second time, from what was read in the official code at 03c31d9 (``settings.py``,
-``data_attrs.json``) and from the numbers as recalled: a slip in a declaration or in the page on the paper shows.
+The facts are typed here a second time, from the official code at 03c31d9 (``settings.py``, ``data_attrs.json``) and
+from the numbers as recalled. So a typing error in a declaration or in the page on the paper is found.
 """
 
 from __future__ import annotations

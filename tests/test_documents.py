@@ -1,4 +1,4 @@
-"""YAML read by stricter rules than its own: limits, keys, values, places; with libyaml and without it."""
+"""YAML read by stricter rules than YAML's own: limits, keys, values, places; with libyaml and without it."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class TestLoaders:
             ('a: "\\e[31m"', 1, "the control character U+001B"),
             ("a: 1\nb: \x07", 2, "the character U+0007 is not allowed"),
             ("a: *b", 1, "undefined alias"),
-            ("a: &a [1, *a]", 1, "*a stands inside of what it names"),
-            ("a: &a {b: {c: *a}}", 1, "*a stands inside of what it names"),
+            ("a: &a [1, *a]", 1, "*a is inside the value that it names"),
+            ("a: &a {b: {c: *a}}", 1, "*a is inside the value that it names"),
             ("a: 1\n---\nb: 1", 2, "another document"),
             ("a: [1", None, "not valid YAML"),
             ("a: " + "[" * 3000, 1, "more than 40 times"),
@@ -114,7 +114,7 @@ class TestLoaders:
         names = "abcdefghijkl"
         text = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
         text += "".join(f"{n}: &{n} [{', '.join(['*' + last] * 10)}]\n" for last, n in itertools.pairwise(names))
-        with pytest.raises(Wrong, match="more than 50,000 keys and values, those that aliases stand for included"):
+        with pytest.raises(Wrong, match="more than 50,000 keys and values, those of aliases included"):
             construct(compose(text, loader))
 
     @loaders

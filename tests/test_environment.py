@@ -1,4 +1,4 @@
-"""The surroundings of a process: cores, threads, GPUs that are not used, missing or closed folders, and doctor."""
+"""The environment of a process: cores, threads, GPUs that are not used, missing or closed folders, and doctor."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ class TestOptions:
     @pytest.mark.parametrize("flag", ["--cpus", "--gpus"])
     @pytest.mark.parametrize(("more", "said"), [
         (["--address", "10.0.0.1:6379"], "the cluster at 10.0.0.1:6379 (--address or RAY_ADDRESS) offers"),
-        (["--local"], "--local uses none"),
+        (["--local"], "--local uses no Ray"),
     ])  # fmt: skip
     def test_they_are_about_an_embedded_ray(self, tiny: Path, flag: str, more: list[str], said: str) -> None:
         done = CliRunner().invoke(app, ["sweep", str(tiny), flag, "1", *more])
         assert isinstance(done.exception, DeclarationError)
-        assert str(done.exception).startswith(f"{flag} 1: says what")
+        assert str(done.exception).startswith(f"{flag} 1: sets the size of")
         assert said in str(done.exception)
 
     def test_no_cpu_at_all_is_refused(self, tiny: Path) -> None:
@@ -429,20 +429,20 @@ class TestDoctor:
             RAY_ADDRESS="10.0.0.1:6379",
         )  # fmt: skip
         assert "characters; with more than" in found["TMPDIR"]
-        assert "let RAY_TMPDIR name a folder" in found["TMPDIR"]
+        assert "set RAY_TMPDIR to a folder" in found["TMPDIR"]
         assert found["TMPDIR"].startswith("note")
         assert found["HOME"].startswith("note   HOME: /proc/self cannot be written")
-        assert "let CLRAY_CACHE name a folder" in found["cache"]
+        assert "set CLRAY_CACHE to a folder" in found["cache"]
         assert "MPLBACKEND=module://matplotlib_inline" in found["matplotlib"]
-        assert "let MPLCONFIGDIR name a folder" in found["matplotlib"]
+        assert "set MPLCONFIGDIR to a folder" in found["matplotlib"]
         assert "one of online, run" in found["W&B"]
         assert "10.0.0.1:6379" in found["Ray"]
-        assert found["results"].startswith("FAULT  results: /proc/clray cannot be written: let --results name")
+        assert found["results"].startswith("FAULT  results: /proc/clray cannot be written: set --results to")
 
     def test_no_home_is_told(self, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert "you have none, nothing stands in" in self.look("--results", str(nobody))["HOME"]
+        assert "you have none, nothing is used instead" in self.look("--results", str(nobody))["HOME"]
         monkeypatch.setenv("HOME", str(folders.private_folder("home")))
-        assert "stands in: set HOME to a folder of yours" in self.look("--results", str(nobody))["HOME"]
+        assert "is used instead: set HOME to a folder of yours" in self.look("--results", str(nobody))["HOME"]
 
     def test_a_gpu_that_cannot_be_used_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gpu, "names", list)
@@ -455,7 +455,7 @@ class TestDoctor:
 
         monkeypatch.setattr(gpu, "names", broken)
         found = self.look("--results", str(tmp_path))
-        assert "could not be looked at (RuntimeError: a driver of another version)" in found["GPUs"]
+        assert "could not be checked (RuntimeError: a driver of another version)" in found["GPUs"]
         assert "W&B" in found
 
     def test_letters_that_the_output_lacks_are_told(self) -> None:

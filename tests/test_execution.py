@@ -1,4 +1,4 @@
-"""A trial against the store: interrupted anywhere, in this process or another, it ends with the same bits."""
+"""A trial that is interrupted anywhere, in this process or another, ends with the same bits."""
 
 from __future__ import annotations
 

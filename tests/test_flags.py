@@ -1,4 +1,4 @@
-"""Flags that make no sense, and ``clray init`` where it cannot write: one error, and nothing left behind."""
+"""Flags that make no sense, and ``clray init`` where it cannot write: one error, and no files left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, labels, paths and failures as other people write them, through every command: shown, and never obeyed."""
+"""Names, labels, paths and failures written by other people are shown by every command, and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPU memory: measured through a stand-in for torch's numbers, kept in records, and shown where it is needed."""
+"""GPU memory: measured through a stand-in for torch's numbers, stored in records, and shown where it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/your_method.md: what it shows runs as it is printed there."""
+"""The code in docs/your_method.md runs as it is printed there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``clray sweep`` and ``clray reproduce``: two names of one command, and what they say of failures."""
+"""``clray sweep`` and ``clray reproduce``: two names of one command, and their reports of failures."""
 
 from __future__ import annotations
 

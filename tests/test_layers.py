@@ -1,8 +1,7 @@
 """The layers of clray, drawn from its import statements: a module imports from lower floors and from its own.
 
-On one floor imports may go any way but in a circle. Imports for type checkers alone do not count; those within
-functions do. The registry of the tracks loads a track by its name: so it stands above them, and so does everything that
-asks it.
+Imports on one floor must not form a circle. Imports for type checkers alone do not count; imports within functions do.
+The registry of the tracks loads a track by its name, so the registry and all modules that use it are above the tracks.
 """
 
 from __future__ import annotations

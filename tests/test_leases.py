@@ -1,4 +1,7 @@
-"""Leases: one of many gets a trial, the living keep theirs, the dead lose theirs; on disks and on object stores."""
+"""Leases: one of many processes gets a trial, live holders keep their leases, dead ones lose them.
+
+Tested on disks and on object stores.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of the tests ends, and with a name, whatever a test does to its process."""
+"""A run of the tests ends, and names the test, whatever a test does to its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Malformed declarations and flags: each is accepted, or is one error of clray's own that names its place."""
+"""Malformed declarations and flags: each is accepted, or gives one error of clray that names its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text as it is printed: nothing in it is obeyed, no key is in it, and no letter of it can end a command."""
+"""Printed text: control characters have no effect, no key is printed, and no character can end a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel holds what the checkout holds, and its command works anywhere."""
+"""The wheel has the same content as the checkout, and its command works anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is finished, half-done, stale or to do, and what it will cost."""
+"""The plan: finished, half-done, stale and missing trials, and their cost."""
 
 from __future__ import annotations
 

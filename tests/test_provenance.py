@@ -1,4 +1,4 @@
-"""The digest of the code that made a record: what it counts and what it does not."""
+"""The digest of the code that made a record: the code that it covers, and the code that it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial would refuse, the sweep refuses when it is read: with file, line and key."""
+"""A setting that a trial would refuse is refused when the sweep is read: with file, line and key."""
 
 from __future__ import annotations
 

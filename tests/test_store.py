@@ -1,4 +1,4 @@
-"""The store: what is written comes back, and what was torn, renamed or foreign is said and never read."""
+"""The store: written files are read back, and damaged, renamed or foreign files are reported and not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spread between draws of a stream is told apart from the spread between training seeds."""
+"""The spread between draws of a stream is separated from the spread between training seeds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The ids of all shipped trials: a record in somebody's store must stay the record of its trial.
+"""The ids of all shipped trials: a record in a user's store must stay the record of its trial.
 
-An id is a hash of everything that a trial's declaration says, defaults included, and of its data.
+An id is a hash of a trial's whole declaration, defaults included, and of its data.
 tests/fixtures/trial_ids.json holds a digest of the declarations of each variant of each shipped sweep, whole and in its
 quick form. A setting that is added later must leave them as they are (``later`` in the settings does that). Where a
 number is changed on purpose, the sweep's ``version`` is raised; then, as for a new sweep or a new variant,

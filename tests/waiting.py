@@ -1,4 +1,4 @@
-"""How tests wait: for what happens, never for a time to pass. The limits are there against hanging."""
+"""Functions with which tests wait for an event, not for a time. Their limits only prevent hanging."""
 
 from __future__ import annotations
 

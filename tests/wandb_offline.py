@@ -1,7 +1,7 @@
-"""Reads an offline run's ``.wandb`` file back: a 7-byte header, then LevelDB's log format with protobuf Records in it.
+"""Reads an offline run's ``.wandb`` file: a 7-byte header, then LevelDB's log format with protobuf Records in it.
 
-LevelDB's log: blocks of 32 KiB, filled with chunks of (CRC 4, length 2, type 1, content); a record is one FULL chunk or
-FIRST, MIDDLE …, LAST; the CRC-32 covers type and content.
+LevelDB's log has blocks of 32 KiB, filled with chunks of (CRC 4, length 2, type 1, content). A record is one FULL chunk
+or FIRST, MIDDLE …, LAST. The CRC-32 covers type and content.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A small local stand-in for the W&B server: what wandb asks for while runs are sent, answered and kept in memory.
+"""A small local stand-in for the W&B server: it answers wandb's requests while runs are sent, and stores them in
+memory.
 
-It keeps history lines at the offsets at which they arrive, as the real server does, and tells them when a run is
-resumed: a publisher that sends a row twice, or skips one, is found out.
+It stores history lines at the offsets at which they arrive, as the real server does, and reports the offsets when a run
+is resumed. So a publisher that sends a row twice, or leaves one out, is found.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The commands of ``clray``, a file for each thing that one can want of it; ``clray.cli`` puts them together."""
+"""The commands of ``clray``, one file for each purpose; ``clray.cli`` puts them together."""

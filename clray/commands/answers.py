@@ -1,4 +1,4 @@
-"""Stores that answer within a time: libraries of object stores go on trying for many minutes where nothing is there."""
+"""Opens stores within a time limit: libraries of object stores retry for many minutes where nothing answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from clray.store import Store
 
 ANSWER_SECONDS = 20.0
-"""The time that an object store has to answer a first question."""
+"""The time within which an object store must answer a first request."""
 _BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
 def opened(uri: str) -> Store:
-    """The store at a path or URI; one that is not a path has answered once.
+    """The store at a path or URI. A store at a URI has answered a first request.
 
     Raises:
         StoreError: no file system serves this URI, it names no bucket, or nothing answers there in time.
@@ -41,7 +41,7 @@ def opened(uri: str) -> Store:
 
 
 def require_writable(store: Store) -> None:
-    """See once, before a launch, that the store can be written: else every trial would find out for itself.
+    """Check once, before a launch, that the store can be written; otherwise every trial would fail on its own.
 
     Raises:
         StoreError: it cannot.
@@ -53,7 +53,7 @@ def _in_time(place: str, ask: Callable[[], Any]) -> Any:
     """The answer of ``ask()``, or the error that it raised.
 
     Raises:
-        StoreError: there is no answer in time. The thread that asks is left behind then.
+        StoreError: there is no answer in time. The waiting thread is then left running.
     """
     answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""The checks of ``clray doctor``: what around a process could keep trials from running, or make them slow."""
+"""The checks of ``clray doctor``: conditions of the machine that keep trials from running, or make them slow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clray.errors import ClrayError
 from clray.folders import can_be_written, home_folder, nearest, private_path
 
 _LITTLE = 2**30
-"""A disk with less room than this many bytes is worth a word."""
+"""A disk with fewer free bytes than this is reported."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Finding:
 
 
 def checks(results: str) -> Iterator[Finding]:
-    """Every check, one after the other; a check that cannot be made is a note itself.
+    """Make every check, one after the other. A check that fails with an error gives a finding, too.
 
     Args:
         results: the store, as the user named it.
@@ -52,8 +52,8 @@ def checks(results: str) -> Iterator[Finding]:
     for subject, check in made.items():
         try:
             yield check()
-        except Exception as error:  # the others are made all the same
-            yield Finding(subject, f"could not be looked at ({type(error).__name__}: {error})", "please report it")
+        except Exception as error:  # the other checks are still made
+            yield Finding(subject, f"could not be checked ({type(error).__name__}: {error})", "please report it")
 
 
 def cores() -> Finding:
@@ -70,7 +70,7 @@ def gpus() -> Finding:
     if usable := names():
         return Finding("GPUs", ", ".join(usable))
     if there := device_files():
-        remedy = "mend the driver, install a torch with CUDA, or let CUDA_VISIBLE_DEVICES name it"
+        remedy = "mend the driver, install a torch with CUDA, or list it in CUDA_VISIBLE_DEVICES"
         return Finding("GPUs", f"{', '.join(there)} is here and cannot be used ({why_unusable()})", remedy)
     return Finding("GPUs", "none")
 
@@ -82,7 +82,7 @@ def ray() -> Finding:
 
 
 def temporary() -> Finding:
-    """The folders for temporary files: Ray's sockets make demands on theirs that others do not."""
+    """The folders for temporary files. Ray's sockets need a folder with a shorter path than other files do."""
     from clray.cluster.temporary import LONGEST, PLACES, fault_of
 
     asked = {name: Path(os.environ[name]).absolute() for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)}
@@ -91,25 +91,25 @@ def temporary() -> Finding:
     try:
         general = Path(tempfile.gettempdir())
     except OSError as error:
-        return Finding("TMPDIR", f"{error.strerror}", "let TMPDIR name a folder that can be written", fatal=True)
+        return Finding("TMPDIR", f"{error.strerror}", "set TMPDIR to a folder that can be written", fatal=True)
     told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
     if usable is None:
         text = f"Ray's sockets and logs have no place ({told or 'none of the usual places can be written'})"
-        remedy = f"let RAY_TMPDIR name a folder with a path of at most {LONGEST} ASCII characters, or use --local"
+        remedy = f"set RAY_TMPDIR to a folder with a path of at most {LONGEST} ASCII characters, or use --local"
         return Finding("TMPDIR", text, remedy, fatal=True)
     if faults:
-        remedy = f"let RAY_TMPDIR name a folder with a path of at most {LONGEST} ASCII characters"
+        remedy = f"set RAY_TMPDIR to a folder with a path of at most {LONGEST} ASCII characters"
         return Finding("TMPDIR", f"{told}. Ray's files go to {usable} instead", remedy)
     places = list(dict.fromkeys([usable, general]))
     little = [place for place in places if shutil.disk_usage(place).free < _LITTLE]
     free = ", ".join(f"{place} ({_free(place)})" for place in places)
-    return Finding("TMPDIR", free, "make room there, or let TMPDIR name another folder" if little else "")
+    return Finding("TMPDIR", free, "make room there, or set TMPDIR to another folder" if little else "")
 
 
 def home() -> Finding:
     folder = home_folder()
     if folder is None or folder == private_path("home"):
-        return Finding("HOME", f"you have none, {folder or 'nothing'} stands in", "set HOME to a folder of yours")
+        return Finding("HOME", f"you have none, {folder or 'nothing'} is used instead", "set HOME to a folder of yours")
     if not can_be_written(folder):
         return Finding("HOME", f"{folder} cannot be written", "nothing, if the caches below have another place")
     return Finding("HOME", str(folder))
@@ -121,16 +121,16 @@ def cache() -> Finding:
     folder = cache_folder()
     if not can_be_written(folder):
         text = f"{folder} cannot be written: downloads have no place, and data is decoded anew by every process"
-        return Finding("cache", text, "let CLRAY_CACHE name a folder that can be")
-    remedy = "make room, or let CLRAY_CACHE name another folder" if _is_little(folder) else ""
+        return Finding("cache", text, "set CLRAY_CACHE to a folder that can be")
+    remedy = "make room, or set CLRAY_CACHE to another folder" if _is_little(folder) else ""
     return Finding("cache", f"{folder}, {_free(folder)}", remedy)
 
 
 def kernels() -> Finding:
-    """The folder in which numba keeps what it has compiled."""
+    """The folder in which numba stores compiled kernels."""
     folder = _kernels_folder()
     if folder is None:
-        remedy = "let NUMBA_CACHE_DIR name a folder that can be written"
+        remedy = "set NUMBA_CACHE_DIR to a folder that can be written"
         return Finding("compiled kernels", "no folder can keep them: every process compiles them anew", remedy)
     return Finding("compiled kernels", str(folder))
 
@@ -149,7 +149,7 @@ def _kernels_folder() -> Path | None:
 def store(results: str) -> Finding:
     from clray.commands.answers import opened, require_writable
 
-    remedy = "let --results name a folder, or a bucket, that can be written"
+    remedy = "set --results to a folder or a bucket that can be written"
     try:
         found = opened(results)
         if "://" in results:
@@ -173,7 +173,7 @@ def output() -> Finding:
 
 
 def figures() -> Finding:
-    """The user's settings of matplotlib. Figures are drawn with matplotlib's own; its cache is what may be missing."""
+    """The user's settings of matplotlib. Figures do not use them, but matplotlib needs its cache folder."""
     told = []
     if backend := os.environ.get("MPLBACKEND"):
         told.append(f"MPLBACKEND={backend}")
@@ -186,7 +186,7 @@ def figures() -> Finding:
             break
     settings = f"your settings ({', '.join(told)}) are not used for figures" if told else "no settings of yours"
     if not can_be_written(folder):
-        remedy = "let MPLCONFIGDIR name a folder that can be"
+        remedy = "set MPLCONFIGDIR to a folder that can be"
         return Finding("matplotlib", f"{settings}; {folder} cannot be written, its fonts are looked up anew", remedy)
     return Finding("matplotlib", settings)
 

@@ -1,4 +1,4 @@
-"""``clray data``: the data sets of all tracks: what is here, and where the rest comes from."""
+"""``clray data``: the data sets of all tracks: those on this machine, and the sources of the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _named(name: str) -> tuple[DatasetRegistry, str]:
 
 
 def list_command() -> None:
-    """Which data sets are here, where they were found, what is missing and where it comes from."""
+    """List the data sets: the folders of those that are here, and the sources of those that are missing."""
     every = _every()
     offered = {name: sources.DATASETS for name, sources in every.items()}
     for of, sources in every.items():
@@ -100,7 +100,7 @@ def verify_command(
 
 
 def _verified(sources: DatasetRegistry, name: str) -> str:
-    """Check a data set. Returns what was found."""
+    """Check a data set. Returns a line about the result."""
     found = sources.verify(name)
     if found["source"] == "grammar":
         return f"{name}: made by its grammar, fingerprint {found['fingerprint']}"

@@ -1,4 +1,4 @@
-"""``clray plan`` and ``clray costs``: what would run, and what it takes."""
+"""``clray plan`` and ``clray costs``: the trials that would run, and the cost of running them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
         console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
         if source.get("reason"):
             why = source["reason"].splitlines()[0].rstrip(":")
-            console.print(f"embedded digits stand in: {why}; clray data fetch mnist", style="yellow", soft_wrap=True)
+            console.print(
+                f"the embedded digits replace MNIST: {why}; clray data fetch mnist", style="yellow", soft_wrap=True
+            )
     if half_done := plan.in_state("half-done"):
         console.print(f"half-done: {len(half_done)} trials have a checkpoint, which is checked when they are taken up")
     if diverged := sum(t.diverged for t in plan.in_state("finished")):

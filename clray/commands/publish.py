@@ -39,7 +39,7 @@ def _publications(
 
 
 def _flags(store: Store, mode: str, project: str | None, entity: str | None, page: bool | None) -> Iterator[str]:
-    """How to publish the same once more, from any folder and whatever the environment says then."""
+    """The flags that publish the same again, from any folder and in any environment."""
     yield f"--results {shlex.quote(redacted(store.uri))} --wandb {mode}"
     for flag, name in (("project", project), ("entity", entity)):
         if name := name or os.environ.get(f"WANDB_{flag.upper()}"):
@@ -80,12 +80,12 @@ def stop_publisher(
 
 
 def _dashboard(target: Target, store: Store, mode: str, comparison: Comparison | None = None) -> Dashboard:
-    """The page of all that the target stands for: a launch of a part of it does not leave a page of that part alone.
+    """The page of the whole target, so that a launch of a part does not leave a page of that part only.
 
-    Where the rest cannot be loaded, as a ``--set`` is not for it, the page is that of the part.
+    Where the rest cannot be loaded, for example because a ``--set`` does not fit it, the page shows the part.
 
     Args:
-        mode: how it is published: offline nothing but the reason why there is no page comes of it.
+        mode: the mode of publishing. Offline there is no page, only the reason why.
         comparison: the target's, where there is one already.
     """
     asked = target.selection
@@ -118,7 +118,7 @@ def publish_command(
         typer.Option("--dashboard/--no-dashboard", help="Make or renew its page at W&B. Default: where it can be."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Send finished trials to W&B, now or again: what was sent before is not sent twice."""
+    """Send finished trials to W&B, now or again. Trials that were sent before are not sent twice."""
     from clray.tracking import asked_mode, publish
 
     mode = wandb.value if wandb else asked_mode() or "online"
@@ -131,7 +131,7 @@ def publish_command(
     publications = _publications(target, store, mode, project, entity, page)
     failed = False
     for publication in publications:
-        # The page shows the runs of all sweeps: it comes with the last.
+        # The page shows the runs of all sweeps, so it is made with the last.
         last = publication is publications[-1]
         wanted = _dashboard(target, store, mode, comparison) if last and page is not False else None
         outcome = publish(publication, tables, wanted)

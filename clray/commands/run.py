@@ -52,7 +52,7 @@ def sweep_command(
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
     cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
 ) -> None:  # fmt: skip
-    """Run every trial of a sweep that is not finished yet, then print the table. Launching again goes on."""
+    """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
 
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
@@ -80,9 +80,7 @@ def reproduce_command(**flags: Any) -> None:
     sweep_command(**flags)
 
 
-reproduce_command.__doc__ = (
-    """Run what a published table needs, and put ours beside it with a verdict for every cell."""
-)
+reproduce_command.__doc__ = """Run the trials for a published table, and compare: a verdict for every cell."""
 
 
 def _runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
@@ -109,10 +107,10 @@ def options_of(
 
     for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
         if given is not None and local:
-            raise DeclarationError(f"{flag} {given}: says what the embedded Ray has to offer, and --local uses none")
+            raise DeclarationError(f"{flag} {given}: sets the size of the embedded Ray, and --local uses no Ray")
         if given is not None and address not in (None, "local"):
             raise DeclarationError(
-                f"{flag} {given}: says what an embedded Ray has to offer; the cluster at {address} (--address or "
+                f"{flag} {given}: sets the size of an embedded Ray; the cluster at {address} (--address or "
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
     return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
@@ -121,7 +119,7 @@ def options_of(
 def _show_outcome(
     outcome: Outcome, target: Target, comparison: Comparison, store: Store, console: PlainConsole
 ) -> None:
-    """Print the table after a launch, where its report is, and what failed.
+    """Print the table after a launch, the place of its report, and the failures.
 
     Raises:
         typer.Exit: the launch was interrupted, or a trial failed.
@@ -131,7 +129,7 @@ def _show_outcome(
         console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     if outcome.interrupted:
-        console.print("Interrupted: the same command goes on from here.")
+        console.print("Interrupted: the same command continues from here.")
         raise typer.Exit(130)
     if outcome.failed:
         console.print(f"{len(outcome.failed)} trials failed:", style="red")
@@ -145,17 +143,17 @@ def _show_outcome(
 
 
 def _report(comparison: Comparison, target: Target, store: Store) -> str:
-    """Write the page after a launch. Returns where it is, or why there is none: the trials stand for themselves."""
+    """Write the page after a launch. Returns its place, or why there is none: the trials are safe without it."""
     try:
         return write_report_of(comparison, target, store, None)
     except Exception as error:
-        # A full disk, a user's drawing library: whatever it is, the table and the exit code of the launch are told.
+        # Whatever the error (a full disk, a user's matplotlib), the launch still gives its table and exit code.
         reason = str(error) if isinstance(error, ClrayError) else f"{type(error).__name__}: {error}"
         return f"not written: {' '.join(reason.split())}; later: clray report {target.arguments}{target.in_store}"
 
 
 def check_device(device: str) -> None:
-    """See that ``--device`` names one of this machine.
+    """Check that ``--device`` names a device of this machine.
 
     Raises:
         DeclarationError: it does not.
@@ -179,7 +177,7 @@ def run_command(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:  # fmt: skip
-    """Run one trial in this process, without Ray. A finished one is not run again, a half-done one goes on."""
+    """Run one trial in this process, without Ray. A finished one is not run again, a half-done one is continued."""
     from clray.execution import Execution
     from clray.interrupt import Interrupt
     from clray.planning import plan
@@ -192,7 +190,7 @@ def run_command(
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
         raise DeclarationError(
-            f"--variant {variant}: it stands for {len(trials)} trials here (grid or task orders): narrow it"
+            f"--variant {variant}: it has {len(trials)} trials here (grid or task orders): reduce them to one"
         )
     planned, console = trials[0], terminal()
     execution = Execution(planned.task(device=device), store)

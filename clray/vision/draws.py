@@ -1,8 +1,8 @@
-"""Every random number that a trial of the vision track draws.
+"""The random numbers that a trial of the vision track draws.
 
-``ClrayDraws`` gives each purpose its own generator. The classes in ``official/`` draw what a paper's official code
-draws, in its order, from generators seeded as it seeds them: a trial with ``randomness: official`` is the authors' run
-with that seed, up to the order in which sums are rounded.
+``ClrayDraws`` uses a separate generator for each purpose. The classes in ``official/`` make the same draws as a paper's
+official code, in the same order and from generators seeded in the same way. So a trial with ``randomness: official``
+repeats the authors' run with that seed, except for the order in which sums are rounded.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ Weights = list[NDArray[np.float32]]
 
 
 class Draws(Protocol):
-    """The draws of one trial: the benchmark's first, then weights, then those of training.
+    """The random draws of one trial: first those of the benchmark, then the weights, then those of training.
 
-    An official code's class has those that the code makes.
+    A class in ``official/`` has only the draws that its code makes. A method that needs ``training()`` must be called
+    within that context.
     """
 
     @property
     def benchmark(self) -> np.random.RandomState:
-        """For what a benchmark draws anew for every trial."""
+        """The generator for those parts of a benchmark that are drawn anew for every trial."""
         ...
 
     def examples(self, available: int, experiences: int, count: int) -> list[NDArray[np.int64]]:
-        """For each experience, ``count`` of ``available`` training images, none twice, in order of arrival."""
+        """Draw ``count`` of ``available`` training images for each experience, none twice, in order of arrival."""
         ...
 
     def perceptron(self, sizes: Sequence[int], initialisation: str) -> Weights:
-        """Fresh weights of a perceptron, and biases of zero.
+        """Draw fresh weights of a perceptron; the biases are zero.
 
         Args:
             sizes: layer widths from input to output.
@@ -51,49 +52,49 @@ class Draws(Protocol):
         ...
 
     def training(self) -> AbstractContextManager[None]:
-        """A context in which torch's global generator is the trial's, for dropout. The loop runs within it."""
+        """A context in which torch's global generator holds the trial's state, for dropout. The loop runs within it."""
         ...
 
     def order(self, name: str, count: int, shuffled: bool) -> NDArray[np.int64]:
-        """[count] the order of a pass over ``count`` examples; ``name`` names the pass. Within ``training()``."""
+        """The order [count] of a pass over ``count`` examples. ``name`` names the pass. Needs ``training()``."""
         ...
 
     def evaluation(self) -> None:
-        """A pass over a test set is about to begin. Within ``training()``."""
+        """Make the draws that the official code makes before a pass over a test set. Needs ``training()``."""
         ...
 
     def with_replacement(self, filled: int, count: int) -> NDArray[np.int64]:
-        """``min(count, filled)`` slots of a memory of which ``filled`` are in use."""
+        """Draw ``min(count, filled)`` slots, with replacement, of a memory that has ``filled`` slots in use."""
         ...
 
     def without_replacement(self, filled: int, count: int) -> NDArray[np.int64]:
-        """[count] slots of a memory of which ``filled`` are in use, none twice."""
+        """Draw ``count`` different slots of a memory that has ``filled`` slots in use."""
         ...
 
     def up_to(self, highest: int) -> int:
-        """A whole number in [0, highest], both included."""
+        """Draw a whole number in [0, highest], both ends included."""
         ...
 
     def below(self, highest: int, count: int) -> NDArray[np.int64]:
-        """[count] whole numbers in [0, highest). Within ``training()``."""
+        """Draw ``count`` whole numbers in [0, highest). Needs ``training()``."""
         ...
 
     def permutation(self, count: int) -> NDArray[np.int64]:
-        """The numbers 0 to ``count`` - 1 in random order."""
+        """Draw a random order of the numbers 0 to ``count`` - 1."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all generators that were made so far."""
+        """The states of all generators that have been made so far."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class ClrayDraws:
-    """Independent generators by purpose, all from the trial's seed. A pass's order follows from its name alone.
+    """One independent generator for each purpose, all seeded from the trial's seed.
 
-    New purposes should take ``generator(seed, "PURPOSE NUMBER")`` as ``order`` does: such a generator has no state that
-    a checkpoint must hold.
+    The order of a pass depends on the seed and the name of the pass only. New purposes should use ``generator(seed,
+    "PURPOSE NUMBER")``, as ``order`` does: such a generator has no state that a checkpoint must hold.
     """
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
@@ -113,7 +114,7 @@ class ClrayDraws:
         return self._made[purpose]
 
     def _number(self, purpose: str) -> int:
-        """A seed for generators of another kind."""
+        """An integer that seeds a generator of another type."""
         return int(generator(self.seed, purpose).integers(2**32))
 
     def _legacy(self) -> np.random.RandomState:
@@ -179,7 +180,7 @@ class ClrayDraws:
 
 
 def bounds(fan_in: int, fan_out: int, initialisation: str) -> float:
-    """The largest weight of a layer: Glorot's for ``xavier``, for ``linear`` that of ``torch.nn.Linear``."""
+    """The bound of a layer's uniform initial weights: Glorot's for ``xavier``, else that of ``torch.nn.Linear``."""
     if initialisation == "xavier":
         return float(np.sqrt(3.0) * np.sqrt(2.0 / (fan_in + fan_out)))
     return float(1.0 / np.sqrt(fan_in))
@@ -216,10 +217,10 @@ class NumpyLegacy:
 
 
 class TorchGlobals:
-    """torch's global generators (that of the CPU, and that of the GPU in use) as one trial has them.
+    """One trial's states of torch's global generators, for the CPU and for the GPU in use.
 
-    Dropout and fresh modules draw from torch's global generator and from nothing else. Within ``drawing`` it is the
-    trial's; before and after, it is as the process had it.
+    Dropout and new modules can draw from torch's global generator only. ``drawing`` puts the trial's states in place,
+    and puts the process's own states back at its end.
     """
 
     def __init__(self, seed: int, device: str) -> None:
@@ -240,7 +241,7 @@ class TorchGlobals:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        if self._drawing:  # weights that are drawn while a trial trains, from the same generator
+        if self._drawing:  # weights drawn during training come from the same generator
             yield
             return
         before = self._read()

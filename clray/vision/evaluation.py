@@ -1,4 +1,4 @@
-"""When a trial is measured, and on what."""
+"""The measurements of a trial: when they are taken, and on which experiences."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 class Evaluator:
-    """The measurements of a trial: accuracies, and the loss around the weights where a benchmark asks for it.
+    """Takes a trial's measurements: accuracies, and the loss around the weights where a benchmark asks for it.
 
-    Experiences are measured after every visit of one and, where a trial says so, every N examples. Where experiences
-    are visited again and again there is no accuracy matrix: then only the end counts, and every N examples.
+    Accuracies are measured after every visit of an experience and, where the trial says so, also every N examples.
+    Where experiences are visited more than once there is no accuracy matrix: then they are measured at the end only,
+    and every N examples.
 
     Args:
-        stream: the trial's.
-        method: answers for the experiences.
-        plan: says which experiences have been seen.
-        every: examples between measurements within visits; None for none.
+        stream: the trial's stream.
+        method: counts its right answers on an experience.
+        plan: tells which experiences have been seen.
+        every: number of examples between measurements within visits; None for no such measurements.
         before_training: measure once before anything is learned.
         unseen: measure all experiences; otherwise those whose visits have begun.
         landscape: measures the loss around the weights after a visit, at the experience just learned.
@@ -52,15 +53,15 @@ class Evaluator:
 
     @property
     def due(self) -> bool:
-        """Something is left to be measured before the trial goes on."""
+        """True while a measurement must be taken before training goes on."""
         return bool(self._unmeasured) or self._landscape_due
 
     def until_due(self, step: int) -> int | None:
-        """Examples until the next measurement within a visit; None where there is none."""
+        """The number of examples until the next measurement within a visit; None where there is none."""
         return None if self._every is None else self._every - step % self._every
 
     def after_batch(self, step: int, size: int) -> None:
-        """A batch of ``size`` examples was learned, with which ``step`` are learned altogether."""
+        """Note that a batch of ``size`` examples was learned. ``step`` counts all examples so far, with this batch."""
         if self._every is not None and step // self._every > (step - size) // self._every:
             self._unmeasured = self._wanted()
 
@@ -73,10 +74,11 @@ class Evaluator:
         return list(range(len(self._stream.experiences))) if self._unseen else self._plan.seen
 
     def measure(self, step: int, last: int, deadline: float) -> list[Measurement]:
-        """Some of what is due: accuracies as far as the time allows, one at least, then the loss around the weights.
+        """Take measurements that are due: accuracies until the deadline (at least one), then the loss around the
+        weights.
 
         Args:
-            step: examples learned.
+            step: number of examples learned so far.
             last: the experience that was learned last.
             deadline: a time of ``time.monotonic``.
         """

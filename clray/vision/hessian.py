@@ -1,16 +1,16 @@
 """The shape of the loss around a network's weights: the largest eigenvalues of its Hessian, and how far it moved.
 
-What Stable SGD (Mirzadeh 2020, arXiv 2006.06958) shows in Fig. 3. Its official code
-(github.com/imirzadeh/stable-continual-learning @be4049c) takes the eigenvalues once a task, right after its last
-epoch, on that task's test images in batches of 256, of the mean cross-entropy of the network in eval mode. The
-defaults here are what that code does:
+Stable SGD (Mirzadeh 2020, arXiv 2006.06958) shows both in Fig. 3. Its official code
+(github.com/imirzadeh/stable-continual-learning @be4049c) computes the eigenvalues once for each task, right after its
+last epoch. It uses the mean cross-entropy of the network in eval mode on that task's test images, in batches of 256.
+The defaults here do the same as that code:
 
-- its ``external_libs/hessian_eigenthings`` averages the products of the batches, each batch counted alike: an image
-  of a short last batch weighs more (``weighting: batches``). The mean over images is ``weighting: examples``;
-- it runs 18 steps of power iteration for each of 3 eigenvalues, which ends before convergence. Lanczos on the same
+- its ``external_libs/hessian_eigenthings`` averages the products of the batches with equal weights, so that an image
+  in a short last batch weighs more (``weighting: batches``). The mean over images is ``weighting: examples``;
+- it runs 18 steps of power iteration for each of 3 eigenvalues and ends before convergence. Lanczos on the same
   weights gives values that differ by about one per cent;
-- it never measures the displacement, which the paper's figure shows: here it is the Frobenius norm over all
-  parameters.
+- it never measures the displacement that the paper's figure shows. Here the displacement is the Frobenius norm over
+  all parameters.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 Weighting = Literal["batches", "examples"]
 
 _CHUNK = 1024  # images; larger chunks are no faster
-_CHUNK_BYTES = 2**28  # of what one chunk's graph holds
-_KEPT_BYTES = 2**30  # of what all graphs together may hold between products
+_CHUNK_BYTES = 2**28  # that the graph of one chunk may hold
+_KEPT_BYTES = 2**30  # that all graphs together may hold between products
 
 
 class Curvature(BaseModel):
-    """What is measured of the Hessian after each task."""
+    """The settings of the Hessian's measurement after each task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,9 +58,9 @@ class Curvature(BaseModel):
 
 
 def image_weights(images: int, batch: int, weighting: Weighting) -> NDArray[np.float64]:
-    """What each image's cross-entropy counts in the loss whose Hessian is taken: [images], their sum is 1.
+    """The weight of each image's cross-entropy in the loss whose Hessian is taken: [images], with the sum 1.
 
-    A mean over batches of means over their images is a weighted sum over images. So it can be computed in pieces of
+    A mean over batches of the means over their images is a weighted sum over images. So it can be computed in pieces of
     any size, whatever the batches are.
     """
     if weighting == "examples":
@@ -76,19 +76,20 @@ class HessianProduct:
     The module is read, never written: it is evaluated in eval mode with copies of its parameters and buffers, and its
     modes are as they were when the constructor returns. Later changes to it do not reach this object.
 
-    Plain ``torch.autograd``: as the weights never change, the graph of the gradient is built once and a product is
-    one pass back through it. On one core, the MLP 784-100-100-10 and 10,000 images, a product takes 77 ms so in chunks
-    of 1024, 90 ms in batches of 256; 150 ms where the gradient is built anew for every product, as the official code
-    does; 200 to 290 ms by ``torch.func.jvp`` of the gradient; 80 to 94 ms by ``torch.func.linearize``, after seconds
-    of tracing. Graphs that would hold more than a gigabyte are built anew for every product.
+    The weights never change, so the graph of the gradient is built once by ``torch.autograd``, and a product is one
+    backward pass through it. On one core, with the MLP 784-100-100-10 and 10,000 images, a product takes 77 ms in
+    chunks of 1024 and 90 ms in batches of 256. It takes 150 ms where the gradient is built anew for every product, as
+    the official code does, 200 to 290 ms by ``torch.func.jvp`` of the gradient, and 80 to 94 ms by
+    ``torch.func.linearize`` after seconds of tracing. Graphs that would hold more than a gigabyte are built anew for
+    every product.
 
     Args:
         module: any module that maps x to logits, where in eval mode an image's logits depend on no other image.
         x: inputs [n, …] of the module, of its dtype, on its device.
         y: labels [n].
         batch: images a batch, see ``image_weights``.
-        weighting: whether batches or examples count alike.
-        head: what is done to the module's outputs before the softmax, such as keeping the columns of one task.
+        weighting: give equal weights to batches or to examples.
+        head: a function applied to the outputs before the softmax, such as selecting the columns of one task.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class HessianProduct:
         """How many parameters there are: a vector's length. They lie in it in the order of ``parameters()``."""
         weights = torch.from_numpy(image_weights(len(x), batch, weighting)).to(self.device, self.dtype)
         held = self._held_bytes(x[:16], y[:16], weights[:16]) / len(x[:16])
-        # Batch by batch the sums round as the official code's do, which can decide when power iteration stops.
+        # Chunks of one batch round the sums as the official code does. This can decide when power iteration stops.
         most = batch if weighting == "batches" else _CHUNK
         chunk = int(min(most, max(1, _CHUNK_BYTES // held)))
         self._chunks = list(zip(x.split(chunk), y.split(chunk), weights.split(chunk), strict=True))
@@ -207,29 +208,28 @@ def top_eigenvalues_by_power_iteration(
 ) -> list[float]:
     """Power iteration with deflation as ``external_libs/hessian_eigenthings`` of the official Stable SGD code does it.
 
-    Its particulars, all of which show in the numbers since 18 steps end before convergence:
+    The following details change the numbers, since 18 steps end before convergence:
 
-    - the first vector is uniform on [0, 1) in every component, and not normalised: the estimate of the first step is
-      not one of an eigenvalue, and serves the stopping rule only, unless ``steps`` is 1;
-    - a step is one product: the estimate is ``v·Hv`` with the vector that went in, the vector that comes out is
-      ``Hv`` normalised. So the vector kept is one step ahead of the estimate;
+    - the first vector is uniform on [0, 1) in every component, and is not normalised. So the estimate of the first
+      step does not estimate an eigenvalue, and is used by the stopping rule only, unless ``steps`` is 1;
+    - a step is one product: the estimate is ``v·Hv`` for the step's input vector v, and its output vector is ``Hv``
+      normalised. So the stored vector is one step ahead of the estimate;
     - it stops when the estimate changed by less than ``tolerance`` of itself, or after ``steps`` products;
-    - an eigenpair (λ, v) is deflated by subtracting ``λ v (v·x)`` from every later product, and the search for the
-      next one starts from that same ``v``, which the deflation has just all but cancelled: from what an unconverged
-      pair leaves over;
-    - what is found are the eigenvalues largest in magnitude, with their signs, sorted in descending order; they need
+    - an eigenpair (λ, v) is deflated by subtracting ``λ v (v·x)`` from every later product. The search for the next
+      pair starts from that same ``v``, which the deflation cancels except for the error of an unconverged pair;
+    - the results are the eigenvalues largest in magnitude, with their signs, sorted in descending order; they need
       not be found in that order;
-    - a vector that the matrix sends to zero ends the search with the eigenvalue 0.
+    - a vector that the matrix maps to zero ends the search with the eigenvalue 0.
 
     The official code draws from torch's global generator, and draws more than it uses: ``size`` normal numbers for
-    each eigenpair, and one 64-bit integer for each pass over the data (by the loader). Neither changes the result;
-    whoever follows its stream of random numbers beyond this point has to draw them too.
+    each eigenpair, and one 64-bit integer for each pass over the data (by the loader). Neither changes the result, but
+    a program that reproduces its later random numbers has to draw them too.
 
     Args:
         product: a symmetric matrix times a vector of ``dtype`` on ``device``.
-        size: its rows.
+        size: the number of its rows.
         count: how many eigenvalues.
-        generator: of the first vector, which is drawn in float32.
+        generator: draws the first vector, in float32.
         dtype: float32 by default.
     """
     import torch
@@ -268,11 +268,11 @@ def top_eigenvalues_by_lanczos(
 
     Args:
         product: a symmetric matrix times a vector of ``dtype`` on ``device``.
-        size: its rows; more than ``count``.
+        size: the number of its rows; more than ``count``.
         count: how many eigenvalues.
-        tolerance: of an eigenpair (λ, v), ``‖Hv - λv‖`` over ``|λ|``. The error of λ is at most that, and of the order
-            of its square where eigenvalues are well apart.
-        generator: of the first vector: normal, drawn in float32.
+        tolerance: the largest ``‖Hv - λv‖ / |λ|`` of an eigenpair (λ, v). The relative error of λ is at most that, and
+            of the order of its square where eigenvalues are well apart.
+        generator: draws the first vector: normal, in float32.
         dtype: float32 by default.
 
     Raises:
@@ -304,13 +304,13 @@ def measure(
 ) -> dict[str, float]:
     """The largest eigenvalues of a task's Hessian: ``eigenvalue_1`` (the largest) to ``eigenvalue_k``.
 
-    Not a number, all of them, where the loss or its derivatives are not finite: the network has diverged.
+    All are NaN where the loss or its derivatives are not finite: the network has diverged.
 
     Args:
         module: see ``HessianProduct``.
         x: the task's test images, as the module takes them.
         y: their labels.
-        generator: of the solver's first vector.
+        generator: draws the solver's first vector.
         head: see ``HessianProduct``.
     """
     chosen = slice(settings.images)
@@ -337,14 +337,14 @@ def norm(parameters: Iterable[Tensor]) -> float:
 
 
 def displacement(parameters: Iterable[Tensor], origin: Iterable[Tensor]) -> float:
-    """How far the parameters are from where they were: ``‖w - o‖`` over all of them together.
+    """The distance of the parameters from their earlier values: ``‖w - o‖`` over all of them together.
 
-    The two must have the same shapes in the same order. ``origin`` are copies: parameters change in place.
+    Both must have the same shapes in the same order. ``origin`` must hold copies, since parameters change in place.
     """
     return norm(p.detach().double() - o.detach().double() for p, o in zip(parameters, origin, strict=True))
 
 
 def relative_displacement(parameters: Iterable[Tensor], origin: Iterable[Tensor]) -> float:
-    """The displacement as a share of how large the parameters were: ``‖w - o‖ / ‖o‖``."""
+    """The displacement divided by the norm of the earlier parameters: ``‖w - o‖ / ‖o‖``."""
     origin = list(origin)
     return displacement(parameters, origin) / norm(origin)

@@ -1,4 +1,4 @@
-"""The loss around a trial's weights: its curvature at the experience just learned, and how far the weights went."""
+"""Measures the loss around a trial's weights: its curvature at the last experience, and how far the weights moved."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from clray.vision.learners.module import ModuleLearner
 
 
 class Landscape:
-    """Measures it after an experience was learned, and remembers where the weights were after the first one.
+    """Takes these measurements after an experience was learned, and stores the weights after the first experience.
 
     Args:
-        curvature: what is measured of the Hessian.
-        seed: the trial's, for the first vector of the Hessian's solver.
+        curvature: the settings of the Hessian's measurement.
+        seed: the trial's seed, for the first vector of the eigenvalue solver.
     """
 
     def __init__(self, curvature: Curvature, seed: int) -> None:
@@ -27,12 +27,12 @@ class Landscape:
         """All parameters after the first experience."""
 
     def measure(self, learner: ModuleLearner, experience: int, trained: int) -> dict[str, float]:
-        """Eigenvalues of the Hessian at an experience's test images, and displacements since the first experience.
+        """The Hessian's eigenvalues at an experience's test images, and the displacements since the first experience.
 
         Args:
-            learner: the network as it is.
-            experience: the one just learned.
-            trained: experiences learned so far.
+            learner: holds the network in its present state.
+            experience: the experience just learned.
+            trained: number of experiences learned so far.
         """
         here = [p.detach().clone() for p in learner.parameters]
         if self._origin is None:

@@ -1,6 +1,6 @@
-"""Replay memories. They hold the numbers of examples, not images: the images are there once, in the stream.
+"""Replay memories. They hold the numbers of examples; the images themselves are held once, in the stream.
 
-What a method keeps beside an example, such as its logits, goes into fields: ``memory.fields["logits"][slots]``.
+Values that a method stores beside an example, such as its logits, are in fields: ``memory.fields["logits"][slots]``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class _Draws(Protocol):
 class Reservoir:
     """A memory that holds a uniform sample of the examples it was offered (Vitter 1985; MER, Algorithm 3).
 
-    ``law`` says how an example that arrives when the memory is full gets a slot:
+    ``law`` says how an example gets a slot when the memory is full:
 
-    - ``mer``: one draw an example from [0, seen], both included, ``seen`` counting the example itself. That is one more
-      than in Vitter's Algorithm R, as the official code of MER has it.
-    - ``tag``: the slots of a batch are drawn at once from [0, seen), ``seen`` being what was offered before the batch,
-      as the official code of TAG has it. In Algorithm R ``seen`` grows with every example.
+    - ``mer``: one draw for each example from [0, seen], both ends included, where ``seen`` counts the example itself.
+      The range is larger by one than in Vitter's Algorithm R, as in MER's official code.
+    - ``tag``: one draw for all slots of a batch from [0, seen), where ``seen`` counts the examples offered before the
+      batch, as in TAG's official code. In Algorithm R ``seen`` grows with every example.
 
     Args:
-        capacity: slots.
-        draws: the trial's.
+        capacity: number of slots.
+        draws: the trial's random draws.
         law: ``mer`` or ``tag``.
-        fields: by name, the shape of what is kept beside each example, float32.
+        fields: the shape of the value stored beside each example, by the name of the field; values are float32.
     """
 
     def __init__(
@@ -57,27 +57,27 @@ class Reservoir:
 
     @property
     def numbers(self) -> Numbers:
-        """The examples that are kept, by slot."""
+        """The numbers of the stored examples, by slot."""
         return self._numbers[: len(self)]
 
     def slots_with_replacement(self, count: int) -> Numbers:
-        """``min(count, len(self))`` slots, uniform."""
+        """Draw ``min(count, len(self))`` slots uniformly, with replacement."""
         return self._draws.with_replacement(len(self), count)
 
     def slots(self, count: int) -> Numbers:
-        """``count`` slots, none twice; all in their order where there are fewer."""
+        """Draw ``count`` different slots; where there are fewer, return all of them in order."""
         return np.arange(len(self)) if len(self) < count else self._draws.without_replacement(len(self), count)
 
     def draw_with_replacement(self, count: int) -> Numbers:
-        """The numbers of ``min(count, len(self))`` examples, uniform."""
+        """Draw the numbers of ``min(count, len(self))`` stored examples uniformly, with replacement."""
         return self._numbers[self._draws.with_replacement(len(self), count)]
 
     def draw(self, count: int) -> Numbers:
-        """The numbers of ``count`` examples, none of a slot twice; all where there are fewer."""
+        """Draw the numbers of ``count`` stored examples from different slots; where there are fewer, return all."""
         return self._numbers[self.slots(count)]
 
     def add(self, number: int) -> None:
-        """Offer the memory one more example, by the law ``mer``."""
+        """Offer one example to the memory, by the law ``mer``."""
         filled = len(self)
         self.seen += 1
         if filled < self.capacity:
@@ -88,7 +88,7 @@ class Reservoir:
                 self._numbers[slot] = number
 
     def add_batch(self, numbers: Numbers, **fields: NDArray[np.float32]) -> None:
-        """Offer the memory a batch, with what is to be kept beside each example [n, ...]."""
+        """Offer a batch of examples to the memory, with the values [n, ...] of its fields."""
         if self._law == "mer":
             if fields:
                 raise ValueError("the law mer takes one example at a time, without fields")
@@ -104,7 +104,7 @@ class Reservoir:
             self.seen += len(numbers) - room
             slots = np.concatenate([slots, drawn])
         kept = slots < self.capacity
-        self._numbers[slots[kept]] = numbers[kept]  # of two for one slot the later one stays, as in a loop
+        self._numbers[slots[kept]] = numbers[kept]  # of two examples for one slot the later one stays, as in a loop
         for name, values in fields.items():
             self.fields[name][slots[kept]] = values[kept]
 
@@ -125,9 +125,10 @@ class Ring:
     """The last examples of each of several groups: of each task, or of each class of each task.
 
     Args:
-        groups: how many.
-        capacity: examples kept of each.
-        shared_pointer: one pointer serves all groups and is not reset between them, as in the codes of GEM and MER.
+        groups: number of groups.
+        capacity: number of examples stored for each group.
+        shared_pointer: use one write position for all groups, which is not reset between them, as GEM's and MER's codes
+            do.
     """
 
     def __init__(self, groups: int, capacity: int, shared_pointer: bool = False) -> None:
@@ -143,7 +144,7 @@ class Ring:
         self._pointers[pointer] = (place + 1) % self.capacity
 
     def of(self, groups: list[int]) -> Numbers:
-        """The numbers of all examples that are kept of these groups, [n]."""
+        """The numbers [n] of all examples stored for these groups."""
         kept = self.numbers[groups].ravel()
         return kept[kept >= 0]
 

@@ -1,4 +1,4 @@
-"""The optimizers that methods on task-incremental benchmarks may be run with, with the settings of TAG's code."""
+"""The optimizers for methods on task-incremental benchmarks, with the settings of TAG's code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Name = Literal["sgd", "rmsprop", "adagrad", "adam", "tag-rmsprop", "tag-adagrad"
 
 
 class OptimizerSettings(Settings):
-    """Which optimizer, and its settings. It is made once a trial, and keeps its state from task to task."""
+    """The choice of an optimizer, and its settings. Each trial makes it once and keeps its state between tasks."""
 
     optimizer: Name = "sgd"
     lr: Rate
@@ -37,11 +37,11 @@ class OptimizerSettings(Settings):
 
     @property
     def seconds_per_step(self) -> float:
-        """Seconds that a step takes beside the network's own, roughly. For plans."""
+        """The seconds that the optimizer adds to a step, roughly; for plans."""
         return 0.003 if self.optimizer.startswith("tag-") else 0.0
 
     def make(self, parameters: Iterable[Any], plain: bool = False) -> torch.optim.Optimizer:
-        """The optimizer; of TAG the ``plain`` form where that is asked for."""
+        """Make the optimizer. ``plain`` selects the slow reference form of TAG."""
         import torch
 
         from clray.vision.tag import PlainTag, Tag
@@ -52,7 +52,7 @@ class OptimizerSettings(Settings):
             return (PlainTag if plain else Tag)(parameters, self.lr, self.b, base)  # type: ignore[arg-type]
         classes = {
             "sgd": torch.optim.SGD,
-            "rmsprop": torch.optim.RMSprop,  # smoothing 0.99, 1e-8 beside the root, no momentum
+            "rmsprop": torch.optim.RMSprop,  # smoothing 0.99, eps 1e-8 added to the root, no momentum
             "adagrad": torch.optim.Adagrad,
             "adam": torch.optim.Adam,
         }

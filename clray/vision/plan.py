@@ -1,4 +1,4 @@
-"""What arrives when: visits of experiences, passes over each, in batches."""
+"""The order in which examples arrive: visits of experiences, passes over each, and batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clray.vision.stream import Batch, Numbers, Stream
 
 
 class Plan:
-    """Where a trial stands in its stream.
+    """The order in which a trial's examples arrive, and the trial's position in it.
 
     Args:
         stream: the experiences.
         visits: the experiences in the order in which they are visited; one may come again.
-        passes: over a visit's examples.
-        size: examples in a batch.
+        passes: number of passes over a visit's examples.
+        size: number of examples in a batch.
         draws: gives each pass its order.
         begin: is called with the experience before each pass.
         hidden: batches do not say which experience they belong to.
@@ -51,18 +51,18 @@ class Plan:
 
     @property
     def seen(self) -> list[int]:
-        """The experiences of which a batch has come, each once, in the order of their first visits."""
+        """The experiences from which a batch has arrived, each once, in the order of their first visits."""
         begun = self.visit + (not self.over and (self.epoch, self.place) != (0, 0))
         return list(dict.fromkeys(self.visits[:begun]))
 
     @property
     def revisits(self) -> bool:
-        """Some experience comes more than once."""
+        """True where an experience is visited more than once."""
         return len(set(self.visits)) < len(self.visits)
 
     @property
     def done(self) -> float:
-        """The part of the plan that has arrived, 0 to 1."""
+        """The fraction of the plan that has arrived, 0 to 1."""
         if self.over:
             return 1.0
         count = max(len(self.stream.experiences[self.experience].examples), 1)
@@ -70,14 +70,14 @@ class Plan:
         return (self.visit + of_visit) / len(self.visits)
 
     def next(self) -> Batch | None:
-        """The next batch of this visit; None where it has no more."""
+        """The next batch of this visit; None at the end of the visit."""
         numbers = self._take(self.size)
         if numbers is None:
             return None
         return Batch(self.stream, numbers, None if self._hidden else self.experience)
 
     def next_singles(self, most: int) -> Numbers | None:
-        """Up to ``most`` of this pass's next examples at once, for batches of one; None where the visit has no more."""
+        """Up to ``most`` next examples of this pass, for batches of one example; None at the end of the visit."""
         assert self.size == 1
         return self._take(most)
 
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def visit_is_over(self) -> bool:
-        """The visit has no more batches."""
+        """True when the visit has no more batches."""
         if self.epoch < self.passes - 1 or (self.epoch < self.passes and self._order is None):
             return False
         rest = 0 if self._order is None else len(self._order) - self.place

@@ -1,7 +1,7 @@
-"""The ranges of the numbers in this track's settings: wide enough for any experiment, and refused beyond when planned.
+"""The ranges of the numbers in this track's settings. A number outside its range is refused when a sweep is planned.
 
-Without an upper end a slip of the pen, such as 10**12 memories, is planned, and ends in an exhausted memory or in a
-trial that never does.
+The ranges are wide enough for any experiment. Without an upper end a typing error such as 10**12 memories would be
+planned, and the trial would run out of memory or never end.
 """
 
 from __future__ import annotations

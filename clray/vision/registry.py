@@ -1,4 +1,4 @@
-"""Lists of names and the classes they stand for; a class's file is imported when the class is asked for."""
+"""A registry of classes by name. The file of a class is imported when the class is first looked up."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
-    """Names and the classes they stand for, as a mapping.
+    """A mapping from names to classes.
 
     Args:
-        package: where the classes' files are.
+        package: the package that holds the classes' files.
         targets: name to ``module:Class`` within the package.
     """
 
@@ -21,7 +21,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         self.package, self.targets = package, dict(targets)
 
     def module_of(self, name: str) -> str:
-        """The full name of the module that holds a class; KeyError where there is no such name."""
+        """The full name of the module that holds a class; KeyError for an unknown name."""
         return f"{self.package}.{self.targets[name].partition(':')[0]}"
 
     def __getitem__(self, name: str) -> type[T]:

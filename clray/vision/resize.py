@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def bilinear(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """Images [..., H, W] as [..., height, width], not rounded.
+    """Resize images [..., H, W] to [..., height, width], without rounding.
 
-    Pixel centres lie at halves (``cv2.resize`` of floats, INTER_LINEAR); where an image grows this is also what Pillow
-    and torchvision compute, up to their rounding.
+    Pixel centres lie at halves, as in ``cv2.resize`` of floats with INTER_LINEAR. Where an image grows, Pillow and
+    torchvision compute the same values, up to their rounding.
     """
     rows, columns = _taps(images.shape[-2], height), _taps(images.shape[-1], width)
     left, right, share = columns
@@ -24,7 +24,7 @@ def bilinear(images: NDArray[Any], height: int, width: int) -> NDArray[np.float3
 
 
 def _taps(given: int, wanted: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The two pixels that each new one lies between, and the share of the second."""
+    """For each new pixel, the two old pixels that it lies between, and the weight of the second."""
     place = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).clip(0, given - 1)
     first = np.floor(place).astype(np.intp)
     return first, np.minimum(first + 1, given - 1), (place - first).astype(np.float32)

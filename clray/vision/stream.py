@@ -1,8 +1,8 @@
-"""A trial's examples: images that lie once on its device, and the experiences in which they arrive.
+"""A trial's stream: images that are held once on its device, and the experiences in which the examples arrive.
 
-Every training example has a number, 0 to N - 1. Memories, batches, plans and kernels speak in numbers; which image an
-example is, what its label is and which experience it belongs to are arrays by number. So a batch of examples of several
-experiences is one gather.
+Every training example has a number, 0 to N - 1. Memories, batches, plans and kernels hold these numbers. Arrays indexed
+by the number give the example's image, label and experience. So one gather fetches a batch of examples from several
+experiences.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Experience:
-    """What arrives between two changes of the stream: a task, where a benchmark has tasks.
+    """A part of the stream within which the data does not change: a task, where the benchmark has tasks.
 
     Attributes:
         examples: numbers of its training examples, in the order in which the data set or the benchmark has them.
-        tests: which of the stream's test images are its own.
-        logits: its first logit and the one after its last.
-        label_offset: is added to an image's label to name its logit.
-        test_count: by how many the right answers are divided; None: by as many as there are ``tests``.
+        tests: indices of its test images among the stream's test images.
+        logits: the range of its logits: the first, and one past the last.
+        label_offset: the number added to an image's label to get the index of its logit.
+        test_count: the divisor of the number of right answers; None for the length of ``tests``.
     """
 
     examples: Numbers
@@ -64,15 +64,15 @@ class Stream:
 
     Attributes:
         train, test: the images.
-        image: [N] which training image each example is.
-        owner: [N] the experience each example belongs to, as the stream numbers them (0 is learned first).
+        image: [N] the index of each example's training image.
+        owner: [N] the experience of each example, as the stream numbers them (0 is learned first).
         experiences: in the order of learning.
-        outputs: logits of all experiences together.
+        outputs: number of logits of all experiences together.
         scale: turns bytes into a network's input.
-        pixel_maps: [experiences, pixels] int64: which pixel of the original each pixel shows in an experience, -1 for a
-            black one; None where images are shown as they are.
-        label_classes: classes in which a memory "per class" counts.
-        drops_last: a last batch that is not full is left out.
+        pixel_maps: [experiences, pixels] int64: the index of the original pixel that each pixel shows in an experience,
+            -1 for a black one; None where pixels are not rearranged.
+        label_classes: number of classes that a memory "per class" distinguishes.
+        drops_last: leave out a last batch that is not full.
         shuffles: every pass over an experience has a new order; otherwise all have that of ``Experience.examples``.
     """
 
@@ -101,7 +101,7 @@ class Stream:
         return len(self.image)
 
     def to(self, device: str) -> Stream:
-        """The same on another device."""
+        """The same stream on another device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     @cached_property
@@ -115,13 +115,13 @@ class Stream:
 
     @cached_property
     def labels(self) -> Tensor:
-        """[N] int64: the logit of each example's class."""
+        """The index [N] int64 of the logit of each example's class."""
         offsets = torch.tensor([e.label_offset for e in self.experiences], device=self.device)
         return self.train.labels[self._image] + offsets[self.owners]
 
     @cached_property
     def _maps(self) -> Tensor:
-        """The pixel maps on the device. A black pixel is appended to an image, and stands where a map has -1."""
+        """The pixel maps on the device. A black pixel is appended to every image, and -1 in a map becomes its index."""
         assert self.pixel_maps is not None
         maps = torch.from_numpy(self.pixel_maps)
         return torch.where(maps < 0, maps.shape[1], maps).to(self.device)
@@ -130,7 +130,7 @@ class Stream:
         return torch.from_numpy(numbers).to(self.device)
 
     def pixels(self, numbers: Numbers) -> Tensor:
-        """Training examples as their experiences show them, [n, C, H, W] in bytes."""
+        """Training examples with their pixels rearranged as their experiences require, [n, C, H, W] uint8."""
         index = self.on_device(numbers)
         images = self.train.pixels[self._image[index]]
         return images if self.pixel_maps is None else _rearranged(images, self._maps[self.owners[index]])
@@ -140,7 +140,7 @@ class Stream:
         return self.scale(self.pixels(numbers)), self.labels[self.on_device(numbers)]
 
     def tests(self, experience: int, begin: int = 0, end: int | None = None) -> tuple[Tensor, Tensor]:
-        """The same for an experience's test images from ``begin`` to ``end``."""
+        """The inputs and true logits of an experience's test images from ``begin`` to ``end``, as in ``examples``."""
         own = self.experiences[experience]
         index = self.on_device(own.tests[begin:end])
         images = self.test.pixels[index]
@@ -149,7 +149,7 @@ class Stream:
         return self.scale(images), self.test.labels[index] + own.label_offset
 
     def reordered(self, order: Sequence[int]) -> Stream:
-        """The same experiences in another order of learning. Every example keeps its number."""
+        """A stream of the same experiences in another order of learning. Every example keeps its number."""
         place = np.empty(len(order), np.int64)
         place[list(order)] = np.arange(len(order))
         return replace(
@@ -160,10 +160,10 @@ class Stream:
         )
 
     def with_held_out(self, rng: np.random.RandomState) -> Stream:
-        """A tenth of each experience's training examples takes the place of its test images; the rest trains.
+        """A stream that tests on a tenth of each experience's training examples and trains on the rest.
 
         Args:
-            rng: draws which ones.
+            rng: draws the examples that are held out.
 
         Raises:
             DataError: an experience has fewer than ten training examples.
@@ -180,7 +180,7 @@ class Stream:
 
 
 def _rearranged(images: Tensor, maps: Tensor) -> Tensor:
-    """Images with their pixels rearranged, each by its row of ``maps``, where the number of pixels stands for black."""
+    """Rearrange each image's pixels by its row of ``maps``; an index equal to the number of pixels gives black."""
     flat = torch.nn.functional.pad(images.flatten(1), (0, 1))
     return flat.gather(1, maps).view(images.shape)
 
@@ -190,8 +190,8 @@ class Batch:
 
     Attributes:
         numbers: [n] their numbers.
-        experience: the one they belong to; None where the benchmark hides that from the method.
-        x: a network's inputs [n, C, H, W] float32, gathered when they are first asked for.
+        experience: the experience they belong to; None where the benchmark hides it from the method.
+        x: a network's inputs [n, C, H, W] float32, gathered at their first use.
         y: the logits of their true classes, [n] int64.
     """
 
@@ -219,11 +219,11 @@ class Batch:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What benchmarks build streams from
+# Functions with which benchmarks build streams
 
 
 def images(pixels: Any, labels: Any, shape: Sequence[int]) -> Images:
-    """Arrays of a data set as ``Images``, not copied.
+    """``Images`` that use the memory of a data set's arrays; nothing is copied.
 
     Args:
         pixels: [M, ...] uint8.
@@ -231,7 +231,7 @@ def images(pixels: Any, labels: Any, shape: Sequence[int]) -> Images:
         shape: channels, height and width.
     """
     with warnings.catch_warnings():
-        # torch warns of an array that cannot be written to, such as a memory map. Nobody writes to it here.
+        # torch warns of a read-only array, such as a memory map. No code here writes to it.
         warnings.simplefilter("ignore", UserWarning)
         return Images(torch.from_numpy(pixels).view(-1, *shape), torch.from_numpy(labels))
 
@@ -245,13 +245,13 @@ def from_members(
     offsets: Sequence[int],
     **settings: Any,
 ) -> Stream:
-    """A stream whose experiences have these images.
+    """Build a stream whose experiences have these images.
 
     Args:
-        members: by experience, which training images it has.
-        tests: by experience, which test images it has.
-        heads: by experience, its first logit and the one after its last.
-        offsets: by experience, what is added to a label.
+        members: the indices of each experience's training images.
+        tests: the indices of each experience's test images.
+        heads: the range of each experience's logits: the first, and one past the last.
+        offsets: the number added to the labels of each experience.
         settings: the other attributes of ``Stream``.
     """
     sizes = [len(m) for m in members]
@@ -268,14 +268,15 @@ def from_members(
 
 
 def evenly(indices: NDArray[np.int64], count: int | None, what: str) -> NDArray[np.int64]:
-    """``count`` of ``indices`` at equal distances. The first ones would be of one class where images lie by class.
+    """``count`` of ``indices`` at equal distances. The first ones would be of one class where images are sorted by
+    class.
 
     Args:
         count: None for all.
-        what: what ``count`` is called, for the error.
+        what: the name of ``count``, for the error.
 
     Raises:
-        DataError: there are fewer.
+        DataError: there are fewer indices than ``count``.
     """
     if count is None:
         return np.ascontiguousarray(indices)
@@ -285,10 +286,10 @@ def evenly(indices: NDArray[np.int64], count: int | None, what: str) -> NDArray[
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """[0, 1], as torchvision's ToTensor makes it."""
+    """Scale bytes to [0, 1], as torchvision's ToTensor does."""
     return pixels.to(torch.float32).div_(255)
 
 
 def centred(pixels: Tensor) -> Tensor:
-    """[-1, 1], as TAG's code has it for mini-ImageNet."""
+    """Scale bytes to [-1, 1], as TAG's code does for mini-ImageNet."""
     return pixels.to(torch.float32).div_(255).sub_(0.5).mul_(2)

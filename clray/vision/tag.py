@@ -1,9 +1,9 @@
 """TAG, task-based accumulated gradients (Malviya 2022, arXiv 2105.05155), as torch optimizers for any network.
 
 TAG keeps, for every task, a first moment M and a second moment V of the gradient. A parameter's step is divided by
-the root of all tasks' second moments, each weighted by how little its task agrees with the present one: tasks whose
-gradients point another way hold their parameters still. As the official code has it (github.com/pranshu28/TAG
-@187d4df), for every parameter tensor by itself, with g its gradient and t the present task::
+the root of a weighted sum of all tasks' second moments. The less a past task's gradients agree with those of the
+present task, the larger its weight, and the smaller the steps of the parameters that it uses. The official code
+(github.com/pranshu28/TAG @187d4df) computes for each parameter tensor, with its gradient g and the present task t::
 
     M_t <- 0.9 M_t + 0.1 g
     V_t <- beta2 V_t + (1 - beta2) g²                      (rmsprop: beta2 0.99, adam: 0.999; adagrad: V_t + g²)
@@ -12,11 +12,11 @@ gradients point another way hold their parameters still. As the official code ha
     D = sqrt(sum over s <= t of alpha_s V_s)
     p <- p - lr g / (D + eps)                              (adam: bias-corrected M_t in place of g, D too)
 
-Where that leaves the paper's text: eps stands outside the root, the first task's alpha is 1, no alpha is normalised,
-and adam's bias correction counts the batches of an epoch and divides the old tasks' moments as well.
+Differences from the paper's text: eps is added outside the root, the first task's alpha is 1, no alpha is normalised,
+and adam's bias correction counts the batches of an epoch and divides the moments of past tasks as well.
 
 ``Tag`` keeps the moments of all tasks as one matrix (tasks x parameters) and reads it once a step, in matrix-vector
-products. ``PlainTag`` is the formulas above, tensor by tensor and task by task: slow, and obviously right.
+products. ``PlainTag`` computes the formulas above tensor by tensor and task by task: it is the slow reference form.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _BETA2 = {"rmsprop": 0.99, "adagrad": 1.0, "adam": 0.999}
 
 
 class TaskOptimizer(torch.optim.Optimizer):
-    """What both forms share: which task is learned, and where in its epoch.
+    """The part that both forms share: the number of the present task, and the position in its epoch.
 
-    Call ``begin_epoch()`` at the start of every epoch (only adam's bias correction asks for it) and ``end_task()`` when
-    a task is over. All parameters need a gradient at every step.
+    Call ``begin_epoch()`` at the start of every epoch (only adam's bias correction uses it) and ``end_task()`` at the
+    end of a task. All parameters need a gradient at every step.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class TaskOptimizer(torch.optim.Optimizer):
         Args:
             params: parameter tensors, or groups of them with an ``lr`` each.
             lr: learning rate.
-            b: how strongly agreement between tasks tells, ``b`` of the paper's eq. for alpha (its searches: 1 to 7).
-            base: the optimizer that the tasks' second moments come from.
+            b: how strongly agreement between tasks changes alpha: ``b`` in the paper's equation (searched from 1 to 7).
+            base: the optimizer whose second moment each task keeps.
             eps: added to the root.
 
         Raises:
-            ValueError: a number is out of its range, or there is no such base.
+            ValueError: a number is out of its range, or the base is unknown.
         """
         if base not in _BETA2:
             raise ValueError(f"base: {base!r} is none of {', '.join(_BETA2)}")
@@ -70,31 +70,31 @@ class TaskOptimizer(torch.optim.Optimizer):
         self.tensors: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Learn more tensors from now on, as with any torch optimizer, whenever it is asked for.
+        """Add tensors that are trained from now on, as with any torch optimizer, at any time.
 
-        They are as tensors that had a gradient of zero at every step so far: to the tasks that are over they mean
-        nothing, and adam's bias correction goes on counting the epoch's batches.
+        They are treated as if their gradient had been zero at every step so far: past tasks do not change their steps,
+        and adam's bias correction continues to count the batches of the epoch.
         """
         super().add_param_group(param_group)
-        if hasattr(self, "tensors"):  # torch's constructor comes here, too, before anything is kept of a tensor
+        if hasattr(self, "tensors"):  # torch's constructor calls this too, before ``tensors`` exists
             self.tensors += self.param_groups[-1]["params"]
             self._make_room()
 
     @property
     def alphas(self) -> Tensor:
-        """[tasks + 1, tensors]: the weights of the last step, the present task's in the last row."""
+        """The weights of the last step [tasks + 1, tensors]; those of the present task are in the last row."""
         raise NotImplementedError
 
     def begin_epoch(self) -> None:
         self.batches = 0
 
     def end_task(self) -> None:
-        """Keep the present task's moments as they are, and begin the next task's."""
+        """Store the present task's moments, and begin the next task's."""
         self.tasks += 1
         self.batches = 0
 
     def _make_room(self) -> None:
-        """Keep moments of zero for those of ``tensors``, the last ones, that have none yet."""
+        """Add moments of zero for those of ``tensors``, the last ones, that have none yet."""
         raise NotImplementedError
 
     def _update(self) -> None:
@@ -102,7 +102,7 @@ class TaskOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on the gradients that the parameters hold."""
+        """Take one step along the gradients that the parameters hold."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -126,7 +126,7 @@ class TaskOptimizer(torch.optim.Optimizer):
 
 
 class Tag(TaskOptimizer):
-    """TAG on moments that lie together: memory is (2 tasks + 2) x parameters, and a step reads it once."""
+    """TAG with all moments in one matrix: it holds (2 tasks + 2) x parameters numbers, and a step reads them once."""
 
     def __init__(
         self, params: Iterable[Any], lr: float, b: float = 5.0, base: Base = "rmsprop", eps: float = 1e-8
@@ -190,12 +190,12 @@ class Tag(TaskOptimizer):
                 p.add_(step, alpha=-lr)
 
     def _norms(self) -> Tensor:
-        """[tensors]: of the present task's first moment; infinite where it is zero, or too small to be squared."""
+        """The norm [tensors] of the present task's first moments; infinite if it is zero or too small to be squared."""
         norms = torch.stack(list(torch._foreach_norm(self._firsts)))
         return norms.masked_fill_(norms == 0, torch.inf)
 
     def _agreement(self) -> Tensor:
-        """alpha [tasks + 1, tensors]. A first moment of zero agrees with nothing (the official code divides by it)."""
+        """alpha [tasks + 1, tensors]. A zero first moment agrees with nothing (the official code divides by zero)."""
         pairs = zip(self._spans, self._firsts, strict=True)
         products = torch.stack([torch.mv(self._directions[:, span], m) for span, m in pairs], dim=1)
         cosines = products / self._norms()
@@ -234,7 +234,7 @@ class Tag(TaskOptimizer):
 
 
 class PlainTag(TaskOptimizer):
-    """TAG tensor by tensor and task by task, as the module's head writes it."""
+    """TAG computed tensor by tensor and task by task, as the module's docstring writes it."""
 
     def __init__(
         self, params: Iterable[Any], lr: float, b: float = 5.0, base: Base = "rmsprop", eps: float = 1e-8

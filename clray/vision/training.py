@@ -1,6 +1,6 @@
-"""What the vision track tells clray: its benchmarks, methods and networks, the settings of a trial, and its costs.
+"""The vision track's interface to clray: benchmarks, methods and networks, the settings of a trial, and its costs.
 
-Nothing here loads torch until a trial is trained, so that a sweep is planned quickly.
+This module loads torch only when a trial is trained, so that planning a sweep is fast.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ LearnerKind = Literal["perceptron", "module"]
 
 
 def methods_of(kind: LearnerKind) -> dict[str, str]:
-    """The methods that train learners of a kind, as ``METHODS.targets`` has them."""
+    """The methods that train learners of one kind, in the form of ``METHODS.targets``."""
     return {name: target for name, target in METHODS.targets.items() if METHODS[name].learner_kind == kind}
 
 
 def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:
-    """The benchmarks whose methods train learners of a kind."""
+    """The benchmarks whose methods train learners of one kind."""
     return tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.learner == kind)
 
 
 def kinds() -> list[BenchmarkFamily]:
-    """Benchmarks and methods that go together; see ``Track``."""
+    """The families of benchmarks and methods that fit together; see ``Track``."""
     singles, batches = methods_of("perceptron"), methods_of("module")
     by_task = ("tag/rotated_mnist", "tag/cifar100")
     return [
@@ -96,7 +96,7 @@ def _method(name: Any, benchmark: str, kind: LearnerKind) -> str:
 
 
 def _check_engine(declared: Mapping[str, Any], model: BaseModel, settings: BaseModel) -> None:
-    """Refuse a fused engine that there is not."""
+    """Refuse ``engine: fused`` where no fused engine exists for the settings."""
     if declared.get("engine") != "fused":
         return
     if isinstance(model, Perceptron):
@@ -108,7 +108,7 @@ def _check_engine(declared: Mapping[str, Any], model: BaseModel, settings: BaseM
 
 
 def _check_randomness(declared: Mapping[str, Any], benchmark: Benchmark) -> None:
-    """Refuse the official code's draws where they cannot be had."""
+    """Refuse ``randomness: official`` where the official code's draws do not exist."""
     if declared.get("randomness") != "official":
         return
     if not benchmark.official:
@@ -127,7 +127,7 @@ def _check_randomness(declared: Mapping[str, Any], benchmark: Benchmark) -> None
 
 
 def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
-    """Refuse numbers of images that do not go together, as far as they are declared rather than the data set's."""
+    """Refuse numbers of images that do not fit together, as far as the declaration alone shows it."""
     declared = getattr(benchmark, "train_per_task", None)
     if declared is None:
         return
@@ -148,21 +148,21 @@ def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
-    """The data set a trial would read here; see ``Track``."""
+    """Describe the data that a trial would read on this machine; see ``Track``."""
     benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
     names, source = benchmark.datasets, benchmark.source
     return sources.locate(names[0], source, fetch) if len(names) == 1 else sources.locate_all(names, source, fetch)
 
 
 def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
-    """The trial, ready to begin; see ``Track``."""
+    """A trial that is ready to begin; see ``Track``."""
     from clray.vision.trial import VisionTraining
 
     return VisionTraining(trial, data, device)
 
 
 def modules_of(trial: Trial) -> list[str]:
-    """The modules that a trial runs; see ``Track``."""
+    """The modules whose code a trial runs; see ``Track``."""
     benchmark, kind = trial.benchmark["name"], METHODS[trial.method].learner_kind
     modules = ["clray.vision.trial", METHODS.module_of(trial.method), BENCHMARKS.module_of(benchmark)]
     modules.append(LEARNERS.module_of(kind))
@@ -174,7 +174,7 @@ def modules_of(trial: Trial) -> list[str]:
 
 
 def estimate(trial: Trial) -> float:
-    """Seconds on one core with the fastest engine; see ``Track``. From docs/performance.md's figures."""
+    """Estimate a trial's seconds on one core with the fastest engine, from docs/performance.md; see ``Track``."""
     benchmark = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
     method: type[Method] = METHODS[trial.method]
     settings = method.Settings(**trial.hyperparameters)

@@ -1,6 +1,6 @@
-"""The loop of the vision track: one trial as a ``Training`` (``clray.training``).
+"""The training loop of the vision track: runs one trial as a ``Training`` (``clray.training``).
 
-It knows no benchmark and no method: what differs between them is in the plan of arrivals, in the evaluator or in the
+The loop has no code for a particular benchmark or method: their differences are in the plan, the evaluator and the
 learner.
 """
 
@@ -32,7 +32,7 @@ _AT_ONCE = 50
 
 
 def draws_of(trial: Trial, benchmark: Benchmark, device: str) -> Draws:
-    """clray's own draws, or those of the official code."""
+    """The draws of clray, or those of the paper's official code, as ``trial.randomness`` says."""
     if trial.randomness == "clray":
         return ClrayDraws(trial.seed, device)
     return importlib.import_module(benchmark.official).OfficialDraws(trial.seed, device)
@@ -46,7 +46,7 @@ def stream_of(trial: Trial, benchmark: Benchmark, data: dict[str, Any], draws: D
 
 
 class VisionTraining:
-    """One trial: visits of experiences in batches, with evaluations between.
+    """One trial: visits of experiences in batches, with evaluations between them.
 
     Args:
         trial: its declaration.
@@ -55,7 +55,7 @@ class VisionTraining:
 
     Raises:
         DataError: this machine cannot provide the data, or it has fewer images than the benchmark asks for.
-        DeclarationError: a setting that does not go together with the data or the device.
+        DeclarationError: a setting does not fit the data or the device.
     """
 
     def __init__(self, trial: Trial, data: dict[str, Any], device: str = "cpu") -> None:
@@ -88,7 +88,7 @@ class VisionTraining:
         )
 
     def _check_batches(self, benchmark: Benchmark) -> None:
-        """Refuse batches that no task fills, where a short batch is left out: nothing would be learned."""
+        """Refuse a batch size larger than a task where short batches are left out: nothing would be learned."""
         batch, fewest = self.method.batch_size, min(len(e.examples) for e in self.stream.experiences)
         if self.stream.drops_last and fewest < batch:
             raise DeclarationError(
@@ -113,7 +113,7 @@ class VisionTraining:
             return self.evaluator.measure(self.step, self._last, deadline)
 
     def _train(self, deadline: float) -> None:
-        """Learn until something is to be measured, the trial is over, or the time is up."""
+        """Learn until a measurement is due, the trial is over, or the time is up."""
         while not self.plan.over:
             learned = self._learn()
             self.step += learned
@@ -124,7 +124,7 @@ class VisionTraining:
                 return
 
     def _learn(self) -> int:
-        """Learn from the next batch, or from several single examples at once. Returns how many examples it were."""
+        """Learn from the next batch, or from several single examples at once. Returns the number of examples."""
         experience = self._last = self.plan.experience
         try:
             if self.method.in_bulk:
@@ -153,7 +153,7 @@ class VisionTraining:
         self.evaluator.after_visit()
 
     def _check_weights(self) -> None:
-        """See that the weights are finite.
+        """Check that the weights are finite.
 
         Raises:
             Diverged: some are not.
@@ -184,7 +184,7 @@ class VisionTraining:
 
 
 def _tensors(state: Any) -> Any:
-    """NumPy arrays as tensors, and its numbers as Python's: what ``torch.load(weights_only=True)`` accepts."""
+    """Convert NumPy arrays to tensors and NumPy numbers to Python's, as ``torch.load(weights_only=True)`` requires."""
     import torch
 
     if isinstance(state, np.generic):

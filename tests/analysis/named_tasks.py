@@ -1,4 +1,4 @@
-"""A track whose tasks have names, that declares and never runs: what the analysis needs of one."""
+"""A track whose tasks have names. It can be declared but not run: the analysis needs no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trials keep beside their records, on the page: attention over the memory, and pseudo-samples."""
+"""The files beside the trials' records, as the page shows them: attention over the memory, and pseudo-samples."""
 
 from __future__ import annotations
 

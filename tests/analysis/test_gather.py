@@ -1,4 +1,4 @@
-"""Records to runs: what is matched, what is left aside, what is missing, what is suspect."""
+"""From records to runs: those that match a cell, are left aside, are missing, or are suspect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of accuracies, eigenvalues and displacements: what is drawn for which measurements."""
+"""The figure of accuracies, eigenvalues and displacements, for different measurements."""
 
 from __future__ import annotations
 

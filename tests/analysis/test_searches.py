@@ -1,4 +1,4 @@
-"""Hyper-parameter searches: what is selected, and how it is shown beside the published choice."""
+"""Hyper-parameter searches: the selected point, shown beside the published choice."""
 
 from __future__ import annotations
 

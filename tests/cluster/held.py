@@ -1,7 +1,7 @@
-"""Trials that wait in the middle until the test lets them go on: so what is killed there is killed in the middle.
+"""Trials that wait half-way until the test lets them continue, so that a process is surely killed half-way.
 
-A process that is to run, or to launch, such trials has in its environment a folder to meet in (``CLRAY_TEST_MEET``) and
-this folder in ``PYTHONPATH``. Run as a script, this is the command ``clray`` with such trials.
+A process that runs or launches such trials needs a shared folder in its environment (``CLRAY_TEST_MEET``) and this
+folder in ``PYTHONPATH``. Run as a script, this file is the command ``clray`` with such trials.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Several hosts on one machine: each with its own network, processes, host name, /tmp, /dev/shm and home folder.
 
-A host is a set of Linux namespaces with an sshd in it. All of them hang on a bridge that lives in the namespace of a
-further one, the ``desk``, where the user sits: so nothing at all is made in the machine's own network, and no host can
-reach anything outside. They share the machine's files, its cores and its memory.
+A host is a set of Linux namespaces with an sshd in it. All hosts are connected to a bridge in the namespace of one more
+host, the ``desk``, where the user works. So the machine's own network is not changed, and no host can reach anything
+outside. The hosts share the machine's files, its cores and its memory.
 
-A host lives as long as its first process. That one dies with the process that made it, even by SIGKILL, and the kernel
-then removes everything in it.
+A host lives as long as its first process. That process dies with the process that made it, even by SIGKILL, and the
+kernel then removes everything in it.
 """
 
 from __future__ import annotations

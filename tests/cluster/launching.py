@@ -1,4 +1,4 @@
-"""What the tests of the cluster share: a small sweep on the embedded digits, and how two stores are compared."""
+"""Shared parts of the cluster tests: a small sweep on the embedded digits, and the comparison of two stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A launch that loses workers in the way that is named: lost_driver.py WAY SWEEP_FILE RESULTS. Prints its outcome."""
+"""A launch that loses workers in the given way: lost_driver.py WAY SWEEP_FILE RESULTS. Prints its outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores that are full, read-only or torn: one clear error, nothing half-written; after, the same command goes on."""
+"""Stores that are full, read-only or damaged: one clear error, no partial files; later the same command continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of a cluster dies: Ray ends the driver, and on a new cluster the same command goes on."""
+"""The head of a cluster dies: Ray ends the driver, and on a new cluster the same command continues."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`ray job submit` of a sweep: a head of its own on this machine, with a token, its page on the loopback alone.
+"""`ray job submit` of a sweep, to a head of the test's own with a token and with its dashboard on the loopback only.
 
-Needs ray[default], which `pip install -c constraints.txt '.[cluster]'` brings: without it there is nothing to test.
+Needs ray[default], which `pip install -c constraints.txt '.[cluster]'` installs; without it the tests are skipped.
 """
 
 from __future__ import annotations

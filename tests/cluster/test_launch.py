@@ -1,4 +1,4 @@
-"""Launches on a Ray cluster of one machine with four logical CPUs and a GPU that may be there in the books only."""
+"""Launches on a Ray cluster of one machine with four logical CPUs, and a GPU that may exist in Ray's books only."""
 
 from __future__ import annotations
 

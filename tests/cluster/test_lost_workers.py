@@ -1,4 +1,4 @@
-"""A worker that is lost, in whatever way, is a failed trial with a reason, or is started again; the others go on."""
+"""A worker that is lost, in whatever way, gives a failed trial with a reason, or is started again; others continue."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A sweep on a Ray cluster of three nodes, one of which dies in the middle: Ray's own test cluster, on this machine.
 
-The nodes are processes of one machine, so this runs anywhere. That a whole host dies, and that `ray up` makes a
-cluster, is ``test_ray_up.py``'s. The cluster and the driver get a process each: what Ray reads of the environment it
-reads once in a process, and other tests want it otherwise.
+The nodes are processes of one machine, so this runs anywhere. ``test_ray_up.py`` tests the death of a whole host, and a
+cluster made by `ray up`. The cluster and the driver get a process each: Ray reads the environment once in a process,
+and other tests need another environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a running sweep shows, on a terminal and elsewhere, and the time it says is left."""
+"""The display of a running sweep, on a terminal and elsewhere, and its estimate of the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ray_cluster.yaml is what Ray takes, opens nothing, and gives no secret and no results away."""
+"""Ray accepts ray_cluster.yaml; the file opens no port, and exposes no secret and no results."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""`ray up docs/on_premises.yaml` on three hosts, a sweep on them, one host lost in the middle, `ray down`.
+"""`ray up docs/on_premises.yaml` on three hosts, a sweep on them, one host lost half-way, `ray down`.
 
-The hosts are namespaces of this machine with an sshd each (``hosts.py``), so what `ray up` does is what it does in a
-lab: it copies the files by rsync, starts the head by ssh, and the head starts the workers. Of the cluster file only
-the addresses, the user and the installation (the hosts see this Python) are others, and each host is told to have one
-core. The results lie in a folder that all hosts see, where a lab has NFS.
+The hosts are namespaces of this machine with an sshd each (``hosts.py``), so `ray up` works as in a lab: it copies the
+files by rsync, starts the head by ssh, and the head starts the workers. The test changes only the addresses, the user
+and the installation in the cluster file (the hosts see this Python), and gives each host one core. The results are in a
+folder that all hosts see, in place of a lab's NFS.
 
-Ray's job submission (`ray job submit`) is `test_jobs.py`'s: it needs ray[default], which the hosts do not install.
+`test_jobs.py` tests Ray's job submission (`ray job submit`): it needs ray[default], which the hosts do not install.
 """
 
 from __future__ import annotations

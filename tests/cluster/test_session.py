@@ -1,4 +1,4 @@
-"""Addresses that lead nowhere, and what a cluster is said to offer."""
+"""Addresses at which no cluster answers, and the resources reported for a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The soak of bench/soak.py in short, and that it would see what it is there to see."""
+"""A short run of the soak of bench/soak.py, and a check that it would find the faults it looks for."""
 
 from __future__ import annotations
 

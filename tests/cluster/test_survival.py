@@ -1,4 +1,4 @@
-"""Whatever is killed in the middle, launching again, or Tune's retry, ends with the bits of a run that nothing hit."""
+"""Processes are killed half-way; after a new launch, or Tune's retry, the bits are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_ctrl_c_keeps_what_was_learned(
     out, err = communicate(process)
 
     assert process.returncode == 130, err
-    assert "the same command goes on from here" in out
+    assert "the same command continues from here" in out
     assert "failed" not in out
     store = Store(tmp_path / "results")
     assert any(t.state == "half-done" for t in planned(sweep, store).trials), "nothing was kept"

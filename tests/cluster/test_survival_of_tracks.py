@@ -1,4 +1,4 @@
-"""Trials of every other way to train survive killed workers with the same bits."""
+"""Trials of all other training loops survive killed workers with the same bits."""
 
 from __future__ import annotations
 

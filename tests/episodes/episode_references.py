@@ -1,4 +1,4 @@
-"""Trials of seconds, and the official code's figures for its networks (tests/fixtures/metaseq2seq)."""
+"""Trials that take seconds, and the official code's figures for its networks (tests/fixtures/metaseq2seq)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an episode is: mappings, support sets, queries, what validation keeps back, what is tested."""
+"""The content of episodes: mappings, support sets, queries, the validation split, and the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial by episodes: reports, stops and continuations, learning, what it refuses, what it leaves behind."""
+"""A trial by episodes: reports, stops and continuations, learning, refused settings, and the files it writes."""
 
 from __future__ import annotations
 
@@ -431,8 +431,8 @@ def test_a_finished_trial_leaves_its_files_and_export_writes_one(tmp_path, monke
     assert cli.invoke(app, ["export", trial, "checkpoint.tar", "net_ME.tar"]).exit_code == 0
     assert torch.load(tmp_path / "net_ME.tar", weights_only=True)["episode_type"] == "ME"
     for arguments, message in (
-        (["export", "0" * 16], "nothing is kept"),
-        (["export", trial, "weights"], "is not kept of it"),
+        (["export", "0" * 16], "no file of such a trial"),
+        (["export", trial, "weights"], "it has no file"),
     ):
         failed = cli.invoke(app, arguments)
         assert message in str(failed.exception)

@@ -1,4 +1,4 @@
-"""SCAN from its grammar, against its counts and, where they are at hand, against the official files."""
+"""SCAN made from its grammar, compared with its counts and, where they are here, with the official files."""
 
 from __future__ import annotations
 

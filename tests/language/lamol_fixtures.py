@@ -1,4 +1,4 @@
-"""What the tests of the language track share: the official code's encodings, and GPT-2's published vocabulary."""
+"""Shared parts of the language track's tests: the official code's encodings, and GPT-2's published vocabulary."""
 
 from __future__ import annotations
 

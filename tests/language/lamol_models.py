@@ -1,4 +1,4 @@
-"""What the tests of losses and updates share: the model whose losses and steps the official code gave, and batches."""
+"""Shared parts of the tests of losses and updates: the model of the official code's reference steps, and batches."""
 
 from __future__ import annotations
 

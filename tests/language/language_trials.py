@@ -1,4 +1,4 @@
-"""Trials of a second: tiny models on tasks that need no file."""
+"""Trials that take a second: tiny models on tasks that need no file."""
 
 from __future__ import annotations
 

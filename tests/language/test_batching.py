@@ -1,4 +1,4 @@
-"""Minibatches: the official code's, and those of rows of like length."""
+"""Minibatches: those of the official code, and those of rows of similar length."""
 
 from __future__ import annotations
 

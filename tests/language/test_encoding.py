@@ -1,4 +1,4 @@
-"""Token sequences: equal to the official code's, token by token."""
+"""Token sequences are equal to the official code's, token by token."""
 
 from __future__ import annotations
 

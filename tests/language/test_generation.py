@@ -1,4 +1,4 @@
-"""What a model writes: the official filter, and the same from one prompt at a time as from any batch."""
+"""Generated text: the official filter, and the same text from one prompt at a time as from any batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importance for EWC and MAS: as the official code measures it, and corrected."""
+"""Importance for EWC and MAS: as in the official code, and corrected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tasks' texts come from: the order of sources, checks, conversion once, what is judged; real files."""
+"""The sources of the tasks' texts: their order, checks, conversion, rules for verdicts, and real files."""
 
 from __future__ import annotations
 

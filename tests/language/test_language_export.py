@@ -1,4 +1,4 @@
-"""What is kept of a language trial beside its record, and ``clray samples``, which shows the pseudo-samples of it."""
+"""The files beside a language trial's record, and ``clray samples``, which shows its pseudo-samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every published format of the tasks' texts, from small hand-written files; and what torn or foreign ones say."""
+"""Every published format of the tasks' texts, from small hand-written files; and the errors for wrong files."""
 
 from __future__ import annotations
 

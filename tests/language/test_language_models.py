@@ -1,4 +1,4 @@
-"""Language models: declared, built, grown, and not to be had; nothing asks the network."""
+"""Language models: declared, built, enlarged, and missing; no test uses the network."""
 
 from __future__ import annotations
 

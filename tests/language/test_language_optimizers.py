@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups and the schedule: as the official code stepped."""
+"""AdamW, its parameter groups and the schedule take the same steps as the official code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial of the language track: its phases, stops and continuations, what each method adds, what it refuses."""
+"""A language trial: its phases, stops and continuations, the part of each method, and refused settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses: as the official code computed them, and the fast form equal to the plain one."""
+"""The losses are those of the official code, and the fast form equals the plain one."""
 
 from __future__ import annotations
 

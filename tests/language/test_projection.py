@@ -1,4 +1,4 @@
-"""GEM's projection: as the official code computed it."""
+"""GEM's projection is that of the official code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The scores of answers against the official code's, bit for bit: figures from tests/fixtures/lamol.
 
-``metrics.json`` came out of the unmodified official module. The forms in ``logical_forms.json`` (null where it fails)
-are what the official reading gives of made-up queries, misspelt and misleading ones among them.
+The unmodified official module wrote ``metrics.json``. ``logical_forms.json`` holds the forms that the official code
+reads from made-up queries, misspelt and misleading ones among them (null where it fails).
 """
 
 from __future__ import annotations

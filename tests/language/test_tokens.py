@@ -1,4 +1,4 @@
-"""Vocabularies: as the official code's tokenizer, trained on a stream, and of a pretrained model."""
+"""Vocabularies: the official code's, trained on a stream, and that of a pretrained model."""
 
 from __future__ import annotations
 

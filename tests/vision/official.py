@@ -1,6 +1,6 @@
-"""The official MER code's reference runs (tests/fixtures/mer), and the trials that clray runs in their place.
+"""The official MER code's reference runs (tests/fixtures/mer), and the trials of clray that repeat them.
 
-The figures come from github.com/mattriemer/MER @4b7b9c9, unmodified, on five rotations with 200 examples a task.
+The unmodified code at github.com/mattriemer/MER @4b7b9c9 gave the figures, on five rotations with 200 examples a task.
 """
 
 from __future__ import annotations

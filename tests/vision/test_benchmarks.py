@@ -1,4 +1,4 @@
-"""Streams of MNIST tasks: their pixels, their order, their size, and what cannot be built."""
+"""Streams of MNIST tasks: their pixels, their order, their size, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class TestEvaluations:
 
 
 class TestSettings:
-    """What a sweep would say of them is in test_spec; here: which settings there are."""
+    """The settings that each benchmark accepts. The errors of a sweep are in test_refused_when_planned."""
 
     @pytest.mark.parametrize("name", SETTINGS)
     def test_the_small_settings_resolve(self, name):

@@ -1,4 +1,4 @@
-"""Where image data comes from: the order of sources, checksums, torn files, downloads."""
+"""The sources of image data: their order, checksums, damaged files, downloads."""
 
 from __future__ import annotations
 

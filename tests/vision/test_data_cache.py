@@ -1,4 +1,4 @@
-"""Checking and decoding once: notes and decoded arrays, torn, stale, shared, or not to be had; and `clray data`."""
+"""Files are checked and decoded once: notes and decoded arrays, damaged, stale, shared or missing; `clray data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every form of every data set, on small files of the same format: what is read, and what is refused."""
+"""Every form of every data set, on small files of the same format: files that are read, and files that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data files that cannot be read, and those that lie there under another name: one line tells each by its name."""
+"""Data files that cannot be read, and data files under another name: one line names each."""
 
 from __future__ import annotations
 

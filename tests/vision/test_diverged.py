@@ -1,4 +1,4 @@
-"""Trials whose numbers overflow: they say so, and measure nothing with what is not finite."""
+"""Trials whose numbers overflow: they report it, and measure nothing with numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method, benchmark and network must do, whichever there are: they are found by their lists.
+"""Tests that every method, benchmark and network must pass; the tests find them in their registries.
 
 A method's settings are those of the first shipped variant that has it, made small.
 """

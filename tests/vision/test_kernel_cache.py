@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: numba's own folders, a stand-in below the temporary folder, or nowhere."""
+"""The folder of compiled kernels: numba's own folders, one below the temporary folder, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which layout convolutions are computed: the fastest one, where no processor fails at it."""
+"""The memory layout of convolutions: the fastest one that no processor fails at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay memories: what they keep, what they hand out, and the draws behind both."""
+"""Replay memories: the examples that they store and return, and the draws behind both."""
 
 from __future__ import annotations
 

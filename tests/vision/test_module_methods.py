@@ -1,4 +1,4 @@
-"""Methods that learn a task at a time: against the official codes' runs, and each by what it is meant to do."""
+"""Methods that learn a task at a time: against the official codes' runs, and each by its purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of the task-incremental benchmarks: their sizes, what they compute, and what is drawn in which order."""
+"""Networks of the task-incremental benchmarks: their sizes, their outputs, and the order of their draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each method does beside SGD: projections, penalties, narrow and warm networks, input layers of their own."""
+"""The parts that methods add to SGD: projections, penalties, narrow and warm networks, input layers of their own."""
 
 from __future__ import annotations
 

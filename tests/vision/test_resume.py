@@ -1,4 +1,4 @@
-"""What a checkpoint holds: every generator, and how far an evaluation has come."""
+"""The content of a checkpoint: every generator, and the progress of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial of a task-incremental benchmark: where it may be stopped, what it draws, what it measures."""
+"""A trial of a task-incremental benchmark: its stops, its draws, its measurements."""
 
 from __future__ import annotations
 

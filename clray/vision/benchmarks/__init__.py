@@ -1,7 +1,7 @@
-"""The benchmarks of the vision track, one file a family, and the list of their names.
+"""The benchmarks of the vision track, one file for each family, and the list of their names.
 
-A benchmark is a class of settings that can build a trial's stream. Its file does not load torch until it builds one, so
-that a sweep is planned quickly.
+A benchmark is a class of settings that can build a trial's stream. Its file loads torch only when it builds one, so
+that planning a sweep is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all benchmarks of the vision track have."""
+"""The base class of the vision track's benchmarks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Benchmark(BaseModel):
-    """Settings of a benchmark, and what it says of itself.
+    """The settings of a benchmark, and its properties.
 
-    A class has these beside its settings, as class variables or as properties.
+    Besides its settings a class defines these properties, as class variables or as Python properties.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,33 +50,33 @@ class Benchmark(BaseModel):
 
     @property
     def passes(self) -> int:
-        """Passes over an experience's examples."""
+        """The number of passes over an experience's examples."""
         return 1
 
     def landscape(self, seed: int) -> Landscape | None:
-        """Measures the loss around the weights after each experience; None where that is not measured.
+        """The object that measures the loss around the weights after each experience; None where that is not measured.
 
         Args:
-            seed: the trial's.
+            seed: the trial's seed.
         """
         return None
 
     @property
     def examples_of_task(self) -> float:
-        """Training examples of a task, roughly where that depends on the data; for plans."""
+        """The number of a task's training examples, roughly where that depends on the data; for plans."""
         raise NotImplementedError
 
     @property
     def tests_of_task(self) -> float:
-        """Test images of a task, roughly where that depends on the data; for plans."""
+        """The number of a task's test images, roughly where that depends on the data; for plans."""
         raise NotImplementedError
 
     def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
-        """A trial's stream, on the CPU.
+        """Build a trial's stream, on the CPU.
 
         Args:
             images: the image sets named by ``datasets``.
-            draws: the trial's.
+            draws: the trial's random draws.
             order: the tasks in the order of learning; None for the benchmark's own order.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The 5-dataset benchmark, as TAG's code has it: five image sets, one a task. Protocol: docs/papers/tag.md."""
+"""The 5-dataset benchmark of TAG's code: five image sets, one for each task. Protocol: docs/papers/tag.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class FiveDatasets(InEpochs):
     """CIFAR-10, MNIST, SVHN, notMNIST and Fashion-MNIST, ten classes each, at 32 pixels in colour.
 
-    The network has 100 logits in the official code, of which the first 50 are used.
+    The network has 100 logits, as in the official code; the first 50 are used.
     """
 
     name: Literal["5-dataset"]
@@ -75,7 +75,7 @@ class FiveDatasets(InEpochs):
 
 
 def _coloured(images: NDArray[np.uint8]) -> Tensor:
-    """[n, 3, 32, 32] uint8 of images [n, 1 or 3, H, W]: enlarged bilinearly, grey in all three channels."""
+    """Convert images [n, 1 or 3, H, W] to [n, 3, 32, 32] uint8: enlarged bilinearly, grey in all three channels."""
     import torch
 
     if images.shape[-2:] != (32, 32):

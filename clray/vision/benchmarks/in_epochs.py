@@ -1,4 +1,4 @@
-"""What benchmarks have whose tasks are learned in epochs and batches, as the codes of TAG and Stable SGD do."""
+"""The base class of benchmarks whose tasks are learned in epochs and batches, as in the codes of TAG and Stable SGD."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InEpochs(Benchmark):
-    """The settings of such a benchmark; a class has ``build`` beside them."""
+    """The settings that these benchmarks share. A subclass adds ``build``."""
 
     epochs: Passes = 1
     """Passes over a task's training images."""
@@ -64,5 +64,5 @@ class InEpochs(Benchmark):
         return stream if order is None else stream.reordered(order)
 
     def build(self, images: dict[str, ImageSet], draws: Draws) -> Stream:
-        """The tasks in the benchmark's own order, their images whole; see ``stream``."""
+        """Build the stream in the benchmark's own order of tasks, with no training images held out; see ``stream``."""
         raise NotImplementedError

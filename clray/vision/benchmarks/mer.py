@@ -1,8 +1,8 @@
 """MER's benchmarks: streams of single MNIST digits whose pixels are rearranged, differently in every task.
 
-A task is a permutation of pixels, or a rotation with nearest-neighbour sampling, in which every pixel of the turned
-image shows one pixel of the original or nothing. So a benchmark is the image set, once, and a pixel map a task. The
-published archives hold 4 to 21 GB. Protocol: docs/papers/mer.md.
+A task is a permutation of pixels, or a rotation with nearest-neighbour sampling. In a rotation every pixel of the
+turned image shows one pixel of the original or nothing. So a benchmark stores the image set once, and a pixel map for
+each task, while the published archives hold 4 to 21 GB. Protocol: docs/papers/mer.md.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class MnistStream(Benchmark):
         return 10_000
 
     def pixel_maps(self) -> NDArray[np.int16]:
-        """[tasks, 784]: which pixel of the original each pixel of the task shows; -1 for none."""
+        """The pixel maps [tasks, 784]: the index of the original pixel that each pixel of a task shows; -1 for none."""
         raise NotImplementedError
 
     def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
-        """The stream. Its examples are numbered in the order of their arrival."""
+        """Build the stream. Its examples are numbered in the order of their arrival."""
         from clray.vision.stream import from_members, unit
         from clray.vision.stream import images as as_images
 
@@ -88,7 +88,7 @@ class MnistStream(Benchmark):
 
 
 class MnistRotations(MnistStream):
-    """MNIST rotations, as GEM's ``mnist_rotations.py`` makes them.
+    """MNIST rotations, made as in GEM's ``mnist_rotations.py``.
 
     Task t of T is turned by an angle drawn uniformly from [180 t / T, 180 (t + 1) / T) degrees.
     """
@@ -104,7 +104,7 @@ class MnistRotations(MnistStream):
         return self
 
     def task_angles(self) -> list[float]:
-        """The angles in degrees. Python's generator, as in the script, but seeded: the script never seeds it."""
+        """The angles in degrees, from Python's generator as in GEM's script, but seeded: the script never seeds it."""
         if self.angles is not None:
             return self.angles
         rng, angles = random.Random(self.seed), []
@@ -118,7 +118,7 @@ class MnistRotations(MnistStream):
 
 
 class MnistPermutations(MnistStream):
-    """MNIST permutations, as GEM's ``mnist_permutations.py`` makes them: the first task is permuted too."""
+    """MNIST permutations, made as in GEM's ``mnist_permutations.py``: the first task is permuted too."""
 
     name: Literal["mnist-permutations", "mnist-many-permutations"]
 

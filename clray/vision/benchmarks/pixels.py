@@ -1,4 +1,4 @@
-"""MNIST digits with their pixels rearranged: pixel maps."""
+"""Pixel maps, which rearrange the pixels of MNIST digits."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def rotation_map(angle: float) -> NDArray[np.int16]:
 
 
 def rearranged(images: NDArray[np.uint8], pixel_map: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """Images [n, 784] as a task with this pixel map shows them."""
+    """Rearrange the pixels of images [n, 784] by a pixel map; -1 gives a black pixel."""
     return np.where(pixel_map >= 0, images[:, pixel_map], 0).astype(np.uint8)

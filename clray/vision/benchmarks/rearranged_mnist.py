@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _RearrangedMnist(InEpochs):
-    """Tasks that show MNIST with rearranged pixels."""
+    """The settings that these benchmarks share: each task shows MNIST with its pixels rearranged."""
 
     heads: Literal["single", "multi"] = "single"
     """``single``: ten logits for all tasks, and no task is told (Stable SGD). ``multi``: ten a task (TAG)."""
@@ -40,7 +40,7 @@ class _RearrangedMnist(InEpochs):
     label_classes = 10
 
     def pixel_maps(self, rng: Any) -> NDArray[np.int16]:
-        """[tasks, 784]."""
+        """The pixel maps [tasks, 784], as ``pixels.rotation_map`` makes them."""
         raise NotImplementedError
 
     def build(self, images: dict[str, ImageSet], draws: Draws) -> Stream:
@@ -68,7 +68,7 @@ class _RearrangedMnist(InEpochs):
 
 
 class RotatedMnist(_RearrangedMnist):
-    """Task t (from 0) is turned by ``degrees`` t less an offset drawn from [0, ``degrees``), counter-clockwise."""
+    """Task t (from 0) is turned counter-clockwise by t * ``degrees`` minus an offset drawn from [0, ``degrees``)."""
 
     name: Literal["rotated-mnist"]
     degrees: Rate = 10.0
@@ -89,9 +89,9 @@ class RotatedMnist(_RearrangedMnist):
 
 
 class PermutedMnist(_RearrangedMnist):
-    """The first task shows the digits as they are, each other one with its pixels permuted.
+    """The first task shows the digits unchanged; every other task permutes their pixels.
 
-    The official scripts draw the permutations without any seed; here they have one.
+    The official scripts draw the permutations without a seed; here they have one.
     """
 
     name: Literal["permuted-mnist"]

@@ -1,4 +1,4 @@
-"""Image sets whose classes are divided among tasks: CIFAR-100, mini-ImageNet and CUB-200, as TAG's code has them.
+"""Image sets whose classes are divided among tasks: CIFAR-100, mini-ImageNet and CUB-200, as in TAG's code.
 
 Protocols: docs/papers/tag.md and stable_sgd.md.
 """
@@ -32,7 +32,7 @@ class SplitClasses(InEpochs):
     official_evaluation_draws = True
 
     def scale(self, images: Tensor) -> Tensor:
-        """Bytes to a network's input."""
+        """Scale bytes to a network's input."""
         from clray.vision.stream import unit
 
         return unit(images)
@@ -84,7 +84,7 @@ class SplitCifar100(SplitClasses):
 
 
 class SplitMiniImageNet(SplitClasses):
-    """mini-ImageNet at 84 pixels, 20 tasks of 5 classes; of every class 480 images for training, 120 for testing."""
+    """mini-ImageNet at 84 pixels: 20 tasks of 5 classes, with 480 training and 120 test images for each class."""
 
     name: Literal["split-mini-imagenet"]
     tasks: Tasks = 20
@@ -104,8 +104,8 @@ class SplitMiniImageNet(SplitClasses):
 class SplitCub(SplitClasses):
     """CUB-200 birds at 224 pixels, 20 tasks of 10 classes.
 
-    As TAG's code scales them: the mean that is subtracted from red, green and blue is that of blue, green and red, and
-    nothing is divided by 255, so that inputs run from about -250 to 300.
+    Images are scaled as in TAG's code: the means subtracted from red, green and blue are those of blue, green and red,
+    and nothing is divided by 255. So inputs range from about -250 to 300.
     """
 
     name: Literal["split-cub"]

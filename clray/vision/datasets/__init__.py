@@ -1,4 +1,4 @@
-"""The data sets of image benchmarks: what is published, and how each is read."""
+"""The image data sets: the published files of each, and how they are read."""
 
 from __future__ import annotations
 

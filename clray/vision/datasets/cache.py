@@ -1,4 +1,4 @@
-"""What the cache keeps of image data: notes of forms that were checked, and decoded arrays, mapped into memory."""
+"""The cache of image data: notes about files that were checked, and decoded arrays, which are mapped into memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def noted_fingerprint(folder: Path, form: Form) -> str | None:
 
 
 def note_fingerprint(folder: Path, form: Form, fingerprint: str) -> None:
-    """Remember that the form's files in this folder were checked, and what they hold."""
+    """Note that the form's files in this folder were checked, and the fingerprint of their content."""
     cache.take_note(folder, form.files, {"fingerprint": fingerprint}, _about(form))
 
 
 def forget(folder: Path, form: Form) -> None:
-    """Have the form's files in this folder checked anew."""
+    """Delete the note about the form's files in this folder, so that they are checked again."""
     cache.forget_checked(folder, form.files, _about(form))
 
 
@@ -44,10 +44,10 @@ def _about(form: Form) -> list[object]:
 
 
 def decoded(name: str, fingerprint: str, thoroughly: bool = False) -> ImageSet | None:
-    """The decoded arrays of this content, mapped read-only; None where they are not here, torn or changed.
+    """The decoded arrays of this content, mapped read-only; None where they are missing, damaged or changed.
 
     Args:
-        thoroughly: hash the arrays even if their sizes and times are as they were.
+        thoroughly: hash the arrays even if their sizes and times have not changed.
     """
     folder = _decoded_folder(name, fingerprint)
     if cache.read_decoded(folder, thoroughly) is None:
@@ -59,7 +59,7 @@ def decoded(name: str, fingerprint: str, thoroughly: bool = False) -> ImageSet |
 
 
 def keep_decoded(name: str, fingerprint: str, images: ImageSet) -> ImageSet:
-    """Keep decoded arrays; returns them as mapped from there, or as they are if they cannot be written."""
+    """Write decoded arrays into the cache. Returns them mapped from there, or unchanged if they cannot be written."""
     files = {f"{array}.npy": functools.partial(_save, getattr(images, array)) for array in ARRAYS}
     try:
         cache.write_decoded(_decoded_folder(name, fingerprint), files)

@@ -1,10 +1,11 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 RGB, 50,000 for training and 10,000 for testing.
 
 Every form gives the same arrays in the same order: that of the official Python version, batches 1 to 5 one after the
-other. For CIFAR-100 the content is known, and whatever is read is held against it; so a Parquet copy in another row
-order is refused. The copy that clray was developed with is in the official order: the official pickles and the official
-binary files were rebuilt from it byte for byte. For CIFAR-10 nobody has held the content against a known one here: its
-archives are known by their published md5 sums, and should the Python and the binary one differ, their fingerprints do.
+other. For CIFAR-100 the fingerprint of the content is known, and all that is read is compared with it. So a Parquet
+copy in another row order is refused. The copy that clray was developed with is in the official order: the official
+pickles and the official binary files were rebuilt from it byte for byte. For CIFAR-10 no fingerprint is known: its
+archives are checked by their published md5 sums only. If the content of the Python and of the binary archive differed,
+their fingerprints would differ too.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def _from_archive(
     def read(root: Path) -> ImageSet:
         path, parts = root / archive, {}
         with reading(path), tarfile.open(path) as tar:
-            for member in tar:  # in one pass: going back in a compressed archive starts it anew
+            for member in tar:  # in one pass: going back in a compressed archive reads it again from its start
                 name = member.name.removeprefix("./").removeprefix(f"{folder}/")
                 file = tar.extractfile(member) if name in (*train, *test) else None
                 if file is not None:
@@ -139,7 +140,7 @@ def _forms(
     bins: dict[str, str | None],
     sums: dict[str, str],
 ) -> tuple[Form, ...]:
-    """The forms of one of the two: archives, unpacked folders, Parquet."""
+    """The forms of CIFAR-10 or CIFAR-100: archives, unpacked folders, Parquet."""
     label, label_bytes = ("labels", 1) if classes == 10 else ("fine_labels", 2)
     column = "label" if classes == 10 else "fine_label"
     python, binary = sums  # the names of the two archives

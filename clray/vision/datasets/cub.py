@@ -1,13 +1,14 @@
 """CUB-200-2011 (Wah et al. 2011): 200 species of birds, 5,994 photographs for training and 5,794 for testing.
 
 Every photograph is resized to 224x224 as TAG does (``cv2.resize`` of floats, its default), but rounded to whole
-numbers; TAG keeps the fractions, a difference of at most 0.5 of 255. Grey photographs become RGB.
+numbers. TAG keeps the fractions; the difference is at most 0.5 of 255. Grey photographs become RGB.
 
-Two lists say the same: the official ``images.txt``, ``image_class_labels.txt`` and ``train_test_split.txt``, and the
-lists of A-GEM's repository that TAG reads, ``CUB_train_list.txt`` and ``CUB_test_list.txt`` (``path label`` a line,
-labels from 0). As far as both were compared (the first class, photograph by photograph), A-GEM's list is the official
-split in the official order. The official lists are preferred. The fingerprint is of the lists and the JPEG files, so it
-shows if they differ; decoded pixels may differ in their last bit between versions of libjpeg, so they do not count.
+Either of two sets of lists gives the labels and the split: the official ``images.txt``, ``image_class_labels.txt`` and
+``train_test_split.txt``, or the lists of A-GEM's repository that TAG reads, ``CUB_train_list.txt`` and
+``CUB_test_list.txt`` (``path label`` on each line, labels from 0). The official lists are preferred. Both were compared
+for the first class, photograph by photograph: A-GEM's list is the official split in the official order. The fingerprint
+covers the lists and the JPEG files, so it shows if the lists differ. It does not cover the decoded pixels, which may
+differ in their last bit between versions of libjpeg.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class _Files:
         self.archived = where.endswith(".tgz")
 
     def read(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        """These files in any order; those that are missing are left out. Paths are below ``CUB_200_2011``."""
+        """Yield these files in any order, without those that are missing. Paths are below ``CUB_200_2011``."""
         wanted = set(names)
         if not self.archived:
             for name in names:
@@ -120,7 +121,7 @@ def _identify(files: _Files, lists: tuple[str, ...]) -> str:
     examples = _examples(files, lists)
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in _photographs(files, examples)}
     digest = hashlib.sha256(f"{SIDE}x{SIDE} bilinear".encode())
-    for example in sorted(examples, key=lambda e: not e.trained):  # stable: each part in its own order
+    for example in sorted(examples, key=lambda e: not e.trained):  # a stable sort: each part keeps its order
         digest.update(f"{example.path} {example.label} {example.trained} {sums[example.path]}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -141,7 +142,7 @@ def _read(files: _Files, lists: tuple[str, ...]) -> ImageSet:
 
 
 def _photograph(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """A JPEG file as [3, 224, 224]."""
+    """Decode a JPEG file to [3, 224, 224]."""
     from PIL import Image
 
     with (

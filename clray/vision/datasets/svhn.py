@@ -1,6 +1,6 @@
 """SVHN, the cropped digits (Netzer et al. 2011): 32x32 RGB, 73,257 for training and 26,032 for testing.
 
-The files count the digit 0 as class 10; here it is 0, as in torchvision.
+The files label the digit 0 as class 10. Here its label is 0, as in torchvision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _read(folder: Path) -> ImageSet:
 
 
 def _part(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """``X`` [32, 32, 3, N] and ``y`` [N, 1], from 1 to 10, in a MATLAB 5 file."""
+    """Read ``X`` [32, 32, 3, N] and ``y`` [N, 1], labels 1 to 10, from a MATLAB 5 file."""
     from scipy.io import loadmat
 
     with reading(path, f"put the file from {HOME} there"):

@@ -1,4 +1,4 @@
-"""Compiled kernels, and the folder in which numba keeps them from one process to the next."""
+"""Compiled kernels, and the folder in which numba stores them between processes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 
 def kernel_cache() -> tuple[Path | None, bool]:
-    """The folder in which compiled kernels are kept, and whether it is one of numba's own choice.
+    """The folder for compiled kernels, and True where it is one that numba chooses itself.
 
     Numba takes ``NUMBA_CACHE_DIR``, the folder of the source, or the user's cache folder, whichever can be written to
-    first. Where none of these can, as in an installation of root's without a HOME, the kernels are kept below the
-    temporary folder, and the second value is False. Where that cannot be written to either, there is no folder: then
-    every process compiles the kernels anew, which takes it some twenty seconds. Numbers are the same in any case.
+    first. Where none of them can be written to, as in an installation owned by root and used without a HOME, the
+    kernels are stored below the temporary folder, and the second value is False. Where that cannot be written to
+    either, there is no folder: then every process compiles the kernels anew, which takes some twenty seconds. Numbers
+    are the same in any case.
 
-    Nothing is imported for it, and nothing but an empty folder is left behind.
+    The function does not import numba, and creates nothing but an empty folder.
     """
     for folder in _numbas_folders():
         if _can_be_written(folder):
@@ -25,10 +26,9 @@ def kernel_cache() -> tuple[Path | None, bool]:
 
 
 def keep_kernels() -> bool:
-    """Have numba keep compiled kernels in ``kernel_cache()``. Returns whether it can keep any.
+    """Make numba store compiled kernels in ``kernel_cache()``. Returns False where it cannot store any.
 
-    To be called before a kernel is decorated: that is when numba looks for a folder, and ends with an error if there is
-    none.
+    Call it before a kernel is decorated: numba looks for a folder at that moment, and raises an error if there is none.
     """
     import numba
 
@@ -43,7 +43,7 @@ def keep_kernels() -> bool:
 
 
 def _probe() -> None:
-    """A function of this folder for numba to look for a place for. It is never compiled."""
+    """A function with which numba's search for a folder is tested. It is never compiled."""
 
 
 def _numbas_folders() -> list[Path]:
@@ -52,7 +52,7 @@ def _numbas_folders() -> list[Path]:
     folders.append(Path(__file__).resolve().parent / "__pycache__")
     home = Path(os.path.expanduser("~"))
     caches = home / "Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", home / ".cache")
-    if Path(caches).is_absolute():  # without HOME and an entry in the list of users, home is a folder "~" right here
+    if Path(caches).is_absolute():  # without HOME and an entry in the list of users, home is "~", a relative path
         folders.append(Path(caches) / "numba")
     return folders
 
@@ -67,7 +67,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _private_folder() -> Path | None:
-    """A folder below the temporary one that only this user can write to: what lies in it is run."""
+    """A folder below the temporary folder that only this user can write to, since the code stored in it is run."""
     try:
         folder = Path(tempfile.gettempdir()) / f"clray-kernels-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)

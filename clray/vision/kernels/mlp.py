@@ -1,19 +1,19 @@
-"""SGD on a two-hidden-layer perceptron over sparse images, one core, without leaving compiled code.
+"""SGD on a perceptron with two hidden layers over sparse images, on one core, entirely in compiled code.
 
-A step of batch 1 on a 784-100-100-10 network is so little arithmetic that a framework spends its time elsewhere.
-Three things make it fast here:
+A step of batch size 1 on a 784-100-100-10 network needs so little arithmetic that a framework spends most of the time
+on other things. Three things make it fast here:
 
-- inputs are kept as lists of their non-zero pixels: about a fifth of an MNIST image;
-- weights are stored input-major (one row of outgoing weights per input), so that forward and backward pass walk the
-  rows of active inputs and hidden units only, each row contiguous;
+- inputs are stored as lists of their non-zero pixels: about a fifth of an MNIST image;
+- weights are stored input-major (one row of outgoing weights per input), so that forward and backward pass read only
+  the rows of active inputs and hidden units, each row contiguous;
 - a row is accumulated in vector registers. LLVM cannot do that by itself, as it must assume that the accumulator
-  overlaps the weights; so that one loop is written in its own instructions (``_block_sum``), as is ``_dot``.
+  overlaps the weights. So that one loop is written in LLVM's instructions (``_block_sum``), as is ``_dot``.
 
-Parameters are one flat float32 vector ``theta``: W1 [inputs, h1], b1 [h1], W2 [h1, h2], b2 [h2], W3 [classes, h2],
-b3 [classes]. Hidden widths are padded to a multiple of 16 with units whose weights are zero: they stay zero, since
-their activation and their gradient are. ``rate`` arguments are the learning rate times the example's loss weight.
+Parameters are one flat float32 vector ``theta``: W1 [inputs, h1], b1 [h1], W2 [h1, h2], b2 [h2], W3 [classes, h2], b3
+[classes]. Hidden widths are padded to a multiple of 16 with units whose weights are zero. They stay zero, since the
+units' activations and gradients are zero. ``rate`` arguments are the learning rate times the example's loss weight.
 
-Nothing here is random, nothing runs in parallel, and every sum has its order: the same calls give the same bits.
+Nothing here is random, nothing runs in parallel, and every sum has a fixed order: the same calls give the same bits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from clray.vision.kernels import keep_kernels
 
 PAD = 16
 _LANES = 8
-# No fast-math: it lets LLVM choose the order of a sum, and it chose another one in the process that compiled a kernel
-# than in those that loaded it from the cache. Sums over many numbers are spelled out instead (_block_sum, _dot).
+# No fast-math: it lets LLVM choose the order of a sum. The order in the process that compiled a kernel was another than
+# in processes that loaded it from the cache. Sums over many numbers are written out instead (_block_sum, _dot).
 _njit = numba.njit(error_model="numpy", cache=keep_kernels(), nogil=True)
 
 
@@ -166,7 +166,7 @@ def _forward(layers, indices, values, n, h1, active, active_values, h2, z):
     W1, b1, W2, b2, W3, b3 = layers
     _sum_rows(h1, b1, W1, indices, values, n)
     m = 0
-    for j in range(h1.size):  # without a branch: which units are active cannot be predicted
+    for j in range(h1.size):  # without a branch: the processor cannot predict which units are active
         active[m] = j
         active_values[m] = h1[j]
         m += h1[j] > 0
@@ -218,7 +218,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
         indices, values = pixels[start:stop], intensities[start:stop]
         m = _forward(layers, indices, values, stop - start, h1, active, active_values, h2, z)
         _loss_gradient(z, labels[example], rates[s])
-        # Each weight is read for the backward pass and then updated, in one walk.
+        # One loop reads each weight for the backward pass and then updates it.
         d2[:] = 0
         for c in range(z.size):
             g = z[c]
@@ -247,7 +247,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
 
 @_njit
 def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
-    """Activations (h) and rate-weighted gradients of the loss (d, z) of each example, all at the same ``theta``."""
+    """The activations (h) and rate-weighted loss gradients (d, z) of each example, all at the same ``theta``."""
     pointers, pixels, intensities, labels = stream
     layers = layer_views(theta, shape)
     W2, W3 = layers[2], layers[4]
@@ -302,7 +302,7 @@ def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
 
 @_njit
 def scratch(shape, n):
-    """Room for the passes of ``n`` examples: their activations h1 and h2, and gradients d1, d2 and z."""
+    """Working memory for the passes of ``n`` examples: activations h1 and h2, and gradients d1, d2 and z."""
     return (
         np.empty((n, shape[1]), np.float32),
         np.empty((n, shape[2]), np.float32),
@@ -322,11 +322,11 @@ def sgd_step(theta, shape, stream, positions, rates):
 
 @_njit
 def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):
-    """``sgd_step`` with the step of a quadratic penalty: theta -= stiffness * theta - anchor, both at the old theta.
+    """``sgd_step`` plus the step on a quadratic penalty: theta -= stiffness * theta - anchor, both at the old theta.
 
     Args:
         stiffness: [P] float32, the learning rate times the penalty's second derivative.
-        anchor: [P] float32, stiffness times the centre.
+        anchor: [P] float32, ``stiffness`` times the parameters at which the penalty is zero.
     """
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
@@ -341,7 +341,7 @@ def sgd_step_each(theta, shape, stream, positions, starts, rates):
 
     Args:
         positions: the examples of all batches, one batch after the other.
-        starts: [batches + 1] where each batch begins in ``positions``.
+        starts: [batches + 1] the start of each batch in ``positions``.
         rates: as ``positions``.
     """
     for b in range(starts.size - 1):
@@ -351,7 +351,7 @@ def sgd_step_each(theta, shape, stream, positions, starts, rates):
 
 @_njit
 def pulled_step_each(theta, shape, stream, positions, rate, stiffness, anchor):
-    """``pulled_step`` on each example in turn; ``rate`` [1] float32 is that of all."""
+    """``pulled_step`` on each example in turn, all with the same ``rate`` [1] float32."""
     for s in range(positions.size):
         pulled_step(theta, shape, stream, positions[s : s + 1], rate, stiffness, anchor)
 
@@ -360,7 +360,7 @@ def pulled_step_each(theta, shape, stream, positions, rate, stiffness, anchor):
 def gradient(theta, shape, stream, positions):
     """The gradient [P] of the mean loss over ``positions``."""
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
-    rates = np.full(positions.size, -1.0 / positions.size, np.float32)  # subtracting minus the gradient
+    rates = np.full(positions.size, -1.0 / positions.size, np.float32)  # minus: the gradient is subtracted
     _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     result = np.zeros_like(theta)
     _subtract(result, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
@@ -416,7 +416,7 @@ def by_input(stream, groups, inputs):
     """The non-zero inputs of each group's examples, listed by input instead of by example.
 
     Returns:
-        Where each input's list starts [G, inputs + 1], the members (0 … m-1 within their group), their values.
+        The start of each input's list [G, inputs + 1], the members (0 … m-1 within their group), and their values.
     """
     pointers, pixels, intensities, _labels = stream
     starts = np.zeros((groups.shape[0], inputs + 1), np.int64)
@@ -486,7 +486,7 @@ def interpolate(theta, before, rate):
 
 @_njit
 def reptile(theta, shape, stream, batches, rates, step):
-    """For each batch in turn: ``sgd_steps`` over it, then ``interpolate`` from the parameters before it.
+    """For each batch in turn: ``sgd_steps`` over it, then ``interpolate`` from the parameters before the batch.
 
     Args:
         batches: [S, B] examples.
@@ -506,8 +506,8 @@ def reptile_each(theta, shape, stream, positions, widths, count, rate, step, out
 
     Args:
         positions: the batches of all arriving examples, one after the other.
-        widths: by arriving example, how long each of its batches is.
-        count: batches an arriving example.
+        widths: the length of each batch, by arriving example.
+        count: number of batches for each arriving example.
         rate: float32, the learning rate of all examples.
         step: the Reptile rate within batches.
         outer: the Reptile rate across the batches of an arriving example, used where ``across`` is true.
@@ -527,10 +527,10 @@ def reptile_each(theta, shape, stream, positions, widths, count, rate, step, out
 
 @_njit
 def correct(theta, shape, stream, pixel_map, scored):
-    """How many of the first ``scored`` examples are classified right when their pixels are rearranged.
+    """Count the right answers among the first ``scored`` examples when their pixels are rearranged.
 
-    Input ``i`` of the network sees pixel ``pixel_map[i]`` of the image, nothing where that is negative. Instead of
-    rearranging every image the first layer's rows are added up where the pixels are.
+    Input ``i`` of the network gets pixel ``pixel_map[i]`` of the image, or 0 where that is negative. No image is
+    rearranged: the rows of the first layer are added up at the places of the pixels instead.
     """
     pointers, pixels, intensities, labels = stream
     W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)

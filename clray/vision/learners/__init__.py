@@ -1,6 +1,6 @@
-"""What methods train: a torch module with an optimizer, or perceptrons by plain SGD on one example at a time.
+"""The learners that methods train: a torch module with an optimizer, or perceptrons by plain SGD on single examples.
 
-A method says which kind it needs (``learner_kind``), and so does a benchmark (``learner``).
+A method declares the kind it needs (``learner_kind``), and so does a benchmark (``learner``).
 """
 
 from __future__ import annotations

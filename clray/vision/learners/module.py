@@ -1,4 +1,4 @@
-"""A torch module in training: its optimizer, and the loss among the logits of each experience."""
+"""A torch module in training: its optimizer, and the loss over the logits of each experience."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ModuleLearner:
 
     Args:
         network: settings of the module.
-        stream: the trial's, on its device.
-        draws: the trial's.
+        stream: the trial's stream, on its device.
+        draws: the trial's random draws.
         plain: where the optimizer is TAG, use ``PlainTag``, the slow reference form.
     """
 
@@ -47,11 +47,11 @@ class ModuleLearner:
 
     @staticmethod
     def check(trial: Trial, device: str) -> None:
-        """Refuse what a trial asks for and a device has not: there is nothing."""
+        """Accept every trial: a module runs on any device."""
 
     @classmethod
     def of(cls, trial: Trial, stream: Stream, draws: Draws, device: str) -> ModuleLearner:
-        """A trial's learner."""
+        """Make a trial's learner."""
         network = NETWORKS[trial.model["name"]](**trial.model)
         return cls(network, stream, draws, plain=trial.engine == "eager")
 
@@ -61,12 +61,12 @@ class ModuleLearner:
         return {"engine": "fused" if optimizer is Tag else "eager", "optimizer": optimizer.__name__}
 
     def logits(self, x: Tensor) -> Tensor:
-        """[n, outputs], in training mode."""
+        """The logits [n, outputs], in training mode."""
         self._train()
         return self.module(self._laid_out(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """[n, width]: what goes into the module's last layer, in training mode."""
+        """The input [n, width] of the module's last layer, in training mode."""
         self._train()
         return self.module.features(self._laid_out(x))
 
@@ -81,29 +81,29 @@ class ModuleLearner:
     # Losses and steps
 
     def loss(self, logits: Tensor, y: Tensor, experience: int | None) -> Tensor:
-        """Mean cross-entropy over an experience's own logits; over all logits where it is None."""
+        """The mean cross-entropy over an experience's own logits; over all logits where the experience is None."""
         begin, end = (0, self.stream.outputs) if experience is None else self.stream.experiences[experience].logits
         return cross_entropy(logits[:, begin:end], y - begin)
 
     def own_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """``loss`` of a batch of the stream."""
+        """The ``loss`` of a batch of the stream."""
         return self.loss(logits, batch.y, batch.experience)
 
     def mixed_loss(self, logits: Tensor, y: Tensor, experiences: Tensor) -> Tensor:
-        """The same for examples of several experiences [n], each over the logits of its own."""
+        """The mean loss of examples from several experiences [n], each over the logits of its own experience."""
         ranges = [e.logits for e in self.stream.experiences]
         heads = torch.tensor(ranges, device=logits.device)[experiences]
         begin, widths = heads[:, 0], [end - begin for begin, end in ranges]
         columns = begin.unsqueeze(1) + torch.arange(max(widths), device=logits.device)
         if min(widths) == max(widths):
             own = logits.gather(1, columns)
-        else:  # a narrower head's row ends with logits that are not its own: they get no share of the softmax
+        else:  # the row of a narrower head ends with foreign logits: they are left out of the softmax
             own = logits.gather(1, columns.clamp(max=logits.shape[1] - 1))
             own = own.masked_fill(columns >= heads[:, 1:], -torch.inf)
         return cross_entropy(own, y - begin)
 
     def loss_of(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-        """``mixed_loss`` of the network on training examples [n], as a memory holds them."""
+        """The ``mixed_loss`` of the network on training examples, given their numbers [n]."""
         x, y = self.stream.examples(numbers)
         return self.mixed_loss(self.logits(x), y, self.stream.owners[self.stream.on_device(numbers)])
 
@@ -111,11 +111,11 @@ class ModuleLearner:
         self.module.zero_grad()
 
     def step(self) -> None:
-        """One step of the optimizer on the gradients that have been added up."""
+        """Take one step of the optimizer on the accumulated gradients."""
         self.optimizer.step()
 
     def gradient(self) -> Tensor:
-        """[P] a copy of all parameters' gradients, one after the other."""
+        """A copy [P] of all parameters' gradients, one after the other."""
         return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
 
     def set_gradient(self, gradient: Tensor) -> None:
@@ -139,7 +139,7 @@ class ModuleLearner:
 
     @torch.no_grad()
     def correct(self, experience: int) -> int:
-        """How many of an experience's test images the network gets right among the experience's own classes."""
+        """Count the right answers on an experience's test images, among the experience's own classes."""
         self.module.eval()
         self.draws.evaluation()
         own = self.stream.experiences[experience]
@@ -151,7 +151,7 @@ class ModuleLearner:
         return right
 
     def is_finite(self) -> bool:
-        """No parameter, and nothing else that the module keeps, is infinite or not a number."""
+        """True if all parameters, and all other values that the module keeps, are finite."""
         kept = [*self.module.parameters(), *self.module.buffers()]
         return bool(torch.stack([part.isfinite().all() for part in kept]).all())
 
@@ -164,12 +164,12 @@ class ModuleLearner:
 
 
 def channels_last_is_safe(module: torch.nn.Module) -> bool:
-    """True where images and filters may be laid out with their channels last, the fastest layout for convolutions.
+    """True where images and filters may be stored channels-last, the fastest layout for convolutions.
 
-    On CPUs and GPUs it takes a third off the time of the reduced ResNet-18. But on CPUs without AVX-512 the backward
-    pass of a strided 1x1 convolution with fewer than 8 input channels then writes outside its memory, which ends the
-    process (oneDNN in torch 2.13, github.com/uxlfoundation/oneDNN/issues/6035). A first convolution sees the 1 or 3
-    channels of an image, and is safe where it is larger than 1x1.
+    On CPUs and GPUs this layout saves a third of the time of the reduced ResNet-18. But on CPUs without AVX-512 the
+    backward pass of a strided 1x1 convolution with fewer than 8 input channels then writes outside its memory, which
+    kills the process (oneDNN in torch 2.13, github.com/uxlfoundation/oneDNN/issues/6035). A first convolution gets the
+    1 or 3 channels of an image, and is safe where it is larger than 1x1.
     """
     convolutions = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d)]
     larger = [part for part in convolutions[:1] if part.kernel_size != (1, 1)]

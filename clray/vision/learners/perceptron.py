@@ -1,7 +1,7 @@
-"""Perceptrons that learn by plain SGD from examples of a stream: the engine in use, and the plain PyTorch form.
+"""Perceptrons trained by plain SGD on a stream's examples: the choice of the engine, and the plain PyTorch form.
 
-A network starts from given weights and knows the trial's stream; examples are named by their numbers. The other form is
-``perceptron_fused``. Both do the same arithmetic in float32 but sum in another order.
+A network starts from given weights and holds the trial's stream; it takes examples by their numbers. The other form is
+in ``perceptron_fused``. Both do the same arithmetic in float32 but add in another order.
 """
 
 from __future__ import annotations
@@ -36,19 +36,22 @@ class Net(Protocol):
         ...
 
     def step_each(self, batches: Sequence[Numbers] | Numbers, scales: Sequence[Sequence[float]] | None = None) -> None:
-        """``step`` on each batch (or on each row) in turn: the same bits."""
+        """``step`` on each batch (or on each row) in turn, with the same bits as single calls."""
         ...
 
     def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
-        """For each batch [S, B] in turn: ``steps`` over it, then ``interpolate`` from where it began.
+        """For each batch [S, B] in turn: ``steps`` over it, then ``interpolate`` from the parameters before the batch.
 
         ``scale`` [S, B] multiplies the examples' losses.
         """
         ...
 
     def reptile_each(self, examples: Sequence[NDArray[np.int64]], rate: float, across: float | None) -> None:
-        """``reptile`` on the batches [S, B] of each example in turn, each followed by ``interpolate`` from where the
-        example began, at the rate ``across`` where there is one: the same bits."""
+        """``reptile`` on the batches [S, B] of each example in turn, with the same bits as single calls.
+
+        After each example ``interpolate`` follows, from the parameters before the example and at the rate ``across``,
+        if there is one.
+        """
         ...
 
     def snapshot(self) -> Any:
@@ -60,17 +63,17 @@ class Net(Protocol):
         ...
 
     def correct(self, experience: int) -> int:
-        """How many of an experience's test images the network gets right."""
+        """Count the right answers on an experience's test images."""
         ...
 
     def is_finite(self) -> bool:
-        """No parameter is infinite or not a number."""
+        """True if all parameters are finite."""
         ...
 
     def weights(self) -> Weights: ...
 
     def load(self, weights: Sequence[Any]) -> None:
-        """Replace all parameters, with arrays or tensors."""
+        """Replace all parameters by arrays or tensors."""
         ...
 
 
@@ -79,11 +82,10 @@ class PerceptronLearner:
 
     Args:
         network: settings of the perceptrons.
-        stream: the trial's.
-        draws: the trial's.
+        stream: the trial's stream.
+        draws: the trial's random draws.
         engine: ``eager``, ``fused`` or ``auto``: fused wherever that is possible.
-        device: where the eager form computes.
-
+        device: the device of the eager form.
     """
 
     @staticmethod
@@ -106,7 +108,7 @@ class PerceptronLearner:
 
     @classmethod
     def of(cls, trial: Trial, stream: Stream, draws: Draws, device: str) -> PerceptronLearner:
-        """A trial's learner."""
+        """Make a trial's learner."""
         return cls(Perceptron(**trial.model), stream, draws, trial.engine, device)
 
     @property
@@ -124,7 +126,7 @@ class PerceptronLearner:
         return SparseRows.of(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the networks are the method's."""
+        """An empty state: the method holds the networks."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,7 +146,7 @@ class PerceptronLearner:
         return self.network.sizes(pixels, self.stream.outputs, hidden)
 
     def net(self, lr: float, weights: Weights | None = None) -> Net:
-        """A network in training at a constant rate; from fresh weights where none are given."""
+        """A network in training at a constant learning rate; it gets fresh weights where none are given."""
         weights = self.initial() if weights is None else weights
         if self.fused:
             from clray.vision.learners.perceptron_fused import FusedPerceptron
@@ -154,7 +156,7 @@ class PerceptronLearner:
 
 
 class EagerPerceptron:
-    """Plain PyTorch: autograd and the update written out."""
+    """The plain PyTorch form, with autograd and with the update written out."""
 
     def __init__(self, weights: Weights, rows: Rows, lr: float, device: str = "cpu") -> None:
         self._rows, self._device, self.lr = rows, device, lr
@@ -167,7 +169,7 @@ class EagerPerceptron:
         return x, torch.from_numpy(self._rows.labels[where]).to(self._device)
 
     def logits(self, x: Any) -> Any:
-        """[n, classes] for images [n, inputs]."""
+        """The logits [n, classes] of images [n, inputs]."""
         last = len(self.parameters) // 2 - 1
         for layer in range(last + 1):
             x = torch.nn.functional.linear(x, self.parameters[2 * layer], self.parameters[2 * layer + 1])
@@ -220,7 +222,7 @@ class EagerPerceptron:
         """One SGD step along given gradients."""
         with torch.no_grad():
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.add_(gradient, alpha=-self.lr)  # as torch.optim.SGD does it, to the last bit
+                parameter.add_(gradient, alpha=-self.lr)  # the same bits as torch.optim.SGD
 
     def snapshot(self) -> list[Any]:
         return [p.detach().clone() for p in self.parameters]

@@ -28,13 +28,13 @@ class SparseImages:
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """(pointers [N + 1], pixels, intensities, labels [N])."""
+        """The arrays that kernels take: (pointers [N + 1], pixels, intensities, labels [N])."""
         return self.pointers, self.pixels, self.intensities, self.labels
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A stream's images for the kernels; the attributes are those of ``Rows``."""
+    """A stream's images for the kernels, with the attributes of ``Rows``."""
 
     train: SparseImages
     test: SparseImages
@@ -58,7 +58,7 @@ class FusedPerceptron:
         self.theta = self.flat(weights)
 
     def flat(self, weights: Weights) -> NDArray[np.float32]:
-        """Weights in the kernels' layout: one vector, input-major, padded, on a cache line's boundary."""
+        """Convert weights to the kernels' layout: one vector, input-major, padded, aligned to a cache line."""
         d, h1, h2, k = self.shape
         size = d * h1 + h1 + h1 * h2 + h2 + k * h2 + k
         raw = np.zeros(size + 16, np.float32)
@@ -122,7 +122,7 @@ class FusedPerceptron:
         )  # fmt: skip
 
     def pulled_step_each(self, numbers: Numbers, stiffness: NDArray[np.float32], anchor: NDArray[np.float32]) -> None:
-        """``pulled_step`` on each example in turn: the same bits."""
+        """``pulled_step`` on each example in turn, with the same bits as single calls."""
         rates = self._rates(1, None, 1.0)
         mlp.pulled_step_each(self.theta, self.shape, self._examples, numbers, rates, stiffness, anchor)
 
@@ -131,7 +131,7 @@ class FusedPerceptron:
         return mlp.gradient(self.theta, self.shape, self._examples, np.asarray(numbers, np.int64))
 
     def groups(self, numbers: NDArray[np.int64]) -> Groups:
-        """Groups of examples [G, m] whose gradients will be asked for again and again."""
+        """Groups of examples [G, m] whose gradients are needed many times."""
         return Groups(self, numbers)
 
     def snapshot(self) -> NDArray[np.float32]:
@@ -157,9 +157,9 @@ class FusedPerceptron:
 
 
 class Groups:
-    """Groups of a stream's examples, and the gradients of a ``FusedPerceptron`` for the mean loss of each.
+    """Groups of a stream's examples, and the gradients of a ``FusedPerceptron`` for the mean loss of each group.
 
-    ``update`` passes all examples through the network as it is now; the rest is about that state.
+    ``update`` passes all examples through the network as it is now. The other methods give results for that state.
     """
 
     def __init__(self, net: FusedPerceptron, numbers: NDArray[np.int64]) -> None:
@@ -172,18 +172,18 @@ class Groups:
         return len(self._numbers)
 
     def update(self) -> None:
-        """Forward and backward passes of all examples, at the network's present parameters."""
+        """Run forward and backward passes of all examples, at the network's present parameters."""
         net = self._net
         mlp.mean_passes(net.theta, net.shape, net._examples, self._numbers, self._room)
 
     def products(self, number: int) -> NDArray[np.float64]:
-        """The inner product [G] of each group's gradient with that of one example, no gradient being formed."""
+        """The inner product [G] of each group's gradient with that of one example, without forming a gradient."""
         net, own = self._net, np.array([[number]])
         room = mlp.scratch(net.shape, 1)
         mlp.mean_passes(net.theta, net.shape, net._examples, own, room)
         return mlp.gradient_products(net.shape, net._examples, self._numbers, self._room, number, room)
 
     def gradients(self) -> NDArray[np.float32]:
-        """[G, P] in the layout of ``theta``: valid until the next call."""
+        """The gradients [G, P] in the layout of ``theta``, valid until the next call."""
         mlp.group_gradients(self._net.shape, self._numbers, self._columns, self._room, self._gradients)
         return self._gradients

@@ -16,12 +16,12 @@ class Rows:
     """The rows of a stream.
 
     Attributes:
-        images: [N, pixels] by example, as their experiences show them.
+        images: [N, pixels] the examples' images, their pixels rearranged as their experiences require.
         labels: [N].
-        test_images: [M, pixels] as published; an experience shows them through its pixel map.
+        test_images: [M, pixels] as published; each experience rearranges them by its pixel map.
         test_labels: [M].
         pixel_maps: [experiences, pixels], -1 for a black pixel.
-        scored: how many of the test images are scored, the first ones.
+        scored: the number of test images that are scored, counted from the first.
     """
 
     images: NDArray[np.uint8]
@@ -50,5 +50,5 @@ class Rows:
 
 
 def fractions(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bytes as float32 in [0, 1]."""
+    """Convert bytes to float32 in [0, 1]."""
     return images.astype(np.float32) / np.float32(255)

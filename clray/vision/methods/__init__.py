@@ -1,7 +1,7 @@
 """The methods of the vision track, one file each, and the list of their names.
 
-A method is a class with a ``Settings`` schema for its hyper-parameters (``base.py``). It knows nothing of files, sweeps
-or Ray. To add one: write its file, add its line below, declare a variant that names it.
+A method is a class with a ``Settings`` schema for its hyper-parameters (``base.py``). Its code does not
+use files, sweeps or Ray. To add one: write its file, add its line below, declare a variant that names it.
 """
 
 from __future__ import annotations

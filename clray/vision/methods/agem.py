@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AGem(base.ModuleMethod):
-    """Each step avoids, to first order, adding to the mean loss of a batch of memories."""
+    """One step on each batch that does not increase, to first order, the mean loss of a batch of memories."""
 
     class Settings(OptimizerSettings):
         memories_per_class: PerClass
@@ -65,7 +65,7 @@ class AGem(base.ModuleMethod):
         learner.step()
 
     def _reference(self) -> Tensor | None:
-        """[P] the mean gradient of a batch of past experiences' memories."""
+        """The mean gradient [P] of a batch of past experiences' memories."""
         if len(self.experiences) < 2:
             return None
         rings = [e * self._classes + c for e in self.experiences[:-1] for c in range(self._classes)]

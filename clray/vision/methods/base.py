@@ -1,8 +1,8 @@
-"""What all methods of the vision track have. Nothing here loads torch, so that a sweep is planned quickly.
+"""The base classes of the vision track's methods. This module does not load torch, so that planning a sweep is fast.
 
 The loop (``clray.vision.trial``) calls ``begin`` before every pass over an experience, ``observe`` with every batch and
-``end`` after an experience's last pass; ``visits`` says which experiences come when. Where a benchmark hides boundaries
-neither ``begin`` nor ``end`` is called, and ``batch.experience`` is None.
+``end`` after an experience's last pass; ``visits`` gives the order of the experiences. Where a benchmark hides
+boundaries the loop calls neither ``begin`` nor ``end``, and ``batch.experience`` is None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Method:
 
     Args:
         settings: an object of the class's ``Settings``.
-        learner: what is trained; ``learner.stream`` and ``learner.draws`` are the trial's.
+        learner: the learner to train; it holds the trial's ``stream`` and ``draws``.
     """
 
     Settings: ClassVar[type[BaseModel]]
@@ -46,7 +46,7 @@ class Method:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch."""
+        """The number of examples in a batch."""
         return 1
 
     def visits(self) -> list[int]:
@@ -54,30 +54,31 @@ class Method:
         return list(range(len(self.stream.experiences)))
 
     def begin(self, experience: int) -> None:
-        """A pass over an experience begins."""
+        """Prepare for a pass over an experience. The loop calls this before each pass."""
 
     def observe(self, batch: Batch) -> None:
         """Learn from a batch.
 
         Raises:
-            FloatingPointError: a number that a step needs is not finite, and its text says which. The trial then ends
+            FloatingPointError: a number that a step needs is not finite; the error's text names it. The trial then ends
                 as diverged.
         """
         raise NotImplementedError
 
     def end(self, experience: int) -> None:
-        """An experience's last pass is over."""
+        """Finish an experience. The loop calls this after the last pass over it."""
 
     def correct(self, experience: int) -> int:
-        """How many of an experience's test images get the right answer, whether it has been learned or not."""
+        """Count the right answers on an experience's test images, also where it has not been learned yet."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:
-        """No weight is infinite or not a number; otherwise the trial ends as diverged."""
+        """True if all weights are finite; otherwise the trial ends as diverged."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a continuation needs beside the trial's draws: tensors, arrays, numbers, texts, lists, mappings.
+        """The state that a continuation needs besides the trial's draws: tensors, arrays, numbers, texts, lists,
+        mappings.
 
         An array comes back as a tensor.
         """
@@ -88,7 +89,7 @@ class Method:
 
 
 class ModuleMethod(Method):
-    """A method on a torch module: plain training with an optimizer, of which a method changes what it must."""
+    """A method on a torch module: plain training with an optimizer. A subclass overrides the parts that it changes."""
 
     learner_kind = "module"
     passes: ClassVar[float] = 1.0
@@ -111,7 +112,7 @@ class ModuleMethod(Method):
         self.learner.begin_pass()
 
     def observe(self, batch: Batch) -> None:
-        """Learn from a batch: gradients of the loss, and of what the method adds to it, then a step."""
+        """Learn from a batch: take a step along the gradients of the loss and of the method's additional terms."""
         learner = self.learner
         logits = learner.logits(batch.x)
         learner.zero_grad()
@@ -120,7 +121,7 @@ class ModuleMethod(Method):
         learner.step()
 
     def add_gradients(self, batch: Batch) -> None:
-        """Add the gradient of what a method has beside the batch's own loss."""
+        """Add the gradients of the terms that a method adds to the batch's own loss."""
 
     def end(self, experience: int) -> None:
         self.learner.end_experience()
@@ -135,9 +136,9 @@ class ModuleMethod(Method):
 class PerceptronMethod(Method):
     """A method on perceptrons (``learner.net``), which learns from one example at a time.
 
-    ``learn`` takes all examples that arrive until the next stop, so that an engine can learn from them in one call.
-    However they are cut, it must make the same draws and end with the same bits. A method that cannot do that sets
-    ``in_bulk = False`` and has ``observe``.
+    ``learn`` takes all examples that arrive until the next stop, so that an engine can learn from them in one call. It
+    must make the same draws and end with the same bits however the examples are divided among calls. A method that
+    cannot do that sets ``in_bulk = False`` and has ``observe``.
     """
 
     learner_kind = "perceptron"
@@ -149,12 +150,12 @@ class PerceptronMethod(Method):
 
     @classmethod
     def gradients(cls, settings: Any) -> float:
-        """Gradients of single examples that an arriving example takes, for plans."""
+        """The number of single-example gradients that each arriving example takes; for plans."""
         return 1.0
 
     @classmethod
     def further_seconds(cls, settings: Any, examples: float, tasks: int) -> float:
-        """Seconds that a trial takes beside its gradients and evaluations, for plans."""
+        """The seconds that a trial takes besides its gradients and evaluations; for plans."""
         return 0.0
 
     def observe(self, batch: Batch) -> None:
@@ -165,7 +166,7 @@ class PerceptronMethod(Method):
         raise NotImplementedError
 
     def by_experience(self, numbers: Numbers) -> list[tuple[int, Numbers]]:
-        """Arriving examples, cut where they begin to belong to another experience: (experience, examples) each."""
+        """Divide arriving examples into consecutive parts of one experience each, as (experience, examples)."""
         owner = self.stream.owner
         parts = np.split(numbers, np.flatnonzero(np.diff(owner[numbers])) + 1)
         return [(int(owner[part[0]]), part) for part in parts if len(part)]

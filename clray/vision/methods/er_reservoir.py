@@ -1,11 +1,12 @@
 """Experience replay from a reservoir (Chaudhry 2019, "ER-Reservoir"), as TAG's repository runs it.
 
-The memory has ``memories_per_class`` places for every class of the data set, filled by reservoir sampling from the
-stream, the current task included. From the second task on each step adds the mean loss of as many memories as a full
-batch has images, drawn without replacement before the batch is offered to the memory, in a pass of their own.
+The memory has ``memories_per_class`` slots for every class of the data set. Reservoir sampling fills it from the
+stream, the current task included. From the second task on, each step adds the mean loss of as many memories as a full
+batch has images. They are drawn without replacement before the batch is offered to the memory, and have a forward pass
+of their own.
 
-As coded, a batch's places are drawn at once, from [0, n) with n the images seen before the batch: the textbook's n
-grows with every image.
+In TAG's code all slots of a batch are drawn at once from [0, n), where n counts the images before the batch. In the
+textbook algorithm n grows with every image.
 """
 
 from __future__ import annotations

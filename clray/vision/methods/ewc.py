@@ -5,8 +5,8 @@ examples of that task (not the mean of squared gradients, and not over the task)
 example arrives. The loss adds ``strength * Σ_tasks Σ_i F_i (θ_i - θ*_i)²``, without a factor ½, one term a past task;
 the last task's Fisher information is never computed.
 
-Engines: the eager form keeps the tasks' terms apart as the official code does, so that a step costs more with every
-task. The fused one keeps Σ F and Σ F θ*, to which the gradient of all terms together collapses.
+Engines: the eager form keeps one term for each task, as the official code does, so that a step costs more with every
+task. The fused form keeps only Σ F and Σ F θ*, which give the gradient of the sum of all terms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SeparatePenalties:
-    """A quadratic term for each past task, differentiated by autograd."""
+    """One quadratic term for each past task, differentiated by autograd."""
 
     def __init__(self, net: EagerPerceptron, strength: float) -> None:
         self.net, self.strength = net, strength
@@ -70,7 +70,7 @@ class SeparatePenalties:
 
 
 class CollapsedPenalty:
-    """All terms as one: their gradient is 2 λ (Σ F θ - Σ F θ*)."""
+    """All terms as one quadratic term, with the gradient 2 λ (Σ F θ - Σ F θ*)."""
 
     def __init__(self, net: FusedPerceptron, strength: float) -> None:
         self.net = net
@@ -104,7 +104,7 @@ class CollapsedPenalty:
 
 
 class Ewc(base.PerceptronMethod):
-    """One SGD step on each example, on its loss and the penalty for leaving the past tasks' parameters."""
+    """One SGD step on each example: on its loss plus a penalty on the distance from the past tasks' parameters."""
 
     class Settings(base.Settings):
         lr: Rate

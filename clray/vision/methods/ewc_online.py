@@ -1,7 +1,7 @@
 """EWC with one running Fisher information (TAG's ``existing_methods/ewc.py``), as coded there and as intended.
 
 The penalty is ``strength * sum F (p - p*)^2``, without a factor of one half, p* the parameters at the end of the last
-task. Its gradient alone is clipped to norm 100; the loss's is then added.
+task. The gradient of the penalty alone is clipped to norm 100; then the gradient of the loss is added.
 
 ``as_coded``, after task t (from 1): F <- (F + t g^2) / (t + 1) with g the gradient of the mean loss of 200 images, in
 evaluation mode, under the mask of task t + 1. So the true class is masked, F measures how the network sorts old
@@ -29,7 +29,7 @@ _CLIP = 100.0
 
 
 class EwcOnline(base.ModuleMethod):
-    """Each step also pulls the parameters to where the last task left them, the more the Fisher information says."""
+    """Each step also pulls parameters to their last task's values, in proportion to their Fisher information."""
 
     class Settings(OptimizerSettings):
         strength: Weight
@@ -81,7 +81,7 @@ class EwcOnline(base.ModuleMethod):
         own = self.stream.experiences[experience].logits
         begin, end = own[1], own[1] + own[1] - own[0]  # the next block of logits
         if own != (0, self.stream.outputs):
-            with torch.no_grad():  # in place: the gradient still flows through what is overwritten
+            with torch.no_grad():  # in place: the gradient still flows through the overwritten logits
                 logits[:, :begin] = MASKED
                 logits[:, end:] = MASKED
         gradients = torch.autograd.grad(cross_entropy(logits, y), self.learner.parameters)

@@ -2,11 +2,11 @@
 
 Each task keeps its last ``memories_per_task`` examples. Before a step the gradient on every past task's memory is
 taken; where the current gradient g points against any of them, it is replaced by g + Gᵀ v, with v from GEM's
-quadratic program (``clray.optim.gem_multipliers``). Where none is violated the step is plain SGD: ``margin`` has no
-say then. Batch size is 1 here, while GEM's own paper used 10.
+quadratic program (``clray.optim.gem_multipliers``). Where none is violated the step is plain SGD, and ``margin``
+has no effect. Batch size is 1 here, while GEM's own paper used 10.
 
-Engines: the eager form takes each task's gradient in turn. The fused one takes all memories through one pass, finds
-the products of gradients without forming the gradients, and forms them only where a constraint is violated.
+Engines: the eager form computes each task's gradient in turn. The fused form takes all memories through one pass,
+finds the products of gradients without forming the gradients, and forms them only where a constraint is violated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Gem(base.PerceptronMethod):
-    """One SGD step on each example, along the nearest direction that no past task's memory objects to."""
+    """One SGD step on each example, along the direction nearest to its gradient that violates no task's constraint."""
 
     class Settings(base.Settings):
         lr: Rate
@@ -42,7 +42,7 @@ class Gem(base.PerceptronMethod):
         ridge: Weight = later(0.0)
         """Added to the diagonal of the quadratic program's matrix: GEM's authors take 1e-3, MER's copy has none."""
 
-    in_bulk = False  # whether a step is projected depends on the weights
+    in_bulk = False  # the weights decide if a step is projected
 
     def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
         super().__init__(settings, learner)
@@ -99,7 +99,7 @@ class Gem(base.PerceptronMethod):
     def _multipliers(
         self, gram: NDArray[np.float64], products: NDArray[np.float64], number: int
     ) -> NDArray[np.float64]:
-        """The multipliers v, one a past task, for the step on the example of this number."""
+        """The multipliers v, one for each past task, for the step on the example with this number."""
         try:
             return gem_multipliers(gram, products, self.settings.margin, self.settings.ridge)
         except ValueError as error:

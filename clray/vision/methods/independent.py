@@ -1,8 +1,8 @@
-"""Independent: one small network a task (GEM's ``independent``).
+"""Independent: one small network for each task (GEM's ``independent``).
 
-Widths are the declared ones divided by the number of tasks, rounded down: 5 hidden units for 20 tasks, 1 for 100.
-As the official code has it by default, a task's network starts from the previous task's ("finetune"), so that the
-networks are less independent than their name; ``finetune: false`` starts each from its own fresh weights.
+Widths are the declared ones divided by the number of tasks, rounded down: 5 hidden units for 20 tasks, 1 for 100. In
+the official code's default ("finetune") a task's network starts from the previous task's, so that the networks are not
+fully independent. ``finetune: false`` starts each from its own fresh weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Independent(base.PerceptronMethod):
-    """One SGD step on each arriving example, by the network of its task alone."""
+    """One SGD step on each arriving example, on the network of its task only."""
 
     class Settings(base.Settings):
         lr: Rate

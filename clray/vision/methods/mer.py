@@ -1,13 +1,13 @@
 """Meta-Experience Replay (Riemer et al., ICLR 2019): Algorithms 1, 6 and 7.
 
 Every algorithm takes one SGD step per example of a batch, in order, and then moves back towards the weights from
-before the batch (Reptile). Where the paper and the official code (@4b7b9c9) differ, this is the code:
+before the batch (Reptile). Where the paper and the official code (@4b7b9c9) differ, clray follows the code:
 
 - the arriving example is first in a batch of Algorithm 1, last in one of Algorithm 6, and anywhere in Algorithm 7's;
 - replays are drawn with replacement, and never include the arriving example;
-- Algorithm 6 is one batch an example (the paper's text makes it as long as Algorithm 1's batches together), and
-  throws one draw of replays away: that moves the random numbers on and changes nothing else;
-- Algorithm 7 does not learn from the very first example of the stream, it only remembers it;
+- Algorithm 6 has one batch for each example (in the paper's text it is as long as Algorithm 1's batches together), and
+  discards one draw of replays: that advances the random numbers and changes nothing else;
+- Algorithm 7 does not learn from the very first example of the stream, but stores it in memory;
 - the reservoir's draw is off by one (``memory.Reservoir``, law ``mer``).
 """
 
@@ -81,10 +81,10 @@ class Mer(base.PerceptronMethod):
             self.net.reptile_each(examples, self.settings.gamma, across=None)
 
     def _batches(self, number: int) -> Numbers:
-        """The batches of an arriving example, [S, B], of Algorithm 1 or 6."""
+        """The batches [S, B] of an arriving example, for Algorithm 1 or 6."""
         draw, size = self.memory.draw_with_replacement, self.settings.replay_batch
         if self.settings.algorithm == 6:
-            draw(size)  # thrown away, as in the official code
+            draw(size)  # discarded, as in the official code
         replays = np.stack([draw(size) for _ in range(self.settings.batches_per_example)])
         return np.insert(replays, 0 if self.settings.algorithm == 1 else replays.shape[1], number, axis=1)
 
@@ -93,7 +93,7 @@ class Mer(base.PerceptronMethod):
             return
         batch = np.insert(self.memory.draw_with_replacement(self.settings.replay_batch), 0, number)
         order = self.draws.permutation(len(batch))
-        scale = np.where(order == 0, self.settings.s, 1.0)  # the arriving example was put in front
+        scale = np.where(order == 0, self.settings.s, 1.0)  # the arriving example is at position 0 of ``batch``
         self.net.reptile(batch[order][None], self.settings.gamma, scale[None])
 
     def state_dict(self) -> dict[str, Any]:

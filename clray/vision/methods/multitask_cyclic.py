@@ -1,6 +1,7 @@
-"""Multi-task, as TAG's repository has it: not joint training, but all tasks visited in turn, six times over.
+"""Multi-task as in TAG's repository: not joint training, but all tasks visited in turn, six times.
 
-Plain training otherwise. It has an average accuracy after the last visit, and no forgetting or learning accuracy.
+Otherwise it is plain training. The average accuracy is measured after the last visit; there is no forgetting and no
+learning accuracy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from clray.vision.ranges import Passes
 
 
 class MultitaskCyclic(base.ModuleMethod):
-    """All tasks in turn, again and again."""
+    """Plain training on all tasks in turn, in several cycles."""
 
     class Settings(OptimizerSettings):
         cycles: Passes = 6

@@ -1,7 +1,7 @@
-"""Naive training: a network and an optimizer, nothing against forgetting.
+"""Naive training: a network and an optimizer, without a measure against forgetting.
 
-With ``optimizer: sgd`` the "Naive SGD" of TAG's tables (no momentum), with ``tag-rmsprop``, ``tag-adagrad`` or
-``tag-adam`` TAG itself (Malviya 2022): there the optimizer is the method. See ``clray.vision.tag``.
+``optimizer: sgd`` gives the "Naive SGD" of TAG's tables (no momentum). ``tag-rmsprop``, ``tag-adagrad`` and
+``tag-adam`` give TAG itself (Malviya 2022), which is an optimizer: ``clray.vision.tag``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from clray.vision.optimizers import OptimizerSettings
 
 
 class Naive(base.ModuleMethod):
-    """One step a minibatch on its mean loss."""
+    """One step on the mean loss of each minibatch."""
 
     class Settings(OptimizerSettings):
         pass

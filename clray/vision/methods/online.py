@@ -1,4 +1,4 @@
-"""Online: plain SGD on the stream, nothing against forgetting. GEM's ``single``; "Online" in MER's tables."""
+"""Online: plain SGD on the stream, without a measure against forgetting. GEM's ``single``; "Online" in MER's tables."""
 
 from __future__ import annotations
 

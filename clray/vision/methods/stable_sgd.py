@@ -1,8 +1,9 @@
 """Stable SGD (Mirzadeh 2020, arXiv 2006.06958): a learning rate that falls from task to task, dropout, small batches.
 
-Task t (from 1) is trained at ``max(lr gamma^t, 5e-5)``: the first task already at ``lr gamma``. Dropout is the
-network's (``model: {dropout: …}``). The official code rebuilds its SGD, momentum 0.8, before every epoch, for what the
-paper calls "plastic" too (gamma 1, no dropout); TAG's repository runs "Stable SGD" without momentum: ``momentum: 0``.
+Task t (from 1) is trained at ``max(lr gamma^t, 5e-5)``: the first task already at ``lr gamma``. Dropout is a setting of
+the network (``model: {dropout: …}``). The official code makes a new SGD optimizer with momentum 0.8 before every epoch,
+also for the runs that the paper calls "plastic" (gamma 1, no dropout). TAG's repository runs "Stable SGD" without
+momentum: ``momentum: 0``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LOWEST_LR = 5e-5
 
 
 class StableSgd(base.ModuleMethod):
-    """SGD at a rate that falls from task to task, its momentum forgotten before every epoch."""
+    """SGD with a learning rate that falls from task to task; its momentum is reset before every epoch."""
 
     class Settings(base.Settings):
         lr: Rate

@@ -1,7 +1,7 @@
-"""Task input: an input layer of its own for each task, all other layers shared (GEM's ``multimodal``).
+"""Task input: a separate input layer for each task, all other layers shared (GEM's ``multimodal``).
 
-Weights start as PyTorch's ``nn.Linear`` leaves them, with zero biases, as in the official code: the other methods
-start from Xavier's. A task that has not been learned is answered through its untrained input layer.
+Weights start with the values of PyTorch's ``nn.Linear`` and biases with zero, as in the official code; the other
+methods start from Xavier's. A task that has not been learned yet is tested through its untrained input layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TaskInput(base.PerceptronMethod):
-    """One SGD step on each arriving example, by its task's input layer and the shared layers."""
+    """One SGD step on each arriving example, on its task's input layer and the shared layers."""
 
     class Settings(base.Settings):
         lr: Rate
@@ -45,7 +45,7 @@ class TaskInput(base.PerceptronMethod):
             self.net.step_each(own[:, None])
 
     def weights(self, task: int) -> list[Any]:
-        """All layers that answer for a task."""
+        """The weights of all layers that a task uses."""
         weights = self.net.weights()
         return weights if task == self.task else self.inputs[task] + weights[2:]
 

@@ -1,8 +1,8 @@
-"""The networks of the vision track, one file each, and the list of their names.
+"""The networks of the vision track, one file for each, and the list of their names.
 
-A network is a class of settings that makes a torch module. Its file does not load torch until it makes one, so that a
-sweep is planned quickly. The perceptron of the methods that learn from one example at a time is none of torch's
-modules: ``perceptron.py``.
+A network is a class of settings that makes a torch module. Its file loads torch only when it makes one, so that
+planning a sweep is fast. The perceptron of the methods that learn from one example at a time is not a torch module:
+``perceptron.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all networks of the vision track have."""
+"""The base class of the vision track's networks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class FeatureModule(Protocol):
-    """What ``Network.build`` makes: a torch module (``torch.nn.Module``) that has features and a head."""
+    """The type that ``Network.build`` returns: a torch module (``torch.nn.Module``) that has features and a head."""
 
     def features(self, x: Tensor) -> Tensor:
-        """What goes into the last layer: [n, width] for inputs [n, C, H, W]."""
+        """The input [n, width] of the last layer, for inputs [n, C, H, W]."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits [n, outputs]."""
+        """The logits [n, outputs]."""
         ...
 
 
 class Network(BaseModel):
-    """The base of every network's settings."""
+    """The base class of every network's settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,12 +34,12 @@ class Network(BaseModel):
     """Seconds of a step on one core, roughly: for itself, and for each 32-pixel image in the batch. For plans."""
 
     def build(self, shape: Sequence[int], outputs: int) -> FeatureModule:
-        """A fresh module, its weights drawn from torch's global generator.
+        """Make a new module. Its weights are drawn from torch's global generator.
 
         Layers are made in the order in which the official codes make them, so that a seed gives the same weights.
 
         Args:
             shape: channels, height and width of an image.
-            outputs: logits, of all experiences together.
+            outputs: number of logits of all experiences together.
         """
         raise NotImplementedError

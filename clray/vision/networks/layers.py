@@ -1,4 +1,4 @@
-"""Layers that several networks have."""
+"""Layers that several networks use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class BodyAndHead(nn.Module):
-    """Layers one after the other, the last one of which is the head.
+    """Layers one after the other; the last one is the head.
 
     Args:
         body: makes features [n, width].
-        head: makes logits of them.
+        head: makes logits from the features.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:

@@ -1,8 +1,8 @@
-"""The reduced ResNet-18 of the tiny-episodic-memories line.
+"""The reduced ResNet-18 of Chaudhry et al. (2019), "On tiny episodic memories in continual learning".
 
-It exists in two forms. TAG's code leaves every block with one 3x3 convolution (496,680 parameters for 100 classes).
-Stable SGD's keeps a second one that it never uses (1,108,680), which costs random numbers when the network is made, and
-nothing else.
+It exists in two forms. In TAG's code every block has one 3x3 convolution (496,680 parameters for 100 classes). Stable
+SGD's code makes a second one that it never uses (1,108,680 parameters). That one draws random numbers when the network
+is made, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clray.vision.networks.base import Dropout, FeatureModule, Network
 
 
 class ReducedResNet18(Network):
-    """ResNet-18 with 20, 40, 80 and 160 filters, as Chaudhry et al. (2019, "tiny episodic memories") have it."""
+    """ResNet-18 with 20, 40, 80 and 160 filters, as in Chaudhry et al. (2019)."""
 
     name: Literal["reduced-resnet18"]
     filters: Annotated[int, Field(ge=1, le=4096)] = 20

@@ -35,10 +35,10 @@ _IMAGENET = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 
 def imagenet_weights() -> Path:
-    """torchvision's ImageNet weights of ResNet-18: from ``CLRAY_DATA/resnet18/``, the cache, or downloaded.
+    """The file of torchvision's ImageNet weights: in ``CLRAY_DATA/resnet18/``, in the cache, or downloaded.
 
     Raises:
-        DataError: they cannot be had, or are not the published ones.
+        DataError: the weights cannot be downloaded, or are not the published ones.
     """
     import hashlib
     import os

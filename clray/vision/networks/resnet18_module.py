@@ -9,7 +9,7 @@ from clray.vision.networks.layers import conv3x3
 
 
 class _BasicBlock(nn.Module):
-    """He 2016, in torchvision's names: its published weights load."""
+    """The basic block of He 2016, with torchvision's names, so that its published weights can be loaded."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The draws of the papers' official codes, one file a code."""
+"""The random draws of the papers' official codes, one file for each code."""

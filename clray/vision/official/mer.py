@@ -1,6 +1,6 @@
-"""The draws of MER's official code (github.com/mattriemer/MER @4b7b9c9).
+"""The random draws of MER's official code (github.com/mattriemer/MER @4b7b9c9).
 
-It draws examples and weights from torch's generator, and all that follows from Python's ``random``.
+It draws examples and weights from torch's generator, and all later numbers from Python's ``random``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clray.vision.draws import Weights, bounds
 
 
 class OfficialDraws:
-    """Torch for examples and weights, Python's ``random`` for the memory."""
+    """Draws examples and weights from torch, and the slots of the memory from Python's ``random``."""
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self._torch = torch.Generator().manual_seed(seed)
@@ -41,7 +41,7 @@ class OfficialDraws:
             layers.append(uniform((fan_out, fan_in), bounds(fan_in, fan_out, "linear")))
             uniform((fan_out,), bounds(fan_in, fan_out, "linear"))
             layers.append(np.zeros(fan_out, np.float32))
-        if initialisation == "xavier":  # and is overwritten when the whole network stands
+        if initialisation == "xavier":  # Xavier's weights replace them when all layers are made
             for i, (fan_in, fan_out) in enumerate(pairs):
                 layers[2 * i] = uniform((fan_out, fan_in), bounds(fan_in, fan_out, "xavier"))
         return layers
@@ -58,7 +58,7 @@ class OfficialDraws:
     def with_replacement(self, filled: int, count: int) -> NDArray[np.int64]:
         order = list(range(filled))
         slots = []
-        for j in range(min(count, filled)):  # the whole list is shuffled for every draw: slow, and part of the stream
+        for j in range(min(count, filled)):  # slow, but the official code shuffles the whole list for every draw
             self._python.shuffle(order)
             slots.append(order[j])
         return np.asarray(slots, np.int64)

@@ -1,8 +1,8 @@
-"""The draws of the official codes of TAG and Stable SGD.
+"""The random draws of the official codes of TAG and Stable SGD.
 
-github.com/pranshu28/TAG @187d4df and github.com/imirzadeh/stable-continual-learning @be4049c draw weights, the order of
-examples, dropout and the reservoir's places from torch's global generator, and the benchmark and what is taken from a
-memory from numpy's.
+These codes (github.com/pranshu28/TAG @187d4df and github.com/imirzadeh/stable-continual-learning @be4049c) draw
+weights, the order of examples, dropout and the slots of the reservoir from torch's global generator. They draw the
+benchmark and the replayed memories from NumPy's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clray.vision.draws import NumpyLegacy, TorchGlobals
 
 
 class OfficialDraws:
-    """torch's and numpy's global generators as they are after ``manual_seed(seed)``."""
+    """Draws from torch's and NumPy's global generators in the state that ``manual_seed(seed)`` gives."""
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self._numpy = NumpyLegacy(seed)
@@ -39,7 +39,7 @@ class OfficialDraws:
         return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
 
     def evaluation(self) -> None:
-        torch.empty((), dtype=torch.int64).random_()  # a data loader's base seed, drawn at the start of every pass
+        torch.empty((), dtype=torch.int64).random_()  # a data loader draws its base seed at the start of every pass
 
     def without_replacement(self, filled: int, count: int) -> NDArray[np.int64]:
         return self.benchmark.choice(filled, count, replace=False)
