@@ -89,7 +89,8 @@ net.step([0, 1]), net.steps([0, 1]), net.interpolate(net.snapshot(), 0.5), net.c
 net.step_each(np.array([[0], [1]])), net.reptile_each([np.array([[0, 1]])], 0.5, 0.5)
 net.gradient([0]), net.pulled_step([0], net.theta * 0, net.theta * 0)
 net.pulled_step_each(np.array([0]), net.theta * 0, net.theta * 0)
-groups = net.groups(np.array([[0, 1]])); groups.update(); groups.products(2); groups.gradients()
+past = net.constraints(np.array([[0, 1]]))
+past.steps(np.array([2])), past.program(), past.projected_step(2, np.ones(1))
 """
 
 

@@ -22,6 +22,7 @@ from clray.vision.draws import ClrayDraws, Draws
 from clray.vision.evaluation import Evaluator
 from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
+from clray.vision.methods.base import StepNotFinite
 from clray.vision.plan import Plan
 from clray.vision.stream import Stream
 
@@ -140,7 +141,8 @@ class VisionTraining:
             self.method.observe(batch)
             return len(batch)
         except FloatingPointError as error:
-            raise Diverged(self.step, experience, str(error)) from None
+            before = error.learned if isinstance(error, StepNotFinite) else 0
+            raise Diverged(self.step + before, experience, str(error)) from None
 
     def _end_visit(self) -> None:
         self._check_weights()

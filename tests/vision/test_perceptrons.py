@@ -16,6 +16,7 @@ from waiting import GUARD
 from clray.errors import DeclarationError
 from clray.training import run
 from clray.vision.draws import ClrayDraws, Weights
+from clray.vision.kernels import gem
 from clray.vision.learners.perceptron import EagerPerceptron
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
 from clray.vision.trial import VisionTraining
@@ -92,20 +93,6 @@ class TestOneUpdate:
         autograd = flat([g.numpy() for g in eager.gradients(eager.losses(positions).mean())])
         np.testing.assert_allclose(flat(fused.views(fused.gradient(positions))), autograd, rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.parametrize("hidden", [(100, 100), (5, 33)])
-    def test_gradients_and_products_of_groups(self, rows, hidden):
-        eager, fused = nets(rows, hidden)
-        positions = np.array([[0, 5, 9], [60, 61, 61], [120, 7, 130]])
-        groups = fused.groups(positions)
-        groups.update()
-        autograd = np.stack(
-            [flat([g.numpy() for g in eager.gradients(eager.losses(group).mean())]) for group in positions]
-        )
-        own = flat([g.numpy() for g in eager.gradients(eager.losses([180]).mean())])
-        formed = np.stack([flat(fused.views(g)) for g in groups.gradients()])
-        np.testing.assert_allclose(formed, autograd, rtol=1e-4, atol=1e-6)
-        assert groups.products(180) == pytest.approx(autograd @ own, rel=1e-4)
-
     def test_sequential_steps_are_not_one_step(self, rows):
         for net in nets(rows, lr=0.5):
             before = net.weights()
@@ -125,6 +112,66 @@ class TestOneUpdate:
             net.interpolate(kept, rate)
             wanted = flat(before) + rate * (flat(after) - flat(before))
             np.testing.assert_allclose(flat(net.weights()), wanted, rtol=3e-7, atol=1e-7)
+
+
+class TestConstraints:
+    """GEM's constraints, against autograd."""
+
+    MEMORIES = np.array([[0, 5, 9, 7], [60, 61, 61, 2], [120, 7, 130, 131]])
+
+    def both(self, rows, hidden, lr=LR):
+        eager, fused = nets(rows, hidden, lr)
+        return (eager, eager.constraints(self.MEMORIES)), (fused, fused.constraints(self.MEMORIES))
+
+    @pytest.mark.parametrize("hidden", [(100, 100), (5, 5), (130, 100), (16, 33)])
+    def test_steps_stop_before_the_same_violations_with_the_same_program(self, rows, hidden):
+        """After a violation the fused form has computed everything anew, and between them it has kept it up to date."""
+        (eager, slow), (fused, fast) = self.both(rows, hidden)
+        numbers = np.random.default_rng(0).integers(200, size=60)
+        stops = plain = 0
+        while len(numbers):
+            taken = slow.steps(numbers)
+            assert fast.steps(numbers[:taken]) == taken
+            assert apart(eager.weights(), fused.weights()) < 1e-5
+            numbers, plain = numbers[taken:], plain + taken
+            if not len(numbers):
+                break
+            gram, products = slow.program()
+            assert fast.steps(numbers) == 0, "it stops before this example"
+            own, theirs = fast.program()
+            scale = np.abs(gram).max()
+            np.testing.assert_allclose(own, gram, rtol=1e-3, atol=1e-4 * scale)
+            np.testing.assert_allclose(theirs, products, rtol=1e-3, atol=1e-4 * scale)
+            for form in (slow, fast):
+                form.projected_step(int(numbers[0]), np.array([0.5, 0.25, 1.0]))
+            assert apart(eager.weights(), fused.weights()) < 1e-5
+            numbers, stops = numbers[1:], stops + 1
+        assert stops > 3
+        assert plain > 3
+
+    def test_preactivations_that_are_kept_stay_those_of_the_weights(self, rows):
+        _, (fused, fast) = self.both(rows, (100, 100), lr=0.01)
+        for number in np.random.default_rng(1).integers(200, size=2000):
+            if fast.steps(np.array([number])) == 0:  # as if it were allowed
+                gem.plain_step(
+                    fused.theta, fast._turned, fused.shape, fused._examples, np.array([number]), fast._passes,
+                    fast._own, np.float32(0.01),
+                )  # fmt: skip
+        kept = fast.state_dict()["preactivations"]
+        again = fused.constraints(self.MEMORIES).state_dict()["preactivations"]
+        assert np.abs(again - kept).max() < 1e-4 * np.abs(again).max()
+
+    def test_the_same_bits_however_the_examples_are_divided(self, rows):
+        numbers, ends = np.random.default_rng(2).integers(200, size=60), []
+        for divided in ([], range(1, 60), [7, 20]):
+            _, (fused, fast) = self.both(rows, (100, 100), lr=0.001)
+            for part in np.split(numbers, divided):
+                while (taken := fast.steps(part)) < len(part):
+                    fast.program()
+                    fast.projected_step(int(part[taken]), np.full(3, 0.5))
+                    part = part[taken + 1 :]
+            ends.append((fused.theta.tobytes(), fast.state_dict()["preactivations"].tobytes()))
+        assert ends[0] == ends[1] == ends[2]
 
 
 class TestManySteps:

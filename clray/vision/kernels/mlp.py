@@ -7,7 +7,7 @@ on other things. Three things make it fast here:
 - weights are stored input-major (one row of outgoing weights per input), so that forward and backward pass read only
   the rows of active inputs and hidden units, each row contiguous;
 - a row is accumulated in vector registers. LLVM cannot do that by itself, as it must assume that the accumulator
-  overlaps the weights. So that one loop is written in LLVM's instructions (``_block_sum``), as is ``_dot``.
+  overlaps the weights. So that one loop is written in LLVM's instructions (``_block_sum``), as is ``dot``.
 
 Parameters are one flat float32 vector ``theta``: W1 [inputs, h1], b1 [h1], W2 [h1, h2], b2 [h2], W3 [classes, h2], b3
 [classes]. Hidden widths are padded to a multiple of 16 with units whose weights are zero. They stay zero, since the
@@ -18,6 +18,7 @@ Nothing here is random, nothing runs in parallel, and every sum has a fixed orde
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -25,14 +26,24 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from clray.vision.kernels import keep_kernels
 
 PAD = 16
-_LANES = 8
+_LANES = 16
+"""Numbers in a vector: a register of AVX-512. Where registers are shorter LLVM takes several, with the same bits."""
 # No fast-math: it lets LLVM choose the order of a sum. The order in the process that compiled a kernel was another than
-# in processes that loaded it from the cache. Sums over many numbers are written out instead (_block_sum, _dot).
-_njit = numba.njit(error_model="numpy", cache=keep_kernels(), nogil=True)
+# in processes that loaded it from the cache. Sums over many numbers are written out instead (_block_sum, dot).
+njit = numba.njit(error_model="numpy", cache=keep_kernels(), nogil=True)
+
+
+def aligned(*shape: int) -> NDArray[np.float32]:
+    """A float32 array of zeros that begins at a cache line, so that no vector of a padded row lies across two."""
+    size = math.prod(shape)
+    raw = np.zeros(size + 16, np.float32)
+    start = (-raw.ctypes.data % 64) // 4
+    return raw[start : start + size].reshape(shape)
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -43,15 +54,18 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _block_sum(vectors: int) -> Any:
-    """An intrinsic ``f(out, bias, rows, indices, values, n, j)`` for a block of ``8 * vectors`` columns from ``j``:
+    """An intrinsic ``f(out, bias, rows, indices, values, start, stop, j)`` for ``b = 16 * vectors`` columns from ``j``:
 
-    ``out[j:j+b] = bias[j:j+b] + Σ_{i<n} values[i] * rows[indices[i], j:j+b]``, summed in registers in the order of i.
+    ``out[j:j+b] = bias[j:j+b] + Σ_{start≤i<stop} values[i] * rows[indices[i], j:j+b]``, summed in registers in the
+    order of i.
     ``rows`` is [R, W] float32, contiguous; ``indices`` unsigned integers.
     """
 
     @intrinsic
-    def block_sum(typingctx: Any, out: Any, bias: Any, rows: Any, indices: Any, values: Any, n: Any, j: Any) -> Any:
-        signature = types.void(out, bias, rows, indices, values, n, j)
+    def block_sum(
+        typingctx: Any, out: Any, bias: Any, rows: Any, indices: Any, values: Any, start: Any, stop: Any, j: Any
+    ) -> Any:
+        signature = types.void(out, bias, rows, indices, values, start, stop, j)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             arrays = [context.make_array(sig.args[i])(context, builder, args[i]) for i in range(5)]
@@ -61,13 +75,13 @@ def _block_sum(vectors: int) -> Any:
             vector = ir.VectorType(ir.FloatType(), _LANES)
 
             def at(pointer: Any, offset: int) -> Any:
-                moved = builder.gep(pointer, [builder.add(args[6], ir.Constant(i64, offset * _LANES))])
+                moved = builder.gep(pointer, [builder.add(args[7], ir.Constant(i64, offset * _LANES))])
                 return builder.bitcast(moved, vector.as_pointer())
 
             sums = [cgutils.alloca_once(builder, vector) for _ in range(vectors)]  # LLVM turns these into registers
             for k, total in enumerate(sums):
                 builder.store(builder.load(at(bias_, k), align=4), total)
-            with cgutils.for_range(builder, args[5]) as loop:
+            with cgutils.for_range(builder, args[6], args[5]) as loop:
                 index = builder.zext(builder.load(builder.gep(indices_, [loop.index])), i64)
                 value = builder.load(builder.gep(values_, [loop.index]))
                 undefined = ir.Constant(vector, ir.Undefined)
@@ -87,58 +101,74 @@ def _block_sum(vectors: int) -> Any:
     return block_sum
 
 
+def _inner_product(builder: Any, x: Any, y: Any, length: Any) -> Any:
+    """The inner product of ``length`` numbers from two pointers: 16 partial sums, added in pairs."""
+    i64, i32 = ir.IntType(64), ir.IntType(32)
+    vector = ir.VectorType(ir.FloatType(), _LANES)
+
+    def load(pointer: Any, offset: Any) -> Any:
+        return builder.load(builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer()), align=4)
+
+    def half(value: Any, part: range) -> Any:
+        return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, len(part)), list(part)))
+
+    total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * _LANES))
+    with cgutils.for_range(builder, builder.udiv(length, ir.Constant(i64, _LANES))) as loop:
+        start = builder.mul(loop.index, ir.Constant(i64, _LANES))
+        builder.store(_fused(builder, load(x, start), load(y, start), builder.load(total)), total)
+    result = builder.load(total)
+    lanes = _LANES
+    while lanes > 1:
+        lanes //= 2
+        result = builder.fadd(half(result, range(lanes)), half(result, range(lanes, 2 * lanes)))
+    return builder.extract_element(result, ir.Constant(i32, 0))
+
+
 @intrinsic
-def _dot(typingctx: Any, x: Any, y: Any) -> Any:
-    """The inner product of two contiguous float32 vectors, a multiple of 16 long: two partial sums of 8 lanes each."""
+def dot(typingctx: Any, x: Any, y: Any) -> Any:
+    """The inner product of two contiguous float32 vectors, a multiple of 16 long."""
     signature = types.float32(x, y)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         arrays = [context.make_array(kind)(context, builder, arg) for kind, arg in zip(sig.args, args, strict=True)]
-        i64, i32 = ir.IntType(64), ir.IntType(32)
-        vector = ir.VectorType(ir.FloatType(), _LANES)
-
-        def load(array: Any, offset: Any) -> Any:
-            return builder.load(builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer()), align=4)
-
-        def half(value: Any, part: range) -> Any:
-            return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, len(part)), list(part)))
-
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * _LANES)) for _ in range(2)]
         length = builder.extract_value(arrays[0].shape, 0)
-        with cgutils.for_range(builder, builder.udiv(length, ir.Constant(i64, 2 * _LANES))) as loop:
-            start = builder.mul(loop.index, ir.Constant(i64, 2 * _LANES))
-            for k, total in enumerate(sums):
-                offset = builder.add(start, ir.Constant(i64, k * _LANES))
-                terms = _fused(builder, load(arrays[0], offset), load(arrays[1], offset), builder.load(total))
-                builder.store(terms, total)
-        result = builder.fadd(builder.load(sums[0]), builder.load(sums[1]))
-        lanes = _LANES
-        while lanes > 1:
-            lanes //= 2
-            result = builder.fadd(half(result, range(lanes)), half(result, range(lanes, 2 * lanes)))
-        return builder.extract_element(result, ir.Constant(i32, 0))
+        return _inner_product(builder, arrays[0].data, arrays[1].data, length)
 
     return signature, generate
 
 
-_block_112 = _block_sum(14)  # 100 hidden units, padded: 14 of a processor's 16 or 32 vector registers
-_block_16 = _block_sum(2)
+@intrinsic
+def dot_of_rows(typingctx: Any, rows: Any, i: Any, j: Any) -> Any:
+    """``dot(rows[i], rows[j])``, without the two views, whose counts of references cost as much as the product."""
+    signature = types.float32(rows, i, j)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        width = builder.extract_value(array.shape, 1)
+        x, y = (builder.gep(array.data, [builder.mul(arg, width)]) for arg in args[1:])
+        return _inner_product(builder, x, y, width)
+
+    return signature, generate
 
 
-@_njit
-def _sum_rows(out, bias, rows, indices, values, n):
-    """out = bias + Σ_{i<n} values[i] * rows[indices[i]]; the width is a multiple of 16."""
+_block_112 = _block_sum(7)  # 100 hidden units, padded: 14 of the 16 registers of AVX2
+_block_16 = _block_sum(1)
+
+
+@njit
+def sum_rows(out, bias, rows, indices, values, start, stop):
+    """out = bias + Σ_{start≤i<stop} values[i] * rows[indices[i]]; the width is a multiple of 16."""
     width = rows.shape[1]
     j = 0
     while j + 112 <= width:
-        _block_112(out, bias, rows, indices, values, n, j)
+        _block_112(out, bias, rows, indices, values, start, stop, j)
         j += 112
     while j < width:
-        _block_16(out, bias, rows, indices, values, n, j)
+        _block_16(out, bias, rows, indices, values, start, stop, j)
         j += 16
 
 
-@_njit
+@njit
 def layer_views(theta, shape):
     """Views of ``theta``: W1, b1, W2, b2, W3, b3."""
     d, h1, h2, k = shape
@@ -157,29 +187,29 @@ def layer_views(theta, shape):
     )
 
 
-@_njit
+@njit
 def _forward(layers, indices, values, n, h1, active, active_values, h2, z):
     """Hidden activations and logits of one example; returns the number of active first-layer units.
 
     ``active[:m]`` and ``active_values[:m]`` list them; ``h1`` itself holds pre-activations.
     """
     W1, b1, W2, b2, W3, b3 = layers
-    _sum_rows(h1, b1, W1, indices, values, n)
+    sum_rows(h1, b1, W1, indices, values, 0, n)
     m = 0
     for j in range(h1.size):  # without a branch: the processor cannot predict which units are active
         active[m] = j
         active_values[m] = h1[j]
         m += h1[j] > 0
-    _sum_rows(h2, b2, W2, active, active_values, m)
+    sum_rows(h2, b2, W2, active, active_values, 0, m)
     for j in range(h2.size):
         h2[j] = max(h2[j], np.float32(0))
     for c in range(z.size):
-        z[c] = _dot(h2, W3[c]) + b3[c]
+        z[c] = dot(h2, W3[c]) + b3[c]
     return m
 
 
-@_njit
-def _loss_gradient(z, label, rate):
+@njit
+def loss_gradient(z, label, rate):
     """Turn logits into ``rate`` times the gradient of the cross-entropy with respect to them, in place."""
     top = z[0]
     for c in range(1, z.size):
@@ -194,7 +224,7 @@ def _loss_gradient(z, label, rate):
     z[label] -= rate
 
 
-@_njit
+@njit
 def sgd_steps(theta, shape, stream, positions, rates):
     """One SGD step per example, in the order of ``positions``.
 
@@ -217,7 +247,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
         start, stop = pointers[example], pointers[example + 1]
         indices, values = pixels[start:stop], intensities[start:stop]
         m = _forward(layers, indices, values, stop - start, h1, active, active_values, h2, z)
-        _loss_gradient(z, labels[example], rates[s])
+        loss_gradient(z, labels[example], rates[s])
         # One loop reads each weight for the backward pass and then updates it.
         d2[:] = 0
         for c in range(z.size):
@@ -234,7 +264,7 @@ def sgd_steps(theta, shape, stream, positions, rates):
         for t in range(m):
             i, v = active[t], active_values[t]
             row = W2[i]
-            d1[i] = _dot(row, d2)
+            d1[i] = dot(row, d2)
             for j in range(d2.size):
                 row[j] -= v * d2[j]
         for t in range(indices.size):
@@ -245,8 +275,8 @@ def sgd_steps(theta, shape, stream, positions, rates):
             b1[j] -= d1[j]
 
 
-@_njit
-def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
+@njit
+def deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
     """The activations (h) and rate-weighted loss gradients (d, z) of each example, all at the same ``theta``."""
     pointers, pixels, intensities, labels = stream
     layers = layer_views(theta, shape)
@@ -259,7 +289,7 @@ def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
         m = _forward(
             layers, pixels[start:stop], intensities[start:stop], stop - start, h1, active, active_values, h2, z
         )
-        _loss_gradient(z, labels[example], rates[s])
+        loss_gradient(z, labels[example], rates[s])
         d2[:] = 0
         for c in range(z.size):
             for j in range(d2.size):
@@ -271,12 +301,12 @@ def _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs):
         for t in range(m):
             i = active[t]
             h1[i] = active_values[t]
-            d1[i] = _dot(W2[i], d2)
+            d1[i] = dot(W2[i], d2)
 
 
-@_njit
-def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
-    """theta -= the gradients that ``_deltas`` prepared, summed over the examples."""
+@njit
+def subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
+    """theta -= the gradients that ``deltas`` prepared, summed over the examples."""
     pointers, pixels, intensities, _labels = stream
     W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)
     for s in range(positions.size):
@@ -300,7 +330,7 @@ def _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs):
             b1[j] -= d1[j]
 
 
-@_njit
+@njit
 def scratch(shape, n):
     """Working memory for the passes of ``n`` examples: activations h1 and h2, and gradients d1, d2 and z."""
     return (
@@ -312,15 +342,15 @@ def scratch(shape, n):
     )
 
 
-@_njit
+@njit
 def sgd_step(theta, shape, stream, positions, rates):
     """One SGD step on the sum over ``positions`` of each example's loss times its rate. Arguments as ``sgd_steps``."""
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
-    _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
-    _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
+    deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
+    subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
 
 
-@_njit
+@njit
 def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):
     """``sgd_step`` plus the step on a quadratic penalty: theta -= stiffness * theta - anchor, both at the old theta.
 
@@ -329,13 +359,13 @@ def pulled_step(theta, shape, stream, positions, rates, stiffness, anchor):
         anchor: [P] float32, ``stiffness`` times the parameters at which the penalty is zero.
     """
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
-    _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
+    deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     for i in range(theta.size):
         theta[i] -= stiffness[i] * theta[i] - anchor[i]
-    _subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
+    subtract(theta, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
 
 
-@_njit
+@njit
 def sgd_step_each(theta, shape, stream, positions, starts, rates):
     """``sgd_step`` on each of several batches in turn.
 
@@ -349,142 +379,32 @@ def sgd_step_each(theta, shape, stream, positions, starts, rates):
         sgd_step(theta, shape, stream, positions[begin:end], rates[begin:end])
 
 
-@_njit
+@njit
 def pulled_step_each(theta, shape, stream, positions, rate, stiffness, anchor):
     """``pulled_step`` on each example in turn, all with the same ``rate`` [1] float32."""
     for s in range(positions.size):
         pulled_step(theta, shape, stream, positions[s : s + 1], rate, stiffness, anchor)
 
 
-@_njit
+@njit
 def gradient(theta, shape, stream, positions):
     """The gradient [P] of the mean loss over ``positions``."""
     h1s, h2s, d1s, d2s, zs = scratch(shape, positions.size)
     rates = np.full(positions.size, -1.0 / positions.size, np.float32)  # minus: the gradient is subtracted
-    _deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
+    deltas(theta, shape, stream, positions, rates, h1s, h2s, d1s, d2s, zs)
     result = np.zeros_like(theta)
-    _subtract(result, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
+    subtract(result, shape, stream, positions, h1s, h2s, d1s, d2s, zs)
     return result
 
 
-@_njit
-def mean_passes(theta, shape, stream, groups, room):
-    """Forward and backward passes of groups of examples, for the mean loss of each group.
-
-    Args:
-        groups: [G, m] examples.
-        room: ``scratch(shape, n)`` with n at least G * m; receives the passes.
-    """
-    h1s, h2s, d1s, d2s, zs = room
-    rates = np.full(groups.size, 1.0 / groups.shape[1], np.float32)
-    _deltas(theta, shape, stream, groups.reshape(groups.size), rates, h1s, h2s, d1s, d2s, zs)
-
-
-@_njit
-def gradient_products(shape, stream, groups, room, example, own):
-    """The inner product of each group's gradient with one example's, [G] float64, without forming a gradient.
-
-    A layer's weight gradient is d aᵀ for its input a, so that the product of two is (d·d')(a·a'); biases add d·d'.
-
-    Args:
-        groups, room: as ``mean_passes`` left them.
-        example, own: the one example, and the room with its pass.
-    """
-    pointers, pixels, intensities, _labels = stream
-    h1s, h2s, d1s, d2s, zs = room
-    h1, h2, d1, d2, z = own[0][0], own[1][0], own[2][0], own[3][0], own[4][0]
-    image = np.zeros(shape[0], np.float32)
-    for t in range(pointers[example], pointers[example + 1]):
-        image[pixels[t]] = intensities[t]
-    result = np.zeros(groups.shape[0])
-    for g in range(groups.shape[0]):
-        for k in range(groups.shape[1]):
-            s = g * groups.shape[1] + k
-            x_x = z_z = np.float32(0)
-            for t in range(pointers[groups[g, k]], pointers[groups[g, k] + 1]):
-                x_x += intensities[t] * image[pixels[t]]
-            for c in range(z.size):
-                z_z += zs[s, c] * z[c]
-            result[g] += _dot(d1s[s], d1) * (x_x + 1)
-            result[g] += _dot(d2s[s], d2) * (_dot(h1s[s], h1) + 1)
-            result[g] += z_z * (_dot(h2s[s], h2) + 1)
-    return result
-
-
-@_njit
-def by_input(stream, groups, inputs):
-    """The non-zero inputs of each group's examples, listed by input instead of by example.
-
-    Returns:
-        The start of each input's list [G, inputs + 1], the members (0 … m-1 within their group), and their values.
-    """
-    pointers, pixels, intensities, _labels = stream
-    starts = np.zeros((groups.shape[0], inputs + 1), np.int64)
-    total = 0
-    for g in range(groups.shape[0]):
-        for example in groups[g]:
-            for t in range(pointers[example], pointers[example + 1]):
-                starts[g, pixels[t] + 1] += 1
-        starts[g, 0] = total
-        for i in range(inputs):
-            starts[g, i + 1] += starts[g, i]
-        total = starts[g, inputs]
-    members, values = np.empty(total, np.uint16), np.empty(total, np.float32)
-    for g in range(groups.shape[0]):
-        free = starts[g].copy()
-        for k in range(groups.shape[1]):
-            example = groups[g, k]
-            for t in range(pointers[example], pointers[example + 1]):
-                at = free[pixels[t]]
-                members[at], values[at] = k, intensities[t]
-                free[pixels[t]] += 1
-    return starts, members, values
-
-
-@_njit
-def group_gradients(shape, groups, columns, room, result):
-    """Each group's mean gradient into ``result`` [G, P].
-
-    A row of the first layer is summed over the examples that have its input, in registers, and written once.
-
-    Args:
-        groups, room: as ``mean_passes`` left them.
-        columns: ``by_input`` of the same groups.
-    """
-    h1s, h2s, d1s, d2s, zs = room
-    starts, members, values = columns
-    m = groups.shape[1]
-    zero = np.zeros(shape[1], np.float32)
-    for g in range(groups.shape[0]):
-        W1, b1, W2, b2, W3, b3 = layer_views(result[g], shape)
-        result[g, shape[0] * shape[1] :] = 0
-        deltas = d1s[g * m : (g + 1) * m]
-        for i in range(shape[0]):
-            a, b = starts[g, i], starts[g, i + 1]
-            _sum_rows(W1[i], zero, deltas, members[a:b], values[a:b], b - a)
-        for s in range(g * m, (g + 1) * m):
-            for j in range(b1.size):
-                b1[j] += d1s[s, j]
-            for i in range(b1.size):
-                if h1s[s, i] > 0:
-                    for j in range(b2.size):
-                        W2[i, j] += h1s[s, i] * d2s[s, j]
-            for j in range(b2.size):
-                b2[j] += d2s[s, j]
-            for c in range(b3.size):
-                for j in range(b2.size):
-                    W3[c, j] += zs[s, c] * h2s[s, j]
-                b3[c] += zs[s, c]
-
-
-@_njit
+@njit
 def interpolate(theta, before, rate):
     """theta = before + rate * (theta - before), the Reptile step, in place."""
     for i in range(theta.size):
         theta[i] = before[i] + (theta[i] - before[i]) * rate
 
 
-@_njit
+@njit
 def reptile(theta, shape, stream, batches, rates, step):
     """For each batch in turn: ``sgd_steps`` over it, then ``interpolate`` from the parameters before the batch.
 
@@ -500,7 +420,7 @@ def reptile(theta, shape, stream, batches, rates, step):
         interpolate(theta, before, step)
 
 
-@_njit
+@njit
 def reptile_each(theta, shape, stream, positions, widths, count, rate, step, outer, across):
     """``reptile`` on the batches of each of several arriving examples in turn, ``interpolate`` after each example.
 
@@ -525,16 +445,16 @@ def reptile_each(theta, shape, stream, positions, widths, count, rate, step, out
             interpolate(theta, before, outer)
 
 
-@_njit
-def correct(theta, shape, stream, pixel_map, scored):
+@njit
+def correct(theta, shape, stream, pixel_map, scored, folded):
     """Count the right answers among the first ``scored`` examples when their pixels are rearranged.
 
     Input ``i`` of the network gets pixel ``pixel_map[i]`` of the image, or 0 where that is negative. No image is
-    rearranged: the rows of the first layer are added up at the places of the pixels instead.
+    rearranged: the rows of the first layer are added up at the places of the pixels instead, in ``folded`` [inputs, h1].
     """
     pointers, pixels, intensities, labels = stream
     W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)
-    folded = np.zeros_like(W1)
+    folded[:] = 0
     for i in range(pixel_map.size):
         if pixel_map[i] >= 0:
             for j in range(W1.shape[1]):

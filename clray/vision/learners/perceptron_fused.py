@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clray.vision.draws import Weights
-from clray.vision.kernels import mlp
+from clray.vision.kernels import gem, mlp
 from clray.vision.learners.rows import Rows
 from clray.vision.stream import Numbers
 
@@ -60,10 +60,7 @@ class FusedPerceptron:
     def flat(self, weights: Weights) -> NDArray[np.float32]:
         """Convert weights to the kernels' layout: one vector, input-major, padded, aligned to a cache line."""
         d, h1, h2, k = self.shape
-        size = d * h1 + h1 + h1 * h2 + h2 + k * h2 + k
-        raw = np.zeros(size + 16, np.float32)
-        start = (-raw.ctypes.data % 64) // 4
-        theta = raw[start : start + size]
+        theta = mlp.aligned(d * h1 + h1 + h1 * h2 + h2 + k * h2 + k)
         for view, w in zip(self.views(theta), weights, strict=True):
             view[...] = w
         return theta
@@ -130,9 +127,8 @@ class FusedPerceptron:
         """The gradient of the mean loss, in the layout of ``theta``."""
         return mlp.gradient(self.theta, self.shape, self._examples, np.asarray(numbers, np.int64))
 
-    def groups(self, numbers: NDArray[np.int64]) -> Groups:
-        """Groups of examples [G, m] whose gradients are needed many times."""
-        return Groups(self, numbers)
+    def constraints(self, memories: NDArray[np.int64]) -> FusedConstraints:
+        return FusedConstraints(self, memories)
 
     def snapshot(self) -> NDArray[np.float32]:
         return self.theta.copy()
@@ -143,7 +139,8 @@ class FusedPerceptron:
     def correct(self, experience: int) -> int:
         rows = self._rows
         pixel_map = rows.pixel_maps[experience]
-        return int(mlp.correct(self.theta, self.shape, rows.test.arrays, pixel_map, rows.scored))
+        folded = mlp.aligned(*self.shape[:2])
+        return int(mlp.correct(self.theta, self.shape, rows.test.arrays, pixel_map, rows.scored, folded))
 
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.theta).all())
@@ -156,34 +153,51 @@ class FusedPerceptron:
             view[...] = w
 
 
-class Groups:
-    """Groups of a stream's examples, and the gradients of a ``FusedPerceptron`` for the mean loss of each group.
+class FusedConstraints:
+    """GEM's constraints on the fused kernels: see ``Constraints`` and ``kernels/gem.py``."""
 
-    ``update`` passes all examples through the network as it is now. The other methods give results for that state.
-    """
-
-    def __init__(self, net: FusedPerceptron, numbers: NDArray[np.int64]) -> None:
-        self._net, self._numbers = net, np.ascontiguousarray(numbers)
-        self._room = mlp.scratch(net.shape, numbers.size)
-        self._columns = mlp.by_input(net._examples, self._numbers, net.shape[0])
-        self._gradients = np.empty((len(numbers), net.theta.size), np.float32)
+    def __init__(self, net: FusedPerceptron, memories: NDArray[np.int64]) -> None:
+        self._net, self._memories = net, np.ascontiguousarray(memories)
+        (inputs, h1, h2, classes), tasks = net.shape, len(memories)
+        self._columns = gem.by_input(net._examples, self._memories, inputs)
+        self._passes = gem.new_passes(net.shape, memories.size)
+        self._own = mlp.scratch(net.shape, 1)
+        self._products = np.zeros(tasks)
+        self._turned = mlp.aligned(h2, h1)
+        others = h1 + h1 * h2 + h2 + classes * h2 + classes
+        self._rows = mlp.aligned(len(self._columns[1]), h1)
+        self._others = mlp.aligned(tasks, -(-others // mlp.PAD) * mlp.PAD)
+        gem.turn(net.theta, net.shape, self._turned)
+        gem.preactivations(net.theta, net.shape, net._examples, self._memories, self._passes)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._memories)
 
-    def update(self) -> None:
-        """Run forward and backward passes of all examples, at the network's present parameters."""
+    def steps(self, numbers: Numbers) -> int:
         net = self._net
-        mlp.mean_passes(net.theta, net.shape, net._examples, self._numbers, self._room)
+        return int(
+            gem.steps(
+                net.theta, self._turned, net.shape, net._examples, numbers, self._memories, self._columns,
+                self._passes, self._own, np.float32(net.lr), self._products,
+            )
+        )  # fmt: skip
 
-    def products(self, number: int) -> NDArray[np.float64]:
-        """The inner product [G] of each group's gradient with that of one example, without forming a gradient."""
-        net, own = self._net, np.array([[number]])
-        room = mlp.scratch(net.shape, 1)
-        mlp.mean_passes(net.theta, net.shape, net._examples, own, room)
-        return mlp.gradient_products(net.shape, net._examples, self._numbers, self._room, number, room)
+    def program(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        gram = np.empty((len(self), len(self)))
+        gem.form(
+            self._net.shape, self._memories, self._columns, self._passes, self._rows, self._others, gram
+        )  # fmt: skip
+        return gram, self._products
 
-    def gradients(self) -> NDArray[np.float32]:
-        """The gradients [G, P] in the layout of ``theta``, valid until the next call."""
-        mlp.group_gradients(self._net.shape, self._numbers, self._columns, self._room, self._gradients)
-        return self._gradients
+    def projected_step(self, number: int, multipliers: NDArray[np.float64]) -> None:
+        net = self._net
+        gem.projected_step(
+            net.theta, self._turned, net.shape, net._examples, np.array([number]), self._memories, self._columns,
+            self._passes, self._own, self._rows, self._others, multipliers.astype(np.float32), np.float32(net.lr),
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"preactivations": self._passes[0].copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._passes[0][...] = state["preactivations"]

@@ -26,6 +26,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class StepNotFinite(FloatingPointError):
+    """A number that a step needs is not finite. ``learned`` examples of the same call were learned before that step."""
+
+    def __init__(self, what: str, learned: int) -> None:
+        super().__init__(what)
+        self.learned = learned
+
+
 class Method:
     """A method: how a learner learns from the batches of a stream.
 
@@ -162,7 +170,11 @@ class PerceptronMethod(Method):
         self.learn(batch.numbers)
 
     def learn(self, numbers: Numbers) -> None:
-        """Learn from each of these examples in turn."""
+        """Learn from each of these examples in turn.
+
+        Raises:
+            StepNotFinite: a number that a step needs is not finite. The trial then ends as diverged.
+        """
         raise NotImplementedError
 
     def by_experience(self, numbers: Numbers) -> list[tuple[int, Numbers]]:
