@@ -17,6 +17,7 @@ from clray.errors import DeclarationError
 from clray.training import run
 from clray.vision.draws import ClrayDraws, Weights
 from clray.vision.kernels import gem
+from clray.vision.learners.constraints import constraints
 from clray.vision.learners.perceptron import EagerPerceptron
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
 from clray.vision.trial import VisionTraining
@@ -121,7 +122,7 @@ class TestConstraints:
 
     def both(self, rows, hidden, lr=LR):
         eager, fused = nets(rows, hidden, lr)
-        return (eager, eager.constraints(self.MEMORIES)), (fused, fused.constraints(self.MEMORIES))
+        return (eager, constraints(eager, self.MEMORIES)), (fused, constraints(fused, self.MEMORIES))
 
     @pytest.mark.parametrize("hidden", [(100, 100), (5, 5), (130, 100), (16, 33)])
     def test_steps_stop_before_the_same_violations_with_the_same_program(self, rows, hidden):
@@ -154,11 +155,11 @@ class TestConstraints:
         for number in np.random.default_rng(1).integers(200, size=2000):
             if fast.steps(np.array([number])) == 0:  # as if it were allowed
                 gem.plain_step(
-                    fused.theta, fast._turned, fused.shape, fused._examples, np.array([number]), fast._passes,
+                    fused.theta, fast._turned, fused.shape, fused.examples, np.array([number]), fast._passes,
                     fast._own, np.float32(0.01),
                 )  # fmt: skip
         kept = fast.state_dict()["preactivations"]
-        again = fused.constraints(self.MEMORIES).state_dict()["preactivations"]
+        again = constraints(fused, self.MEMORIES).state_dict()["preactivations"]
         assert np.abs(again - kept).max() < 1e-4 * np.abs(again).max()
 
     def test_the_same_bits_however_the_examples_are_divided(self, rows):

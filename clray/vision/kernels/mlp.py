@@ -450,7 +450,8 @@ def correct(theta, shape, stream, pixel_map, scored, folded):
     """Count the right answers among the first ``scored`` examples when their pixels are rearranged.
 
     Input ``i`` of the network gets pixel ``pixel_map[i]`` of the image, or 0 where that is negative. No image is
-    rearranged: the rows of the first layer are added up at the places of the pixels instead, in ``folded`` [inputs, h1].
+    rearranged: the rows of the first layer are added up at the places of the pixels instead, in ``folded``, an array
+    [inputs, h1].
     """
     pointers, pixels, intensities, labels = stream
     W1, b1, W2, b2, W3, b3 = layer_views(theta, shape)

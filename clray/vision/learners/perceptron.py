@@ -54,10 +54,6 @@ class Net(Protocol):
         """
         ...
 
-    def constraints(self, memories: NDArray[np.int64]) -> Constraints:
-        """GEM's constraints from the memories [tasks, m] of past tasks."""
-        ...
-
     def snapshot(self) -> Any:
         """The parameters as they are now, for ``interpolate``."""
         ...
@@ -79,46 +75,6 @@ class Net(Protocol):
     def load(self, weights: Sequence[Any]) -> None:
         """Replace all parameters by arrays or tensors."""
         ...
-
-
-class Constraints(Protocol):
-    """The memories of past tasks as constraints on a network's steps (Lopez-Paz & Ranzato 2017).
-
-    A step along g violates a task's constraint if g points against the gradient of the mean loss on its memory.
-    """
-
-    def __len__(self) -> int:
-        """The number of tasks."""
-        ...
-
-    def steps(self, numbers: Numbers) -> int:
-        """One SGD step per example, in this order, up to the first step that would violate a constraint.
-
-        Returns:
-            The number of steps made. Where it is less than the number of examples, the next one violates a constraint,
-            or its product with a task's gradient is not finite.
-        """
-        ...
-
-    def program(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The products of the tasks' gradients with each other [t, t] and with the gradient of the example [t].
-
-        The example is the one before which ``steps`` stopped.
-        """
-        ...
-
-    def projected_step(self, number: int, multipliers: NDArray[np.float64]) -> None:
-        """One SGD step along the example's gradient plus the tasks' gradients times ``multipliers`` [t].
-
-        Call it after ``program``.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state that cannot be computed again with the same bits from the parameters and the memories."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class PerceptronLearner:
@@ -268,9 +224,6 @@ class EagerPerceptron:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.add_(gradient, alpha=-self.lr)  # the same bits as torch.optim.SGD
 
-    def constraints(self, memories: NDArray[np.int64]) -> EagerConstraints:
-        return EagerConstraints(self, memories)
-
     def snapshot(self) -> list[Any]:
         return [p.detach().clone() for p in self.parameters]
 
@@ -295,47 +248,3 @@ class EagerPerceptron:
         with torch.no_grad():
             for parameter, new in zip(self.parameters, weights, strict=True):
                 parameter.copy_(torch.as_tensor(new))
-
-
-class EagerConstraints:
-    """GEM's constraints by autograd, one task after the other: see ``Constraints``."""
-
-    def __init__(self, net: EagerPerceptron, memories: NDArray[np.int64]) -> None:
-        self._net, self._memories = net, memories
-        self._past: Any = None
-        """The gradients [t, P] on the memories, at the example before which ``steps`` stopped."""
-        self._own: Any = None
-        """That example's gradient [P]."""
-
-    def __len__(self) -> int:
-        return len(self._memories)
-
-    def _gradient(self, numbers: Any) -> Any:
-        return torch.cat([g.reshape(-1) for g in self._net.gradients(self._net.losses(numbers).mean())])
-
-    def steps(self, numbers: Numbers) -> int:
-        for i, number in enumerate(numbers.tolist()):
-            self._past = torch.stack([self._gradient(memory) for memory in self._memories])
-            self._own = self._gradient([number])
-            if not bool((self._past @ self._own >= 0).all()):
-                return i
-            self._update(self._own)
-        return len(numbers)
-
-    def program(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        gram, products = (self._past.double() @ other.double() for other in (self._past.T, self._own))
-        return gram.cpu().numpy(), products.cpu().numpy()
-
-    def projected_step(self, number: int, multipliers: NDArray[np.float64]) -> None:
-        self._update(self._own + self._past.T @ torch.from_numpy(multipliers).to(self._past))
-
-    def _update(self, gradient: Any) -> None:
-        parameters = self._net.parameters
-        parts = gradient.split([p.numel() for p in parameters])
-        self._net.update([part.view_as(p) for part, p in zip(parts, parameters, strict=True)])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass

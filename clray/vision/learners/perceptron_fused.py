@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clray.vision.draws import Weights
-from clray.vision.kernels import gem, mlp
+from clray.vision.kernels import mlp
 from clray.vision.learners.rows import Rows
 from clray.vision.stream import Numbers
 
@@ -51,7 +51,7 @@ class FusedPerceptron:
     """The fused kernels, for a perceptron with two hidden layers on the CPU. See ``kernels/mlp.py``."""
 
     def __init__(self, weights: Weights, rows: SparseRows, lr: float) -> None:
-        self._rows, self._examples, self.lr = rows, rows.train.arrays, lr
+        self._rows, self.examples, self.lr = rows, rows.train.arrays, lr
         (h1, inputs), (h2, _), (classes, _) = (w.shape for w in weights[::2])
         self._widths = (inputs, h1, h2, classes)
         self.shape = (inputs, -(-h1 // mlp.PAD) * mlp.PAD, -(-h2 // mlp.PAD) * mlp.PAD, classes)
@@ -79,16 +79,16 @@ class FusedPerceptron:
     def steps(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
         where = np.asarray(numbers, np.int64)
         rates = self._rates(len(where), scale, 1.0)
-        mlp.sgd_steps(self.theta, self.shape, self._examples, where, rates)
+        mlp.sgd_steps(self.theta, self.shape, self.examples, where, rates)
 
     def step(self, numbers: Sequence[int] | Numbers, scale: Sequence[float] | None = None) -> None:
         where = np.asarray(numbers, np.int64)
         rates = self._rates(len(where), scale, 1.0 / len(where))
-        mlp.sgd_step(self.theta, self.shape, self._examples, where, rates)
+        mlp.sgd_step(self.theta, self.shape, self.examples, where, rates)
 
     def reptile(self, batches: NDArray[np.int64], rate: float, scale: NDArray[np.float64] | None = None) -> None:
         rates = (np.ones(batches.shape) if scale is None else scale).astype(np.float32) * np.float32(self.lr)
-        mlp.reptile(self.theta, self.shape, self._examples, batches, rates, np.float32(rate))
+        mlp.reptile(self.theta, self.shape, self.examples, batches, rates, np.float32(rate))
 
     def step_each(self, batches: Sequence[Numbers] | Numbers, scales: Sequence[Sequence[float]] | None = None) -> None:
         sizes = np.array([len(batch) for batch in batches])
@@ -98,7 +98,7 @@ class FusedPerceptron:
             rates = np.repeat((self.lr * (1.0 / sizes)).astype(np.float32), sizes)
         else:
             rates = self._rates(int(starts[-1]), [value for scale in scales for value in scale], 1.0)
-        mlp.sgd_step_each(self.theta, self.shape, self._examples, np.concatenate(batches), starts, rates)
+        mlp.sgd_step_each(self.theta, self.shape, self.examples, np.concatenate(batches), starts, rates)
 
     def pulled_step(
         self, numbers: Sequence[int] | Numbers, stiffness: NDArray[np.float32], anchor: NDArray[np.float32]
@@ -106,7 +106,7 @@ class FusedPerceptron:
         """``step`` on the mean loss plus a quadratic penalty; see ``kernels.mlp.pulled_step``."""
         where = np.asarray(numbers, np.int64)
         rates = self._rates(len(where), None, 1.0 / len(where))
-        mlp.pulled_step(self.theta, self.shape, self._examples, where, rates, stiffness, anchor)
+        mlp.pulled_step(self.theta, self.shape, self.examples, where, rates, stiffness, anchor)
 
     def reptile_each(self, examples: Sequence[NDArray[np.int64]], rate: float, across: float | None) -> None:
         count = len(examples[0])
@@ -114,21 +114,18 @@ class FusedPerceptron:
         numbers = np.concatenate([batches.ravel() for batches in examples])
         inner, outer = np.float32(rate), np.float32(1.0 if across is None else across)
         mlp.reptile_each(
-            self.theta, self.shape, self._examples, numbers, widths, count, np.float32(self.lr), inner, outer,
+            self.theta, self.shape, self.examples, numbers, widths, count, np.float32(self.lr), inner, outer,
             across is not None,
         )  # fmt: skip
 
     def pulled_step_each(self, numbers: Numbers, stiffness: NDArray[np.float32], anchor: NDArray[np.float32]) -> None:
         """``pulled_step`` on each example in turn, with the same bits as single calls."""
         rates = self._rates(1, None, 1.0)
-        mlp.pulled_step_each(self.theta, self.shape, self._examples, numbers, rates, stiffness, anchor)
+        mlp.pulled_step_each(self.theta, self.shape, self.examples, numbers, rates, stiffness, anchor)
 
     def gradient(self, numbers: Sequence[int] | Numbers) -> NDArray[np.float32]:
         """The gradient of the mean loss, in the layout of ``theta``."""
-        return mlp.gradient(self.theta, self.shape, self._examples, np.asarray(numbers, np.int64))
-
-    def constraints(self, memories: NDArray[np.int64]) -> FusedConstraints:
-        return FusedConstraints(self, memories)
+        return mlp.gradient(self.theta, self.shape, self.examples, np.asarray(numbers, np.int64))
 
     def snapshot(self) -> NDArray[np.float32]:
         return self.theta.copy()
@@ -151,53 +148,3 @@ class FusedPerceptron:
     def load(self, weights: Sequence[Any]) -> None:
         for view, w in zip(self.views(self.theta), weights, strict=True):
             view[...] = w
-
-
-class FusedConstraints:
-    """GEM's constraints on the fused kernels: see ``Constraints`` and ``kernels/gem.py``."""
-
-    def __init__(self, net: FusedPerceptron, memories: NDArray[np.int64]) -> None:
-        self._net, self._memories = net, np.ascontiguousarray(memories)
-        (inputs, h1, h2, classes), tasks = net.shape, len(memories)
-        self._columns = gem.by_input(net._examples, self._memories, inputs)
-        self._passes = gem.new_passes(net.shape, memories.size)
-        self._own = mlp.scratch(net.shape, 1)
-        self._products = np.zeros(tasks)
-        self._turned = mlp.aligned(h2, h1)
-        others = h1 + h1 * h2 + h2 + classes * h2 + classes
-        self._rows = mlp.aligned(len(self._columns[1]), h1)
-        self._others = mlp.aligned(tasks, -(-others // mlp.PAD) * mlp.PAD)
-        gem.turn(net.theta, net.shape, self._turned)
-        gem.preactivations(net.theta, net.shape, net._examples, self._memories, self._passes)
-
-    def __len__(self) -> int:
-        return len(self._memories)
-
-    def steps(self, numbers: Numbers) -> int:
-        net = self._net
-        return int(
-            gem.steps(
-                net.theta, self._turned, net.shape, net._examples, numbers, self._memories, self._columns,
-                self._passes, self._own, np.float32(net.lr), self._products,
-            )
-        )  # fmt: skip
-
-    def program(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        gram = np.empty((len(self), len(self)))
-        gem.form(
-            self._net.shape, self._memories, self._columns, self._passes, self._rows, self._others, gram
-        )  # fmt: skip
-        return gram, self._products
-
-    def projected_step(self, number: int, multipliers: NDArray[np.float64]) -> None:
-        net = self._net
-        gem.projected_step(
-            net.theta, self._turned, net.shape, net._examples, np.array([number]), self._memories, self._columns,
-            self._passes, self._own, self._rows, self._others, multipliers.astype(np.float32), np.float32(net.lr),
-        )  # fmt: skip
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"preactivations": self._passes[0].copy()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._passes[0][...] = state["preactivations"]

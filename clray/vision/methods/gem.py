@@ -5,7 +5,7 @@ taken; where the current gradient g points against any of them, it is replaced b
 quadratic program (``clray.optim.gem_multipliers``). Where none is violated the step is plain SGD, and ``margin``
 has no effect. Batch size is 1 here, while GEM's own paper used 10.
 
-Both engines look for violated constraints at every step; ``Constraints`` in ``learners/perceptron.py`` says how they differ.
+``learners/constraints.py`` holds what differs between the engines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate, Weight
 
 if TYPE_CHECKING:
-    from clray.vision.learners.perceptron import Constraints, PerceptronLearner
+    from clray.vision.learners.constraints import Constraints
+    from clray.vision.learners.perceptron import PerceptronLearner
     from clray.vision.stream import Numbers
 
 
@@ -69,8 +70,10 @@ class Gem(base.PerceptronMethod):
             learned += steps
 
     def _constraints(self, tasks: int) -> Constraints:
+        from clray.vision.learners.constraints import constraints
+
         if self._past is None or len(self._past) != tasks:
-            self._past = self.net.constraints(self.memories.numbers[:tasks])
+            self._past = constraints(self.net, self.memories.numbers[:tasks])
         return self._past
 
     def _multipliers(self, past: Constraints, number: int, learned: int) -> NDArray[np.float64]:
