@@ -110,6 +110,16 @@ class Margin(Declared):
     reason: str
 
 
+class Tolerance(Declared):
+    """The difference up to which ``clray verify`` takes a measurement for the reference run's, and why not 0.
+
+    It is in per cent points for a fraction, such as an accuracy, else in per cent of the value.
+    """
+
+    points: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    reason: str
+
+
 class Source(Declared):
     """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
 
@@ -278,6 +288,10 @@ class Reproduction(Declared):
     sources: dict[str, Source] = {}
     """Other places where numbers for the same cells were published. The verdict is against the first one, a row's
     ``claims``; what the same tests say of the others stands beside it."""
+    tolerance: Tolerance | None = None
+    """For ``clray verify``; without it only the same bits agree."""
+    findings: list[str] = []
+    """What the reference runs show, in sentences for the page about them."""
     differences: list[str] = []
     """Where the paper's flags and the script's differ, and which this reproduction runs."""
     tables: list[Table] = []
