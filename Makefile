@@ -6,11 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: reproduce test test-slow test-all test-avx2 test-jobs lint clean
+.PHONY: reproduce results test test-slow test-all test-avx2 test-jobs lint clean
 
 # The quick form of the first table: minutes, and not comparable with the paper. It ends by saying how to run the whole.
 reproduce: $(VENV)/.ready
 	$(BIN)/python -m clray.reproduce mer_rotations --quick
+
+# The pages in docs/results, from the reference runs that ship (reproduce/records). Nothing is trained.
+results: $(VENV)/.ready
+	$(BIN)/python -m clray records pages docs/results
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 

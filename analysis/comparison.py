@@ -222,7 +222,7 @@ def shell_flags(selection: Selection) -> Iterator[str]:
 def compare(
     name: str,
     sweeps: Mapping[str, Sweep],
-    store: Store,
+    store: Store | None,
     reproduction: Reproduction | None = None,
     is_current: Callable[[Record], bool] | None = None,
     reference: Sequence[Record] = (),
@@ -233,13 +233,14 @@ def compare(
     Args:
         name: the reproduction or the sweep that the user asked for.
         sweeps: the sweeps by the names that the reproduction's tables use, as ``Reproduction.sweeps`` gives them.
-        store: the results; it is read once.
+        store: the results; it is read once. None for reference runs alone.
         reproduction: without it each sweep has one table with a row a variant, and nothing is judged.
         is_current: tells if the code here made a record; the tables count the runs that other code made.
         reference: the reference runs that ship with clray (``clray.reference_runs``).
         shown: the runs to show; by default those of the store, and where it has none the reference runs.
     """
-    own, shipped = read(store, is_current), results_of(reference, is_current)
+    own = read(store, is_current) if store else results_of([])
+    shipped = results_of(reference, is_current)
     if shown is None:
         shown = "own" if _has_any(own, sweeps) or not _has_any(shipped, sweeps) else "reference"
     results = replace(shipped, problems=own.problems) if shown == "reference" else own

@@ -24,29 +24,37 @@ from clray.analysis.other_claims import other_claims
 
 def to_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub's Markdown."""
-    parts = [f"## {_md(comparison.title)}"]
+    parts = [f"## {escaped(comparison.title)}"]
     if comparison.paper:
-        parts.append(f"{_md(comparison.paper.title)}. {_md(paper_line(comparison.paper))}.")
+        parts.append(f"{escaped(comparison.paper.title)}. {escaped(paper_line(comparison.paper))}.")
     parts.append("\n".join(f"    {command}" for command in comparison.commands[:2]))
+    parts.append(tables_as_markdown(comparison))
+    if comparison.problems:
+        parts.append("### Files that could not be used")
+        parts.append("\n".join(f"- `{problem.path}`: {escaped(problem.reason)}" for problem in comparison.problems))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def tables_as_markdown(comparison: Comparison) -> str:
+    """The tables and searches of a comparison with their notes, without a head."""
+    parts = []
     for table in comparison.tables:
-        parts.append(f"### {_md(heading(table))}")
+        parts.append(f"### {escaped(heading(table))}")
         if table.warning:
-            parts.append(f"**{_md(table.warning)}**")
+            parts.append(f"**{escaped(table.warning)}**")
         if table.judged:
             parts.append(_summed_up(table) + ".")
         parts.append(_pipes(*_lines(table)))
         parts.append(_listed(notes(table)))
         for block in [*other_claims(table), *blocks(table)]:
-            parts += [f"#### {_md(block.title)}", _pipes(block.head, block.body, block.columns), _listed(block.notes)]
+            title = f"#### {escaped(block.title)}"
+            parts += [title, _pipes(block.head, block.body, block.columns), _listed(block.notes)]
     for group in comparison.searches:
-        parts.append(f"### {_md(heading(group))}")
+        parts.append(f"### {escaped(heading(group))}")
         if group.warning:
-            parts.append(f"**{_md(group.warning)}**")
+            parts.append(f"**{escaped(group.warning)}**")
         parts += [_pipes(*search_lines(group), _SEARCH_COLUMNS), _listed(search_notes(group))]
-    if comparison.problems:
-        parts.append("### Files that could not be used")
-        parts.append("\n".join(f"- `{problem.path}`: {_md(problem.reason)}" for problem in comparison.problems))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part)
 
 
 def _summed_up(table: ComparedTable) -> str:
@@ -55,7 +63,7 @@ def _summed_up(table: ComparedTable) -> str:
 
 
 def _listed(remarks: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"- {key}: {_md(sentence)}" for key, sentence in remarks)
+    return "\n".join(f"- {key}: {escaped(sentence)}" for key, sentence in remarks)
 
 
 _SEARCH_COLUMNS = "lllrl"
@@ -82,10 +90,11 @@ def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]], str]:
 
 def _pipes(head: Sequence[str], body: Sequence[Sequence[str]], columns: str) -> str:
     rule = ["---:" if side == "r" else "---" for side in columns]
-    return "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in [head, rule, *body])
+    return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in [head, rule, *body])
 
 
-def _md(text: str) -> str:
+def escaped(text: str) -> str:
+    """The text with the characters escaped that Markdown would read as marks."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
 
 

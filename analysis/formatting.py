@@ -11,7 +11,7 @@ import numpy as np
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable, tally
 from clray.analysis.failures import failed_notes
 from clray.analysis.gather import Gathered
-from clray.analysis.runs import Runs
+from clray.analysis.runs import Run, Runs
 from clray.analysis.searches import ComparedSearch, ComparedSearches
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
 from clray.loading import Paper
@@ -178,13 +178,17 @@ def _reference_notes(table: ComparedTable) -> list[tuple[str, str]]:
         hint = "reference runs of this table ship with clray: --records both shows them beside these"
         return [("reference", hint)] if table.ships_reference else []
     runs = (table.reference or table.gathered).runs
-    days, commits, processors = (sorted({getattr(run, of) for run in runs} - {""}) for of in _ORIGIN)
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "an unknown day"
-    origin = "; ".join(filter(None, [f"made on {when}", " and ".join(processors), f"code {', '.join(commits)}"]))
-    return [("reference", f"{len(runs)} runs that ship with clray ({origin})")]
+    return [("reference", f"{len(runs)} runs that ship with clray, {origin(runs)}")]
 
 
-_ORIGIN = ("day", "commit", "processor")
+def origin(runs: Iterable[Run]) -> str:
+    """The days, the processors and the code of runs, as far as their records say: ``made on 2026-11-28 on …``."""
+    found = [(run.day, run.processor, run.commit) for run in runs]
+    days, processors, commits = (sorted({line[i] for line in found} - {""}) for i in range(3))
+    when = [f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"] if days else []
+    where = [f"on {' and '.join(processors)}"] if processors else []
+    code = [f"by code that gives the same bits as that of {', '.join(commits)}"] if commits else []
+    return " ".join(["made", *when, *where, *code])
 
 
 def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:

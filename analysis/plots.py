@@ -408,5 +408,12 @@ def svg(figure: Figure, key: str, alt: str) -> str:
     return head + text[len("<svg") :].rstrip() + "\n"
 
 
+def standalone(figure: str) -> str:
+    """The text of ``svg`` as a file of its own: dark on white, whatever surrounds it."""
+    text = re.sub(r"var\(--[a-z0-9-]+, (#[0-9a-f]+)\)", r"\1", figure.replace("currentColor", "#1f2328"))
+    start = text.index(">") + 1
+    return f'{text[:start]}\n <rect width="100%" height="100%" fill="#ffffff"/>{text[start:]}'
+
+
 def _attribute(text: str) -> str:
     return visible(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -55,6 +55,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
 RECORDS_COMMANDS: dict[str, Callable[..., None]] = {
     "list": records.list_command,
     "add": records.add_command,
+    "pages": records.pages_command,
 }
 
 for _name, _command in COMMANDS.items():

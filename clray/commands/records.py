@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from clray.commands.target import store_at
 from clray.output import complain, say, shown
 
 if TYPE_CHECKING:
+    from clray.analysis.pages import Page
     from clray.record import Record
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A reproduction.")]
@@ -57,6 +59,26 @@ def add_command(name: Name, results: Results = "results") -> None:
         complain(f"{name}: the store holds no finished trial of it; run it: python -m clray.reproduce {name}")
     if collected.refused or not collected.records:
         raise typer.Exit(1)
+
+
+def pages_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the pages are written.")],
+) -> None:
+    """Write the pages about the reference runs: an index, and a page for each reproduction that has some."""
+    from clray.analysis import pages
+
+    for path in pages.write(all_pages(), folder):
+        say(str(path))
+
+
+def all_pages() -> list[Page]:
+    """The pages of all reproductions that have reference runs."""
+    from clray import reference_runs
+    from clray.analysis import pages
+    from clray.reproduction import load_reproduction
+
+    names = reference_runs.names()
+    return pages.by_name({n: load_reproduction(n) for n in names}, {n: reference_runs.read(n) for n in names})
 
 
 def _counts(found: list[Record], kept: list[Record]) -> tuple[int, int]:
