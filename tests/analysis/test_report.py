@@ -356,7 +356,7 @@ def test_the_users_surroundings_of_matplotlib_change_no_figure(backend, tmp_path
 
 
 def test_a_mean_over_all_tasks_is_drawn_where_all_were_measured_again_and_again(store, sweeps, reproduction, make):
-    """Where only the tasks seen so far are measured, this mean exists only at the end, so there is no curve."""
+    """If only the tasks seen so far are measured, this mean exists only at the end, so there is no curve."""
     cell = of(sweeps["mer/rotations"], "mer-5120")[0]
     record = make(cell, 87.6, 89.5)
     store.write(record)
