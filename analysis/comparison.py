@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from clray.analysis.gather import Gathered, Results, gather, not_comparable_because, not_comparable_warning, read
+from clray.analysis.gather import (
+    Gathered,
+    Results,
+    gather,
+    not_comparable_because,
+    not_comparable_warning,
+    read,
+    results_of,
+)
 from clray.analysis.runs import Order, Runs, order_of
 from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
@@ -17,6 +26,9 @@ from clray.reproduction import BenchmarkSpread, Claim, Margin, Reproduction, Row
 from clray.selection import Selection
 from clray.store import Problem, Store
 from clray.sweep import Sweep
+
+Shown = Literal["own", "reference", "both"]
+"""The runs that a table shows: those of the store, those that ship with clray, or the latter beside the former."""
 
 NOT_YET = Judgement("not judged")
 """The judgement of a cell before it is judged."""
@@ -39,12 +51,13 @@ class ComparedCell:
     """One metric of one variant: our runs, the published number, and the verdict. Numbers are per cent.
 
     Attributes:
-        runs: all runs of the variant, or those of one task order.
+        runs: all runs of the variant, or those of one task order. They are judged.
         claim: the published number; None where there is none.
         margin: the equivalence margin: two means closer than this count as equal.
         order: the title of the task order that the cell is about; empty where it is about all orders.
         derived: the metric follows from others of the table, so its outcome is not counted beside theirs.
         others: further published numbers for this cell, by the name of their source.
+        reference: the reference runs of the variant, where the table shows them beside the judged ones.
     """
 
     metric: str
@@ -55,6 +68,7 @@ class ComparedCell:
     order: str = ""
     derived: bool = False
     others: Mapping[str, OtherClaim] = field(default_factory=dict)
+    reference: Runs | None = None
 
     @property
     def values(self) -> Mapping[tuple[int, Order], float]:
@@ -106,6 +120,9 @@ class ComparedTable:
         streams: the variation between draws of the stream; None where it was not measured.
         left_out: the labels of rows that the selection did not ask for.
         not_comparable_because: the reasons why it is another experiment than the published one; empty where it is not.
+        shown: the runs that it shows.
+        reference: the reference runs beside the judged ones, where it shows both.
+        ships_reference: reference runs of this table ship with clray.
     """
 
     title: str
@@ -120,6 +137,9 @@ class ComparedTable:
     streams: BenchmarkSpread | None = None
     left_out: Sequence[str] = ()
     not_comparable_because: Sequence[str] = ()
+    shown: Shown = "own"
+    reference: Gathered | None = None
+    ships_reference: bool = False
 
     @property
     def judged(self) -> bool:
@@ -205,6 +225,8 @@ def compare(
     store: Store,
     reproduction: Reproduction | None = None,
     is_current: Callable[[Record], bool] | None = None,
+    reference: Sequence[Record] = (),
+    shown: Shown | None = None,
 ) -> Comparison:
     """Put what the store holds of these sweeps beside what was published.
 
@@ -214,8 +236,13 @@ def compare(
         store: the results; it is read once.
         reproduction: without it each sweep has one table with a row a variant, and nothing is judged.
         is_current: tells if the code here made a record; the tables count the runs that other code made.
+        reference: the reference runs that ship with clray (``clray.reference_runs``).
+        shown: the runs to show; by default those of the store, and where it has none the reference runs.
     """
-    results = read(store, is_current)
+    own, shipped = read(store, is_current), results_of(reference, is_current)
+    if shown is None:
+        shown = "own" if _has_any(own, sweeps) or not _has_any(shipped, sweeps) else "reference"
+    results = replace(shipped, problems=own.problems) if shown == "reference" else own
     first = next(iter(sweeps.values()))
     searches: list[ComparedSearches] = []
     if reproduction is None:
@@ -224,7 +251,8 @@ def compare(
         tables = [
             compared
             for table in reproduction.tables
-            if table.sweep in sweeps and (compared := _compare(table, sweeps[table.sweep], results, reproduction)).rows
+            if table.sweep in sweeps
+            and (compared := _compare(table, sweeps[table.sweep], results, reproduction, shipped, shown)).rows
         ]
         searches = [
             searched
@@ -233,7 +261,14 @@ def compare(
         ]
     title = reproduction.title if reproduction else (first.title or name)
     paper = papers().get(reproduction.paper if reproduction else first.paper)
-    return Comparison(name, title, tables, results.problems, paper, reproduction, first.selection, searches, store)
+    kept = None if shown == "reference" else store  # the artifacts of reference runs do not ship
+    return Comparison(name, title, tables, results.problems, paper, reproduction, first.selection, searches, kept)
+
+
+def _has_any(results: Results, sweeps: Mapping[str, Sweep]) -> bool:
+    """True where there is a finished or begun run of one of these sweeps."""
+    declared = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
+    return any(declaration in declared for declaration in (*results.finished, *results.running))
 
 
 def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
@@ -248,10 +283,14 @@ def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
     return ComparedTable(sweep.title or sweep.name, "", sweep.name, sweep.metrics, rows, gathered)
 
 
-def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reproduction) -> ComparedTable:
+def _compare(
+    table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
+) -> ComparedTable:
     table.check_orders(sweep)
     present = {name for name, _ in sweep.variant_settings()}
-    gathered = gather(sweep, [row.variant for row in table.rows if row.variant in present], results)
+    variants = [row.variant for row in table.rows if row.variant in present]
+    gathered = gather(sweep, variants, results)
+    reference = gather(sweep, variants, shipped) if shown == "both" else None
     reasons = not_comparable_because(sweep, gathered)
     # Rows that were not asked for are judged with the others: they belong to the families that tests are corrected for.
     cells = [_cells(row, table, gathered.variants.get(row.variant), sweep, reproduction) for row in table.rows]
@@ -269,6 +308,9 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
             left_out.append(row.label)
             continue
         over_all = {cell.metric: cell for cell in judged if not cell.order}
+        if reference:
+            judged = [_beside(cell, reference.variants[row.variant], table, sweep) for cell in judged]
+            over_all = {cell.metric: cell for cell in judged if not cell.order}
         by_order = {cell.order: cell for cell in judged if cell.order in orders}
         rows.append(ComparedRow(row.label, row.variant, row.note, gathered.variants[row.variant], over_all, by_order))
     claims = [one for of_cell in inputs for one in of_cell if one.claim is not None]
@@ -285,7 +327,19 @@ def _compare(table: Table, sweep: Sweep, results: Results, reproduction: Reprodu
         streams=table.benchmark_sd,
         left_out=left_out,
         not_comparable_because=reasons if claims else [],
+        shown=shown,
+        reference=reference,
+        ships_reference=_has_any(shipped, {sweep.name: sweep}),
     )
+
+
+def _beside(cell: ComparedCell, reference: Runs, table: Table, sweep: Sweep) -> ComparedCell:
+    """The cell with the reference runs that stand beside its own."""
+    if not cell.order:
+        return replace(cell, reference=reference)
+    trials = [c.trial for c in sweep.cells if c.variant == reference.variant]
+    places = {table.order_of(trial): trial.task_order for trial in trials}
+    return replace(cell, reference=reference.at(order_of(places[cell.order])) if cell.order in places else None)
 
 
 def _cells(row: Row, table: Table, runs: Runs | None, sweep: Sweep, reproduction: Reproduction) -> list[ComparedCell]:

@@ -19,6 +19,7 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
     """One cell as a dictionary; numbers are in per cent, and None stands for a missing value."""
     ours, claim, judged = cell.ours, cell.claim, cell.judgement
     low, high = (interval(ours) if ours else None) or (None, None)
+    beside = cell.reference.sample(cell.metric) if cell.reference and cell.reference.values(cell.metric) else None
     return {
         "table": table.title,
         "sweep": table.sweep,
@@ -32,6 +33,10 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
         "expected_runs": cell.runs.expected,
         "ours_low": low,
         "ours_high": high,
+        "ours_are": "reference runs" if table.shown == "reference" else "own runs",
+        "reference_mean": beside.mean if beside else None,
+        "reference_sd": beside.sd if beside and beside.n > 1 else None,
+        "reference_runs": beside.n if beside else 0,
         "published_mean": claim.mean if claim else None,
         "published_spread": claim.spread if claim else None,
         "published_kind": claim.kind if claim else None,

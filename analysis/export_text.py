@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from clray.analysis.comparison import ComparedTable, Comparison
 from clray.analysis.formatting import (
     column_titles,
-    difference_text,
     heading,
     notes,
+    number_texts,
     ours_text,
     paper_line,
-    published_kinds,
-    published_text,
     search_lines,
     search_notes,
     stale_text,
@@ -68,20 +66,18 @@ def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]], str]:
     if not table.judged:
         body = [[row.label, *(ours_text(row.cells[m]) for m in table.metrics)] for row in table.rows]
         return ["method", *table.metrics], body, "l" + "r" * len(table.metrics)
-    several = len(published_kinds(table)) > 1
     body = [
         [
             row.label if cell.metric == table.metrics[0] else "",
             cell.metric,
-            ours_text(cell),
-            published_text(cell, several),
-            difference_text(cell),
+            *number_texts(table, cell),
             verdict_text(cell),
             cell.judgement.reason if cell.claim else "",
         ]
         for row, cell in table.over_all
     ]
-    return ["method", "metric", *column_titles(table), ""], body, "llrrrll"
+    titles = column_titles(table)
+    return ["method", "metric", *titles, ""], body, "ll" + "r" * (len(titles) - 1) + "ll"
 
 
 def _pipes(head: Sequence[str], body: Sequence[Sequence[str]], columns: str) -> str:

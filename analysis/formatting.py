@@ -63,12 +63,27 @@ def paper_line(paper: Paper) -> str:
 
 
 def ours_text(cell: ComparedCell) -> str:
-    """Our runs as ``53.41 ± 1.20 (5)``, with a double dagger where a run has collapsed or diverged."""
-    mark = "‡" if cell.runs.collapsed_runs or cell.runs.diverged else ""
-    if cell.ours is None:
+    """The judged runs as ``53.41 ± 1.20 (5)``, with a double dagger where a run has collapsed or diverged."""
+    return runs_text(cell.runs, cell.metric)
+
+
+def runs_text(runs: Runs | None, metric: str) -> str:
+    """Runs as ``ours_text`` writes them; a dash for none."""
+    if runs is None:
+        return "–"
+    mark = "‡" if runs.collapsed_runs or runs.diverged else ""
+    if not runs.values(metric):
         return f"–{mark}"
-    spread = f" ± {number(cell.ours.sd)}" if cell.ours.n > 1 else ""
-    return f"{number(cell.ours.mean)}{spread} ({cell.ours.n}){mark}"
+    found = runs.sample(metric)
+    spread = f" ± {number(found.sd)}" if found.n > 1 else ""
+    return f"{number(found.mean)}{spread} ({found.n}){mark}"
+
+
+def number_texts(table: ComparedTable, cell: ComparedCell) -> list[str]:
+    """The numbers of a cell, one for each of ``column_titles`` but the last."""
+    several = len(published_kinds(table)) > 1
+    reference = [runs_text(cell.reference, cell.metric)] if table.shown == "both" else []
+    return [*reference, ours_text(cell), published_text(cell, several), difference_text(cell)]
 
 
 def published_text(cell: ComparedCell, kind: bool = False) -> str:
@@ -105,7 +120,7 @@ def published_kinds(table: ComparedTable) -> list[str]:
 
 def notes(table: ComparedTable) -> list[tuple[str, str]]:
     """The notes that a reader needs beside the numbers, as pairs of a key and a sentence."""
-    lines = [("runs", _runs_note(table)), ("±", _spread_note(table))]
+    lines = [("runs", _runs_note(table)), *_reference_notes(table), ("±", _spread_note(table))]
     lines += _missing_notes(table)
     lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
     lines += _stale_notes(table)
@@ -157,6 +172,21 @@ def _runs_note(table: ComparedTable) -> str:
     return text + (f", on {table.gathered.data}" if table.gathered.data else "")
 
 
+def _reference_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    """The origin of the reference runs where the table shows some, and their existence where it shows none."""
+    if table.shown == "own":
+        hint = "reference runs of this table ship with clray: --records both shows them beside these"
+        return [("reference", hint)] if table.ships_reference else []
+    runs = (table.reference or table.gathered).runs
+    days, commits, processors = (sorted({getattr(run, of) for run in runs} - {""}) for of in _ORIGIN)
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "an unknown day"
+    origin = "; ".join(filter(None, [f"made on {when}", " and ".join(processors), f"code {', '.join(commits)}"]))
+    return [("reference", f"{len(runs)} runs that ship with clray ({origin})")]
+
+
+_ORIGIN = ("day", "commit", "processor")
+
+
 def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
     untouched = [
         r.label for r in table.rows if not (r.runs.runs or r.runs.half_done or r.runs.failed or r.runs.diverged)
@@ -168,11 +198,13 @@ def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 def _spread_note(table: ComparedTable) -> str:
-    text = "per cent; ours: mean ± standard deviation over runs (number of runs)"
+    names = [title.partition(" ")[0] for title in RUNS_TITLES[table.shown]]
+    text = f"per cent; {' and '.join(names)}: mean ± standard deviation over runs (number of runs)"
     if not table.judged:
         return text
     kinds = " or ".join(KINDS[kind] for kind in published_kinds(table)) or "spread"
-    return f"{text}; published: mean ± {kinds} (number of runs); difference: ours minus published, 95% Welch interval"
+    published = f"published: mean ± {kinds} (number of runs)"
+    return f"{text}; {published}; difference: {names[-1]} minus published, 95% Welch interval"
 
 
 def _collapsed_notes(table: ComparedTable) -> list[tuple[str, str]]:
@@ -280,10 +312,18 @@ def heading(table: ComparedTable | ComparedSearches) -> str:
     return f"{table.title} ({table.source})" if table.source else table.title
 
 
-def column_titles(table: ComparedTable) -> tuple[str, str, str, str]:
+RUNS_TITLES = {
+    "own": ["ours ± sd (n)"],
+    "reference": ["reference ± sd (n)"],
+    "both": ["reference ± sd (n)", "yours ± sd (n)"],
+}
+
+
+def column_titles(table: ComparedTable) -> list[str]:
+    """The titles of the columns with numbers, and last that of the verdicts."""
     kinds = published_kinds(table)
     published = f"published ± {kinds[0]} (n)" if len(kinds) == 1 else "published (n)"
-    return "ours ± sd (n)", published, "difference", "verdict"
+    return [*RUNS_TITLES[table.shown], published, "difference", "verdict"]
 
 
 def metric_definitions(names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,21 +54,37 @@ def read(store: Store, is_current: Callable[[Record], bool] | None = None) -> Re
         is_current: tells if the code here made a record; without it no record counts as stale.
     """
     problems: list[Problem] = []
-    stale: set[str] = set()
     folders = {}
     for folder in ("records", "running"):
-        by_declaration: dict[str, list[Record]] = defaultdict(list)
         records, unreadable = store.records(folder)
         problems += unreadable
+        usable = []
         for record in records:
             if reason := _reason_against(record, folder):
                 problems.append(Problem(store.path(folder, f"{record.id}.parquet"), reason))
             else:
-                by_declaration[record.trial.declaration].append(record)
-                if folder == "records" and is_current is not None and not is_current(record):
-                    stale.add(record.id)
-        folders[folder] = dict(by_declaration)
-    return Results(folders["records"], folders["running"], problems, frozenset(stale), failures(store))
+                usable.append(record)
+        folders[folder] = usable
+    return replace(
+        results_of(folders["records"], is_current),
+        running=_by_declaration(folders["running"]),
+        problems=problems,
+        failed=failures(store),
+    )
+
+
+def results_of(records: Iterable[Record], is_current: Callable[[Record], bool] | None = None) -> Results:
+    """The results that finished records give; ``is_current`` as for ``read``."""
+    finished = _by_declaration(records)
+    stale = [r.id for of in finished.values() for r in of if is_current is not None and not is_current(r)]
+    return Results(finished, {}, [], frozenset(stale))
+
+
+def _by_declaration(records: Iterable[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record.trial.declaration].append(record)
+    return dict(found)
 
 
 def _reason_against(record: Record, folder: str) -> str:

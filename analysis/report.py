@@ -121,7 +121,8 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "heading": formatting.heading(table),
         "summary": formatting.summary(cell for _, cell in table.cells),
         "counts": _counts(table),
-        "titles": formatting.column_titles(table),
+        "titles": formatting.column_titles(table)[:-1],
+        "runs_title": formatting.RUNS_TITLES[table.shown][-1],
         "notes": formatting.notes(table),
         "stale": formatting.stale_text(table),
         "other_claims": [_block(block) for block in other_claims(table)],
@@ -213,6 +214,7 @@ def _cell(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[st
     return {
         "metric": cell.metric,
         "ours": formatting.ours_text(cell),
+        "reference": formatting.runs_text(cell.reference, cell.metric),
         "ours_interval": f"95% interval {formatting.number(ends[0])} to {formatting.number(ends[1])}" if ends else "",
         "published": formatting.published_text(cell, several),
         "claim": cell.claim,

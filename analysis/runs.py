@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,8 @@ class Run:
         seconds: how long the trial took; None where its record does not say.
         code: the digest of the code that made the record.
         commit: the first ten digits of the git commit of that code.
+        day: the day on which the trial finished, as 2026-11-28; empty where its record does not say.
+        processor: the GPU or the processor that it ran on; empty where its record does not say.
         collapsed: the run fell to guessing while the other runs of its variant did not.
         stale: other code made the record than the code here.
         measurements: all measurements, for figures that show more than published metrics.
@@ -96,6 +99,8 @@ class Run:
     seconds: float | None = None
     code: str = ""
     commit: str = ""
+    day: str = ""
+    processor: str = ""
     collapsed: bool = False
     stale: bool = False
     measurements: Sequence[Measurement] = ()
@@ -140,8 +145,9 @@ def run_of(record: Record, stale: bool = False) -> Run:
     """Turn a finished record into a ``Run``."""
     matrix, baseline = final_matrix(record.measurements)
     provenance = record.provenance
-    git = provenance.get("git") or {}
-    seconds = provenance.get("seconds")
+    git, machine = (provenance.get(key) or {} for key in ("git", "machine"))
+    seconds, saved = provenance.get("seconds"), provenance.get("saved")
+    processor = machine.get("gpu" if provenance.get("device") == "cuda" else "processor", "")
     return Run(
         id=record.id,
         method=record.trial.method,
@@ -157,6 +163,8 @@ def run_of(record: Record, stale: bool = False) -> Run:
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         code=str(provenance.get("code", "")),
         commit=str(git.get("commit", ""))[:10] + (" + changes" if git.get("uncommitted_changes") else ""),
+        day=time.strftime("%Y-%m-%d", time.gmtime(saved)) if isinstance(saved, int | float) else "",
+        processor=str(processor),
     )
 
 

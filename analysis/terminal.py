@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
 from clray.analysis.formatting import (
     column_titles,
-    difference_text,
     heading,
     notes,
+    number_texts,
     ours_text,
     paper_line,
-    published_kinds,
-    published_text,
     search_lines,
     search_notes,
     stale_text,
@@ -173,19 +171,18 @@ def _wide_grid(table: ComparedTable) -> RenderableType:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    ours, published, difference, verdict = column_titles(table)
+    *numbers, verdict = column_titles(table)
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     grid.add_column("", no_wrap=True)
     grid.add_column("", no_wrap=True)
-    for title in (ours, published, difference):
+    for title in numbers:
         grid.add_column(title, justify="right", no_wrap=True)
     grid.add_column(verdict, no_wrap=True)
     grid.add_column("", style="dim", min_width=20)
-    several = len(published_kinds(table)) > 1
     for row in table.rows:
         for i, metric in enumerate(table.metrics):
             cell = row.cells[metric]
-            values = ours_text(cell), published_text(cell, several), difference_text(cell)
+            values = number_texts(table, cell)
             reason = cell.judgement.reason if cell.claim else ""
             grid.add_row(Text("" if i else row.label), metric, *map(Text, values), _verdict(cell), Text(reason))
         if row is not table.rows[-1]:
@@ -210,22 +207,21 @@ def _narrow_lines(table: ComparedTable, width: int) -> Iterator[Text]:
     """A line for each variant, and below it a line for each cell; a cell takes two lines in a narrow terminal."""
     from rich.text import Text
 
-    several = len(published_kinds(table)) > 1
-    body = [(ours_text(c), published_text(c, several), difference_text(c)) for _, c in table.over_all]
-    titles = column_titles(table)
+    body = [number_texts(table, cell) for _, cell in table.over_all]
+    *titles, verdict_title = column_titles(table)
     names = max(len(m) for m in table.metrics) + 2
-    widths = [max(len(line[i]) for line in [titles[:3], *body]) for i in range(3)]
+    widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
     longest = max(len(verdict_text(cell)) for _, cell in table.over_all)
-    gap = 2 if names + sum(widths) + longest + 8 <= width else 1
-    folded = names + sum(widths) + longest + 4 * gap > width
+    gap = 2 if names + sum(widths) + longest + 2 * (len(widths) + 1) <= width else 1
+    folded = names + sum(widths) + longest + (len(widths) + 1) * gap > width
 
     def line(name: str, columns: Sequence[str], verdict: Text) -> Text:
-        cells = "".join(" " * gap + column.rjust(w) for column, w in zip(columns[:2], widths, strict=False))
-        last = columns[2].rjust(widths[2]) + " " * gap
+        cells = "".join(" " * gap + column.rjust(w) for column, w in zip(columns[:-1], widths, strict=False))
+        last = columns[-1].rjust(widths[-1]) + " " * gap
         start = Text(name.ljust(names) + cells)
         return start.append("\n" + " " * (names + gap) if folded else " " * gap).append(last).append_text(verdict)
 
-    head = line("", titles, Text(titles[3]))
+    head = line("", titles, Text(verdict_title))
     head.stylize("dim")
     yield head
     rows = iter(body)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clray import __version__
-from clray.commands import data, overview, plan, publish, run, samples, setup, tables, trials
+from clray.commands import data, overview, plan, publish, records, run, samples, setup, tables, trials, verify
 from clray.errors import ClrayError
 from clray.folders import ensure_home
 from clray.output import accept_every_letter, complain, deliver, shown
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+records_app = typer.Typer(no_args_is_help=True, help="The reference runs that ship with clray.")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, and where it comes from.")
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run_command,
     "table": tables.table_command,
     "report": tables.report_command,
+    "verify": verify.verify_command,
     "list": overview.list_command,
     "show": trials.show_command,
     "export": trials.export_command,
@@ -50,12 +52,19 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "fetch": data.fetch_command,
     "verify": data.verify_command,
 }
+RECORDS_COMMANDS: dict[str, Callable[..., None]] = {
+    "list": records.list_command,
+    "add": records.add_command,
+}
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 for _name, _command in DATA_COMMANDS.items():
     data_app.command(_name)(_command)
+for _name, _command in RECORDS_COMMANDS.items():
+    records_app.command(_name)(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(records_app, name="records")
 
 
 def main() -> None:

@@ -110,6 +110,16 @@ class Margin(Declared):
     reason: str
 
 
+class Tolerance(Declared):
+    """The difference up to which ``clray verify`` takes a measurement for the reference run's, and why not 0.
+
+    It is in per cent points for a fraction, such as an accuracy, else in per cent of the value.
+    """
+
+    points: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    reason: str
+
+
 class Source(Declared):
     """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
 
@@ -278,6 +288,10 @@ class Reproduction(Declared):
     sources: dict[str, Source] = {}
     """Other places where numbers for the same cells were published. The verdict compares with the first place, a row's
     ``claims``. The results of the same tests for the other places are shown beside it."""
+    tolerance: Tolerance | None = None
+    """For ``clray verify``; without it only the same bits agree."""
+    findings: list[str] = []
+    """What the reference runs show, in sentences for the page about them."""
     differences: list[str] = []
     """The differences between the settings in the paper and in its script, and the choice of this reproduction."""
     tables: list[Table] = []

@@ -16,6 +16,12 @@ class Format(StrEnum):
     json = "json"
 
 
+class Records(StrEnum):
+    own = "own"
+    reference = "reference"
+    both = "both"
+
+
 class Tracking(StrEnum):
     online = "online"
     offline = "offline"
@@ -37,6 +43,14 @@ Set = Annotated[
     ),
 ]
 Results = Annotated[str, typer.Option("--results", metavar="URI", help="The results store: a folder, s3://…, gs://…")]
+ShownRecords = Annotated[
+    Records | None,
+    typer.Option(
+        "--records",
+        help="The runs to show: the store's own, the reference runs that ship with clray, or both side by side. "
+        "Default: own, and where the store has none of these trials the reference runs.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),

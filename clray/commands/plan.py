@@ -118,6 +118,12 @@ def plan_command(
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
     planned = plan(target.sweeps, store_at(results))
     show_plan(target, planned, console, rerun_stale)
+    if count := target.reference_count:
+        console.print(
+            f"reference runs ship with clray for {count} of these trials: clray table {target.arguments} "
+            "--records reference",
+            soft_wrap=True,
+        )
     if planned.left(rerun_stale):
         console.print(f"run it: {target.run}" + " --rerun-stale" * rerun_stale, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""``clray table`` and ``clray report``: our numbers beside the published ones, from the store alone."""
+"""``clray table`` and ``clray report``: runs beside the published numbers, from the store or the reference runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set
+from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set, ShownRecords
 from clray.commands.target import Target, selected, store_at, target_of, terminal
 from clray.output import json_text, say
 
@@ -32,10 +32,12 @@ def table_command(
     name: Name,
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
+    records: ShownRecords = None,
 ) -> None:  # fmt: skip
-    """Print our numbers beside the published ones, from the store alone."""
+    """Print our numbers beside the published ones: from the store, or from the reference runs that ship with clray."""
     target = target_of(name, selected(quick, only, seeds, set_), results)
-    print_table(target.compare(store_at(results)), form, terminal())
+    comparison = target.compare(store_at(results), records.value if records else None)
+    print_table(comparison, form, terminal())
 
 
 def write_report_of(comparison: Comparison, target: Target, store: Store, path: str | None) -> str:
@@ -51,7 +53,9 @@ def report_command(
     name: Name,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = None,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
+    records: ShownRecords = None,
 ) -> None:  # fmt: skip
-    """Write the HTML page: table, curves, matrices, and the trials behind each cell. From the store alone."""
+    """Write the HTML page: table, curves, matrices, and the trials behind each cell. Nothing is trained."""
     target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
-    say(write_report_of(target.compare(store), target, store, output))
+    comparison = target.compare(store, records.value if records else None)
+    say(write_report_of(comparison, target, store, output))

@@ -15,6 +15,7 @@ from clray.output import json_text, redacted
 
 if TYPE_CHECKING:
     from clray.analysis import Comparison
+    from clray.analysis.comparison import Shown
     from clray.console import PlainConsole
     from clray.reproduction import Reproduction
     from clray.selection import Selection
@@ -43,14 +44,39 @@ class Target:
     def comparable(self) -> bool:
         return all(sweep.comparable for sweep in self.sweeps.values())
 
-    def compare(self, store: Store) -> Comparison:
+    def compare(self, store: Store, shown: Shown | None = "own") -> Comparison:
+        """Compare the store's runs with the published numbers.
+
+        Args:
+            shown: the runs to show; None for the reference runs where the store has none of its own.
+
+        Raises:
+            DeclarationError: reference runs are asked for, and there are none.
+        """
+        from clray import reference_runs
         from clray.analysis import compare
         from clray.provenance import is_fresh
 
+        reference = reference_runs.read(self.name) if self.reproduction else []
+        if shown in ("reference", "both") and not reference:
+            with_some = ", ".join(reference_runs.names())
+            raise DeclarationError(
+                f"--records {shown}: no reference runs of {self.name} ship with clray; allowed: own, or one of the "
+                f"reproductions with reference runs: {with_some or 'none'}"
+            )
         return replace(
-            compare(self.name, self.sweeps, store, self.reproduction, is_fresh),
+            compare(self.name, self.sweeps, store, self.reproduction, is_fresh, reference, shown),
             arguments=f"{self.arguments}{self.in_store}",
         )
+
+    @property
+    def reference_count(self) -> int:
+        """The number of its trials that have a reference run."""
+        from clray import reference_runs
+
+        declared = {cell.trial.declaration for sweep in self.sweeps.values() for cell in sweep.cells}
+        records = reference_runs.read(self.name) if self.reproduction else []
+        return sum(record.trial.declaration in declared for record in records)
 
     @property
     def arguments(self) -> str:

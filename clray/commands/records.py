@@ -1,0 +1,66 @@
+"""``clray records``: the reference runs that ship with clray, and how finished trials become some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.options import Results
+from clray.commands.target import store_at
+from clray.output import complain, say, shown
+
+if TYPE_CHECKING:
+    from clray.record import Record
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A reproduction.")]
+
+
+def list_command() -> None:
+    """List the reproductions that have reference runs, with the number of their trials."""
+    from clray import reference_runs
+    from clray.provenance import is_fresh
+
+    for name in reference_runs.names():
+        records = reference_runs.read(name)
+        stale = sum(not is_fresh(record) for record in records)
+        size = reference_runs.path_of(name).stat().st_size / 1000
+        say(f"{name}: {len(records)} trials, {size:.0f} kB" + (f", {stale} of them stale" if stale else ""))
+
+
+def add_command(name: Name, results: Results = "results") -> None:
+    """Pack the store's finished trials of a reproduction into its file of reference runs, in this checkout.
+
+    Trials that the file has already are replaced. Refused are records that cannot be read, that other code made, or
+    that were made on a part of the data or on embedded data; each is named with the reason, and the exit code is 1.
+    """
+    from clray import reference_runs
+    from clray.provenance import is_fresh
+    from clray.reproduction import load_reproduction
+
+    sweeps = load_reproduction(name).sweeps()
+    collected = reference_runs.collect(sweeps, store_at(results), is_fresh)
+    declared = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
+    kept = [record for record in reference_runs.read(name) if record.trial.declaration in declared]
+    by_id = {record.id: record for record in kept} | {record.id: record for record in collected.records}
+    for reason in collected.refused:
+        complain(f"refused: {shown(reason)}")
+    if collected.records:
+        path = reference_runs.write(name, list(by_id.values()))
+        added, replaced = _counts(collected.records, kept)
+        size = path.stat().st_size / 1000
+        say(
+            f"{name}: {len(by_id)} of {len(declared)} trials in {path} ({size:.0f} kB): {added} added, "
+            f"{replaced} replaced, {len(by_id) - len(collected.records)} kept"
+        )
+    elif not collected.refused:
+        complain(f"{name}: the store holds no finished trial of it; run it: python -m clray.reproduce {name}")
+    if collected.refused or not collected.records:
+        raise typer.Exit(1)
+
+
+def _counts(found: list[Record], kept: list[Record]) -> tuple[int, int]:
+    """The number of records that are new, and of those that replace one."""
+    known = {record.id for record in kept}
+    replaced = sum(record.id in known for record in found)
+    return len(found) - replaced, replaced

@@ -1,0 +1,177 @@
+"""Reference runs: the finished trials of a reproduction that ship with clray, so that its table needs no computing.
+
+``reproduce/records/NAME.parquet`` holds the records of the reproduction NAME, a row a trial: what a store has in one
+file each (``clray.record``), without the names of machines and processes. ``clray records add`` packs them, ``clray
+table`` and ``report`` show them, and ``clray verify`` runs some of them again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clray.atomic import write_atomically
+from clray.data_sets import data_sets
+from clray.errors import DeclarationError
+from clray.loading import declared_root
+from clray.metrics import Measurement
+from clray.record import Record
+from clray.store import Store
+from clray.sweep import Sweep
+from clray.trial import Trial
+
+FORMAT = 1
+_METADATA = b"clray reference runs"
+_PRIVATE = frozenset({"host", "pid", "boot", "process", "launch", "executions", "system"})
+"""Keys of provenance that name a machine or a process; they are left out wherever they stand. ``system`` holds the
+version of the kernel, which no number depends on."""
+
+
+def path_of(name: str) -> Path:
+    """The file with the reference runs of a reproduction; it need not exist."""
+    return declared_root() / "reproduce" / "records" / f"{name}.parquet"
+
+
+def names() -> list[str]:
+    """The reproductions that have reference runs."""
+    return sorted(path.stem for path in path_of("any").parent.glob("*.parquet"))
+
+
+def read(name: str) -> list[Record]:
+    """The reference runs of a reproduction in the order of their ids; none where it has no file.
+
+    Raises:
+        DeclarationError: the file cannot be read, or holds something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = path_of(name)
+    try:
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
+        found = (table.schema.metadata or {}).get(_METADATA)
+        if found != str(FORMAT).encode():
+            raise ValueError(f"its format is {found!r:.50}, this clray reads {FORMAT}")
+        return _records(table)
+    except FileNotFoundError:
+        return []
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DeclarationError(f"{path}: not a file of reference runs: {reason}; install clray again") from None
+
+
+def _records(table: Any) -> list[Record]:
+    measured = table.column("measurements").combine_chunks()
+    # Through NumPy: many times as fast as Arrow's own dictionaries, with the same values.
+    columns = [measured.values.field(column).to_numpy(zero_copy_only=False).tolist() for column in Measurement._fields]
+    offsets = measured.offsets.to_pylist()
+    records = []
+    for i, row in enumerate(table.drop_columns("measurements").to_pylist()):
+        rows = zip(*(column[offsets[i] : offsets[i + 1]] for column in columns), strict=True)
+        trial, data, provenance = (json.loads(row.pop(key)) for key in ("trial", "data", "provenance"))
+        record = Record(
+            trial=Trial(**trial), data=data, provenance=provenance, measurements=[Measurement(*m) for m in rows], **row
+        )
+        if record.trial.id(data["fingerprint"]) != record.id:
+            raise ValueError(f"the id of {record.id} is not that of its declaration and data")
+        records.append(record)
+    return records
+
+
+def write(name: str, records: Sequence[Record]) -> Path:
+    """Write the reference runs of a reproduction; the file is replaced as a whole. Returns its path.
+
+    Raises:
+        DeclarationError: the file cannot be written.
+        StateError: a record holds something that no trial may produce.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(records, key=lambda record: record.id)
+    for record in ordered:
+        record.check()
+    kinds = (pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.float64())
+    measurement = pa.struct(list(zip(Measurement._fields, kinds, strict=True)))
+    measured = [[m._asdict() for m in record.measurements] for record in ordered]
+    texts: dict[str, list[str]] = {key: [getattr(r, key) for r in ordered] for key in _TEXTS}
+    for key, value in (("trial", _trial), ("data", _data), ("provenance", _provenance)):
+        texts[key] = [json.dumps(value(record), sort_keys=True) for record in ordered]
+    table = pa.table(
+        {**{key: pa.array(values, pa.string()) for key, values in texts.items()},
+         "measurements": pa.array(measured, pa.list_(measurement))}
+    ).replace_schema_metadata({_METADATA: str(FORMAT).encode()})  # fmt: skip
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", compression_level=19)
+    path = path_of(name)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise DeclarationError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
+
+
+_TEXTS = ("id", "status", "variant", "sweep")
+
+
+def _trial(record: Record) -> Any:
+    return record.trial.model_dump(mode="json")
+
+
+def _data(record: Record) -> Any:
+    return record.data
+
+
+def _provenance(record: Record) -> Any:
+    return _without_private(record.provenance)
+
+
+def _without_private(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_private(inner) for key, inner in value.items() if key not in _PRIVATE}
+    return [_without_private(inner) for inner in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The records of a store that may become reference runs, and the reasons against the others."""
+
+    records: list[Record]
+    refused: list[str] = field(default_factory=list)
+
+
+def collect(sweeps: Mapping[str, Sweep], store: Store, is_current: Callable[[Record], bool]) -> Collected:
+    """Find the finished trials of some sweeps in a store; records of other sweeps are passed over.
+
+    Refused are files that cannot be read, records that other code made than the code here, and records on a part of
+    the data or on embedded data.
+
+    Args:
+        is_current: tells if the code here made a record, or code that is known to give the same numbers.
+    """
+    found, problems = store.records()
+    refused = [str(problem).replace(": skipped: ", ": ") for problem in problems]
+    names = {c.trial.declaration: (sweep, c.variant) for sweep, of in sweeps.items() for c in of.cells}
+    asked = [record for record in found if record.trial.declaration in names]
+    best = {fingerprint for data in data_sets(asked)[:1] for fingerprint in data.fingerprints}
+    reasons = {f: "; ".join(data.not_comparable_because) for data in data_sets(asked) for f in data.fingerprints}
+    records = []
+    for record in asked:
+        sweep, variant = names[record.trial.declaration]
+        fingerprint = record.data["fingerprint"]
+        if reason := reasons[fingerprint]:
+            against = f"made on {record.data['source']} data: {reason}"
+        elif fingerprint not in best:
+            against = f"made on another data set ({record.data['source']}, {fingerprint}) than most of these trials"
+        elif not is_current(record):
+            against = "stale: other code made it than the code here"
+        else:
+            records.append(replace(record, sweep=sweep, variant=variant))
+            continue
+        refused.append(f"{variant} seed {record.trial.seed} ({record.id}): {against}")
+    return Collected(records, refused)
