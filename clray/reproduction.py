@@ -111,9 +111,9 @@ class Margin(Declared):
 
 
 class Tolerance(Declared):
-    """The difference up to which ``clray verify`` takes a measurement for the reference run's, and why not 0.
+    """The largest difference from a reference run that ``clray verify`` accepts, and the reason why it is not 0.
 
-    It is in per cent points for a fraction, such as an accuracy, else in per cent of the value.
+    For a fraction, such as an accuracy, it is in per cent points. For other values it is in per cent of the value.
     """
 
     points: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -289,9 +289,9 @@ class Reproduction(Declared):
     """Other places where numbers for the same cells were published. The verdict compares with the first place, a row's
     ``claims``. The results of the same tests for the other places are shown beside it."""
     tolerance: Tolerance | None = None
-    """For ``clray verify``; without it only the same bits agree."""
+    """The tolerance of ``clray verify``. Without it, ``clray verify`` accepts only the same bits."""
     findings: list[str] = []
-    """What the reference runs show, in sentences for the page about them."""
+    """The findings from the reference runs, as sentences for the page about them."""
     differences: list[str] = []
     """The differences between the settings in the paper and in its script, and the choice of this reproduction."""
     tables: list[Table] = []
