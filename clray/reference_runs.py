@@ -171,7 +171,7 @@ def collect(
     names = {c.trial.declaration: (sweep, c.variant) for sweep, of in sweeps.items() for c in of.cells}
     asked = [record for record in found if record.trial.declaration in names]
     best: dict[str, set[str]] = {}
-    reasons = {}
+    reasons: dict[str, str] = {}
     for sweep in sweeps:
         old, new = (
             [record for record in of if names.get(record.trial.declaration, ("",))[0] == sweep] for of in (kept, asked)
