@@ -23,7 +23,7 @@ class Panel:
     """One picture or table of a section.
 
     Attributes:
-        kind: ``verdicts``, ours beside the published numbers, as text; ``spread``, a metric by variant and the spread
+        kind: ``verdicts``, measured and published numbers as text; ``spread``, a metric by variant and the spread
             over its runs; ``curve``, a value over the tasks learned, by variant; ``matrices``, the accuracy on each
             task after each task; ``runs``, each run with its metrics.
         title: the heading.

@@ -12,10 +12,10 @@ from clray.errors import ClrayError, DataError
 
 
 def given_folder() -> Path | None:
-    """The folder that ``CLRAY_DATA`` names; None where it names none.
+    """The folder that ``CLRAY_DATA`` names; None where the variable is not set or is empty.
 
     Raises:
-        DataError: there is no such folder, or it may not be entered.
+        DataError: there is no such folder, or this user may not enter it.
     """
     given = os.environ.get("CLRAY_DATA")
     if not given:
@@ -29,7 +29,7 @@ def is_file(path: Path) -> bool:
     """True if there is such a file.
 
     Raises:
-        DataError: a folder above it may not be entered, so that this is unknown. (``Path.is_file`` raises
+        DataError: this user may not enter a folder above the file, so that nobody can tell. (``Path.is_file`` raises
             ``PermissionError``.)
     """
     try:
@@ -39,10 +39,10 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """True if there is such a folder, and it may be entered.
+    """True if there is such a folder.
 
     Raises:
-        DataError: it, or a folder above it, may not be entered.
+        DataError: this user may not enter it, or a folder above it.
     """
     try:
         found = path.is_dir()
@@ -62,7 +62,7 @@ def is_file_if_allowed(path: Path) -> bool:
 
 
 def others(folder: Path) -> str:
-    """Name the files in a folder that holds no form of a data set, for a message; empty where there are none."""
+    """Text for a message: the first files of a folder that holds no form of a data set; empty where it has no files."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
@@ -80,7 +80,7 @@ def line_ends(content: bytes, sha256: str) -> str:
 
 def _refused(path: Path, error: OSError) -> bool:
     if not isinstance(error, PermissionError):
-        return False  # a name that is too long, a device that is gone
+        return False  # such as a name that is too long, or a disk that was removed
     closed = next((folder for folder in reversed(path.parents) if not os.access(folder, os.X_OK)), path)
     raise DataError(f"{closed}: cannot be read: {error.strerror}") from None
 
@@ -93,7 +93,7 @@ def reading(path: Path | str, remedy: str = "remove it, or put the published fil
     ``DecompressionBombError``, ``RecursionError``. So all types are caught.
 
     Args:
-        path: the file, or a place in it.
+        path: the file, or the file and a place in it.
         remedy: the advice at the end of the message.
 
     Raises:
@@ -112,7 +112,7 @@ def reading(path: Path | str, remedy: str = "remove it, or put the published fil
 
 
 def _said(error: Exception) -> str:
-    """The first line of an error's message, after its type where the message says little, as for a ``KeyError``."""
+    """The first line of an error's message, after the error's type where the line says too little (``KeyError``)."""
     first = next(iter(str(error).strip().splitlines()), "")
     terse = isinstance(error, LookupError | AttributeError | TypeError | RecursionError)
     return ": ".join(filter(None, ([type(error).__name__] if terse or not first else []) + [first]))

@@ -1,4 +1,4 @@
-"""Detects numbers that are no longer finite in training with torch."""
+"""Detects numbers that become infinite or NaN in training with torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class NotFinite(ArithmeticError):
-    """A network's output is not finite, so that it gives no answer."""
+    """A network's output is not finite, so that the network gives no answer."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """True if every number of every tensor is finite. All tensors are on one device; one result is fetched from it."""
+    """True if every number of every tensor is finite. All must be on one device, from which one value is read."""
     import torch
 
     flags = [torch.isfinite(tensor.detach()).all() for tensor in tensors]

@@ -1,16 +1,17 @@
-"""Leases on trials: launches that share a store share its work, because each trial is run by who holds its lease.
+"""Leases on trials. Launches that share a store share its work, because only the holder of a trial's lease runs it.
 
-Leases only avoid duplicate work; correctness never depends on them: records and checkpoints are written whole, and two
-runs of a trial write the same numbers.
+Leases only avoid duplicate work. Correctness never depends on them: records and checkpoints are written whole or not at
+all, and two runs of a trial write the same numbers.
 
 A process that runs a trial writes the lease ``claims/ID.json`` and renews it every ten seconds (the heartbeat). A lease
 is dead, and another process may take it over, when
 
 - it belongs to the same launch: Ray starts a trial again only after it has lost the process that ran it;
-- its process ran on this machine, and does not exist any more;
-- it was not renewed for 45 seconds, by the clock of the store, which stamps every file, or by the reader's own
-  stopwatch. No clock of one machine is ever compared with another's, and a stamp from the future proves nothing;
-- clray has not written it.
+- its process ran on this machine and does not exist any more;
+- it was not renewed for 45 seconds, by the clock of the store, which gives every file its time of modification, or by
+  the reader's monotonic clock. The clocks of two machines are never compared. A time of modification that lies in the
+  future proves nothing;
+- clray did not write it.
 
 On object stores a lease is created and replaced under a condition that the store checks: it must not exist, or must
 still have the etag that was read. On disks a lease is created exclusively, and taken over by a rename.
@@ -38,7 +39,7 @@ from clray.store import Store, StoredLease
 
 HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 45.0
-"""A lease that was not renewed for so long is dead. It is several heartbeats: a step may block the interpreter."""
+"""A lease that was not renewed for this time is dead. It is several heartbeats, as a step may block the interpreter."""
 _ATTEMPTS = 5
 
 
@@ -63,13 +64,13 @@ class Lease:
         launch: the launch that runs the trial; all trials of one driver share one.
         host: the machine's name.
         pid: the process on that machine.
-        processes: names the boot of a machine or the container within which process ids are unique.
-        start_ticks: when the process was started, in the kernel's ticks since boot: process ids are used again.
+        processes: names the set of processes within which process ids are unique: a boot of a machine, or a container.
+        start_ticks: when the process was started, in the kernel's ticks since boot, because process ids are reused.
         acquired: when the lease was acquired, in seconds since 1970 by the holder's clock. Only shown, never compared.
         token: identifies this lease; no two are alike.
-        renewals: how often it was renewed.
-        notes: facts for those who watch: ``variant``, ``seed``, ``progress``, ``executions`` …
-        foreign: why the file is no lease that clray wrote; empty where it is one, or is torn.
+        renewals: the number of times that it was renewed.
+        notes: facts that commands show to the user: ``variant``, ``seed``, ``progress``, ``executions`` …
+        foreign: the reason why the file is no lease that clray wrote; empty where it is one, or where it is torn.
     """
 
     trial: str
@@ -95,7 +96,7 @@ class Lease:
     def from_bytes(cls, trial: str, content: bytes) -> Lease:
         """Read a trial's lease. A torn one, or one that is still being written, has no owner and no token.
 
-        Notes that clray does not write are left out. Unknown keys, of a later clray, are ignored.
+        Notes that clray does not write are left out. Unknown keys, which a later clray may write, are ignored.
         """
         try:
             found = json.loads(content)
@@ -120,7 +121,7 @@ class Lease:
         return cls(trial, launch, socket.gethostname(), pid, _processes(), started, now, token, notes=notes)
 
     def process_is_gone(self) -> bool:
-        """True if its process ran where this one could see it, and does not exist any more."""
+        """True if its process was visible to this one (same machine, same container) and does not exist any more."""
         if not self.processes or self.processes != _processes():
             return False
         try:
@@ -135,15 +136,15 @@ class Lease:
 
 _KEYS = {name: name for name in ("trial", "launch", "host", "pid", "processes")}
 _KEYS |= {"start_ticks": "born", "acquired": "taken", "token": "token", "renewals": "renewals"}
-"""The attributes of a lease and their keys in its file, which an older clray reads too."""
+"""The attributes of a lease and their keys in its file, which older versions of clray read too."""
 
 
 @functools.cache
 def _processes() -> str:
-    """Names the set of processes whose ids can be compared with those that this process sees.
+    """A name for the set of processes whose ids can be compared with those that this process sees.
 
-    Without /proc (macOS) it is the machine's name and network address: then a lease from before a restart of the
-    machine may count as live until its silence is long enough.
+    Without /proc (macOS) it is the machine's name and network address. Then a lease from before a restart of the
+    machine may count as live until it has not been renewed for ``SILENCE_SECONDS``.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -153,7 +154,7 @@ def _processes() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """The start of a process in the kernel's ticks, -1 for a zombie; None where the system does not say."""
+    """The start time of a process in the kernel's ticks since boot, -1 for a zombie; None where it is unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -162,15 +163,15 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def solo_launch_id() -> str:
-    """The launch id of a process that belongs to no launch, and so is one by itself."""
+    """The launch id of a process that belongs to no launch, and so counts as a launch of its own."""
     return f"{socket.gethostname()} {_processes()} {os.getpid()} {_start_ticks(os.getpid())}"
 
 
 class LeaseMonitor:
-    """Tells live leases from dead ones. Who looks again and again keeps one monitor: it remembers what it has seen.
+    """Tells live leases from dead ones. A caller that looks repeatedly keeps one monitor: it remembers earlier looks.
 
     Args:
-        launch: the launch that looks; leases of its own count as dead.
+        launch: the launch of the caller; its own leases count as dead.
     """
 
     def __init__(self, store: Store, launch: str = "") -> None:
@@ -227,10 +228,10 @@ def acquire(store: Store, trial: str, launch: str = "", dead: str = "", **notes:
 
     Args:
         trial: its id.
-        launch: the launch that this process is part of; by default the process is one by itself.
+        launch: the launch that this process is part of; by default the process is a launch of its own.
         dead: the fingerprint of a lease on this trial that the launch has watched until it was dead
-            (``LeaseMonitor.last_seen``). Who looks only once may not see that, where its stamp lies in the future.
-        notes: facts for those who watch, written into the lease.
+            (``LeaseMonitor.last_seen``). One look may not show this, if the time of modification lies in the future.
+        notes: facts that commands show to the user, written into the lease.
 
     Raises:
         RunsElsewhere: another process holds a live lease.
@@ -265,8 +266,8 @@ class LeaseHolder:
 
     Attributes:
         lease: the lease, with the notes as they are now.
-        earlier: the executions that the lease of a dead process listed, where this one took it over.
-        lost: another process took the lease over, because this one was out of reach for long.
+        earlier: the executions that the lease of a dead process listed, if this process took that lease over.
+        lost: True once another process has taken the lease over, because this one could not renew it for too long.
     """
 
     def __init__(self, store: Store, lease: Lease, written: StoredLease, earlier: list[dict[str, Any]]) -> None:

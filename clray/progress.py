@@ -36,7 +36,7 @@ class Progress:
         self._trials = {t.id: t for t in trials}
         self._done: dict[str, float] = dict.fromkeys(self._trials, 0.0)
         self._begun: dict[str, float] = {}
-        """How far a trial had come before this launch, of those that it took up."""
+        """The progress, 0 to 1, that each trial already had when this launch began to run it."""
         self._ended: dict[str, TrialEnd] = {}
         self._told: set[tuple[str, str]] = set()
         self._elsewhere: set[str] = set()

@@ -130,18 +130,22 @@ def _names_imported(source: bytes) -> list[str]:
 
 @functools.lru_cache(maxsize=512)
 def _meaning(source: bytes) -> bytes:
-    """A hash of the source's syntax tree without docstrings."""
+    """A hash of the source's syntax tree without docstrings, those below attributes included."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
+        for field in ("body", "orelse", "finalbody"):
+            statements = getattr(node, field, None)
+            if isinstance(statements, list):
+                setattr(node, field, [one for one in statements if not _is_docstring(one)])
     return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
+def _is_docstring(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 @functools.cache

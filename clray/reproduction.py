@@ -1,4 +1,4 @@
-"""A reproduction: the numbers that a paper published, beside the sweeps that fill its tables."""
+"""Reproduction files: the numbers that a paper published, and the sweeps that compute the same tables."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Known = Literal["paper", "authors", "second-hand", "recalled"]
 
 SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
 """The kind of a published ±. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and
-``population sem`` are these over the root of n. ``95% interval`` is the half-width of a t interval, ``1.96 sem`` that
-of a normal one."""
+``population sem`` are these divided by the square root of n. ``95% interval`` is the half-width of a t interval,
+``1.96 sem`` that of a normal interval."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
@@ -32,15 +32,15 @@ _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?
 class Claim(Declared):
     """A number that a paper published for one cell, in per cent where the metric is a rate.
 
-    In a file it may be short, ``89.56 ± 0.11`` (where the spread is not known ``"89.56 ± ?"``, in quotes), or a
-    mapping of these keys.
+    A file writes it in a short form, ``89.56 ± 0.11`` (``"89.56 ± ?"``, in quotes, where the spread is not known), or
+    as a mapping of these keys.
     """
 
     mean: Annotated[float, Field(allow_inf_nan=False)]
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     decimals: Annotated[int, Field(ge=-3, le=12)] | None = None
-    """Decimal places that were printed of the mean; by default those that the file gives. YAML drops a last zero of a
-    plain number, so ``53.40`` is written with its spread, in quotes, or with ``decimals: 2``."""
+    """The number of decimal places of the printed mean; by default that of the number in the file. YAML drops the last
+    zero of a plain number, so ``53.40`` is written with its spread, in quotes, or with ``decimals: 2``."""
     kind: SpreadKind | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     source: str | None = None
@@ -51,7 +51,7 @@ class Claim(Declared):
     @classmethod
     def _count_decimals(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("decimals") is None:
-            # A paper prints mean and spread with the same digits, so the longer of two plain numbers counts.
+            # A paper prints a mean and its spread with equally many decimals, so the larger of their counts is taken.
             written = [values.get(key) for key in ("mean", "spread")]
             numbers = [n for n in written if isinstance(n, int | float) and not isinstance(n, bool)]
             found = [places for n in numbers if (places := _decimals(str(n))) is not None]
@@ -84,22 +84,22 @@ ShortClaim = Annotated[Claim, BeforeValidator(_claim)]
 
 
 class Row(Declared):
-    """A row of a table: which variant fills it, and what was published for it."""
+    """A row of a table: the variant that fills it, and the numbers that were published for it."""
 
     label: str
     variant: str
     """The name of a variant of the table's sweep."""
     claims: dict[str, ShortClaim] = {}
     also: dict[str, dict[str, ShortClaim]] = {}
-    """By source (a key of the file's ``sources``) and metric, what was published elsewhere for the same cells."""
+    """The numbers published elsewhere for the same cells, by source (a key of the file's ``sources``) and metric."""
     by_order: dict[str, ShortClaim] = {}
-    """The numbers published for single task orders, in the table's first metric: keys of the table's ``orders``."""
+    """The numbers published for single task orders, in the table's first metric, by a key of the table's ``orders``."""
     source: str = ""
-    """Where this row's numbers stand, if that is more exact than the table's source."""
+    """The place of this row's numbers, if it is more exact than the table's source."""
     note: str = ""
 
     def at_order(self, order: str, metric: str) -> Row:
-        """This row with what was published for one task order as its only claim."""
+        """A copy of this row whose only claim is the number published for one task order, if there is one."""
         return self.model_copy(update={"claims": {metric: self.by_order[order]} if order in self.by_order else {}})
 
 
@@ -111,9 +111,9 @@ class Margin(Declared):
 
 
 class Tolerance(Declared):
-    """The difference up to which ``clray verify`` takes a measurement for the reference run's, and why not 0.
+    """The largest difference from a reference run that ``clray verify`` accepts, and the reason why it is not 0.
 
-    It is in per cent points for a fraction, such as an accuracy, else in per cent of the value.
+    For a fraction, such as an accuracy, it is in per cent points. For other values it is in per cent of the value.
     """
 
     points: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -124,24 +124,24 @@ class Source(Declared):
     """Another place where numbers for the same cells were published, such as the authors' own re-runs."""
 
     source: str
-    """Where it stands."""
+    """The place of the numbers, such as a page, a table or a file of logs."""
     runs: Annotated[int, Field(ge=1)] | None = None
-    """These three are the file's own unless the source has others."""
+    """By default, ``runs``, ``spread`` and ``known`` of a source are those of the file."""
     spread: SpreadKind | None = None
     known: Known | None = None
 
 
 class BenchmarkSpread(Declared):
-    """The standard deviations of metrics between draws of the stream itself, as they were measured.
+    """The standard deviations of metrics between random draws of the stream itself, as they were measured.
 
-    The published runs are of one draw and ours of another. So the variance of their difference has twice this variance
-    as a part of its own, which no number of training seeds makes smaller.
+    The published runs are on one draw of the stream, and clray's runs on another. So the variance of the difference of
+    the two means includes twice the variance between draws, and more training seeds do not make this part smaller.
     """
 
     draws: Annotated[int, Field(ge=2)]
-    """Draws of the stream that the standard deviations were computed from."""
+    """The number of draws from which the standard deviations were computed."""
     reason: str
-    """The place or the way in which they were measured."""
+    """The way in which they were measured, or the place that describes it."""
     variants: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     """The standard deviation between draws, in per cent points, by variant and metric."""
 
@@ -152,13 +152,13 @@ class Table(Declared):
     title: str
     sweep: str
     source: str
-    """Where it stands in the paper."""
+    """The place of the table in the paper."""
     metrics: Annotated[list[str], Field(min_length=1)]
     orders: dict[str, Literal["identity"] | Annotated[list[int | str], Field(min_length=1)]] = {}
-    """Task orders that have a column of their own for the first metric, by the column's title: each one of the
-    sweep's ``task_orders``, written as there."""
+    """The task orders that have a column of their own for the first metric, by the column's title. Each is one of the
+    sweep's ``task_orders``, written in the same way."""
     family: Literal["metric", "table"] = "metric"
-    """The tests that are corrected together: those of one metric, or all of the table."""
+    """The family of tests that are corrected together: the tests of one metric, or all tests of the table."""
     benchmark_sd: BenchmarkSpread | None = None
     rows: Annotated[list[Row], Field(min_length=1)]
 
@@ -203,7 +203,7 @@ class Table(Declared):
         return self
 
     def order_of(self, trial: Trial) -> str | None:
-        """The title of the order that a trial runs; None where it is none of ``orders``."""
+        """The title of the task order of a trial; None where that order is not in ``orders``."""
         tasks = trial.benchmark.get("tasks") or []
         own: list[int | str] = list(tasks) if isinstance(tasks, list) else list(range(tasks))
 
@@ -215,10 +215,10 @@ class Table(Declared):
         return next((label for label, order in orders.items() if order == runs), None)
 
     def check_orders(self, sweep: Sweep) -> None:
-        """See that the sweep runs each of ``orders``; a sweep that a flag has changed need not.
+        """Check that the sweep has trials with each of ``orders``. A sweep that a flag has changed need not have them.
 
         Raises:
-            DeclarationError: naming the order, and those that the sweep has.
+            DeclarationError: there is no such trial; the message names the order, and the orders of the sweep.
         """
         found = {self.order_of(cell.trial) for cell in sweep.cells}
         for label in self.orders:
@@ -228,13 +228,13 @@ class Table(Declared):
 
 
 class SearchRow(Declared):
-    """One hyper-parameter search: the variant whose grid it is, and what the paper chose."""
+    """One hyper-parameter search: the variant that has the grid, and the values that the paper chose."""
 
     label: str
     variant: str
     """A variant of the sweep that has a grid."""
     published: dict[str, bool | int | float | str]
-    """The published choice, a value for each axis of the grid; it need not be a point of it."""
+    """The published choice: a value for each axis of the grid. The grid need not contain this point."""
     note: str = ""
 
     def points(self, variants: Mapping[str, Any]) -> list[str]:
@@ -242,7 +242,7 @@ class SearchRow(Declared):
         return [name for name in variants if name.startswith(f"{self.variant}@")]
 
     def published_point(self, variants: Mapping[str, dict[str, Any]]) -> str | None:
-        """The variant, on the grid or beside it, that has the published settings; None where none was declared."""
+        """The variant that has the published settings, whether in the grid or not; None where there is none."""
         points = self.points(variants)
         if not points:
             return None
@@ -251,17 +251,17 @@ class SearchRow(Declared):
 
 
 class Searches(Declared):
-    """Hyper-parameter searches in one sweep, each shown with what it selects beside the published choice.
+    """Hyper-parameter searches in one sweep. Each is shown with the point that it selects and the published choice.
 
-    Of the points whose runs are complete, the one with the best mean is selected, the first one where several are best.
+    A search selects the point with the best mean among those whose runs are complete; among equals, the first.
     """
 
     title: str
     sweep: str
     source: str
-    """Where the grids and the published choices stand."""
+    """The place of the grids and of the published choices."""
     metric: str = "ACC"
-    """The metric to select by; the sweep says if it is measured on validation data (``benchmark.validation``)."""
+    """The metric by which points are selected. ``benchmark.validation`` in the sweep says on which data."""
     rows: Annotated[list[SearchRow], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -272,28 +272,28 @@ class Searches(Declared):
 
 
 class Reproduction(Declared):
-    """A published table beside the sweeps that fill it."""
+    """Published tables and searches, and the sweeps that fill them."""
 
     version: Annotated[int, Field(ge=1)]
     paper: str
     title: str
     runs: Annotated[int, Field(ge=1)]
-    """Runs behind each published number, unless a claim says otherwise."""
+    """The number of runs behind each published number, unless a claim says otherwise."""
     spread: SpreadKind
     """The kind of the published ±, unless a claim says otherwise."""
     known: Known
     """The source of the published numbers, unless a claim says otherwise."""
     margins: dict[str, Margin]
-    """By metric."""
+    """The margin of each metric."""
     sources: dict[str, Source] = {}
-    """Other places where numbers for the same cells were published. The verdict is against the first one, a row's
-    ``claims``; what the same tests say of the others stands beside it."""
+    """Other places where numbers for the same cells were published. The verdict compares with the first place, a row's
+    ``claims``. The results of the same tests for the other places are shown beside it."""
     tolerance: Tolerance | None = None
-    """For ``clray verify``; without it only the same bits agree."""
+    """The tolerance of ``clray verify``. Without it, ``clray verify`` accepts only the same bits."""
     findings: list[str] = []
-    """What the reference runs show, in sentences for the page about them."""
+    """The findings from the reference runs, as sentences for the page about them."""
     differences: list[str] = []
-    """Where the paper's flags and the script's differ, and which this reproduction runs."""
+    """The differences between the settings in the paper and in its script, and the choice of this reproduction."""
     tables: list[Table] = []
     searches: list[Searches] = []
 
@@ -347,7 +347,9 @@ class Reproduction(Declared):
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
-        """The sweeps that fill tables and searches, each with the variants that these name (with ``--only``, some).
+        """The sweeps that fill the tables and searches. Each has only the variants that these need.
+
+        With ``--only``, a sweep has only the variants that belong to the variants named by the flag.
 
         Args:
             read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
@@ -400,7 +402,7 @@ def load_reproduction(name: str | Path) -> Reproduction:
     """Read a reproduction file, given its name among those that ship with clray, or its path.
 
     Raises:
-        DeclarationError: naming file, line, key and the allowed values.
+        DeclarationError: the file is wrong; the message names the file, the line, the key and the allowed values.
     """
     shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
     path = shipped if os.path.isfile(shipped) else Path(name)
@@ -420,7 +422,7 @@ def load_reproduction(name: str | Path) -> Reproduction:
 
 
 def _refers_to_something(reproduction: Reproduction, document: Document) -> None:
-    """See that the paper and the sweeps that a reproduction names are there."""
+    """Check that the paper and the sweeps that a reproduction names exist."""
     if reproduction.paper not in (known := papers()):
         place = document.place(["paper"])
         raise DeclarationError(

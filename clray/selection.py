@@ -34,7 +34,7 @@ class Selection:
 
 
 class Origin:
-    """Where the values of a sweep stand: in its file, in the file's quick form, or in a flag.
+    """The places that declare the values of a sweep: its file, the quick form in that file, or a flag.
 
     Args:
         document: the file.

@@ -1,20 +1,20 @@
-"""The results store: one Parquet record a trial, with checkpoints and failures beside it, on any file system.
+"""The results store: one Parquet record for each trial, with checkpoints and failures beside it, on any file system.
 
 Layout below the store's URI::
 
     records/ID.parquet       a finished trial: its measurements, and all that is known of it as metadata
-    superseded/ID.CODE.parquet   the record that it had before it was run again; CODE is the digest of that code
+    superseded/ID.CODE.parquet   an earlier record of a trial that was run again; CODE is the digest of its code
     running/ID.parquet       the record of a trial in progress, replaced with each checkpoint
     checkpoints/ID.ckpt      the state from which a trial in progress continues; `.previous` is the one before
     artifacts/ID.NAME        a file that a finished trial left beside its record
     failures/ID.json         the reason why a trial's last attempt failed
-    claims/ID.json           the lease of who runs the trial (clray.leases)
+    claims/ID.json           the lease of the process that runs the trial (clray.leases)
 
     reports/NAME.html        a page about a sweep or a reproduction
 
 ID is a trial's id, 16 of the letters 0-9 and a-f; a file of another name belongs to no trial. Leases lie in ``claims/``
-because stores that exist have them there. Every file is written whole or not at all (``clray.storage``), so that a
-reader sees the old file, the new one or none. The store is the only truth about what is finished, half-done or to do.
+because existing stores have them there. Every file is written whole or not at all (``clray.storage``), so that a
+reader sees the old file, the new one or none. The store alone decides which trials are finished, begun or still to run.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from clray.record import Record
 from clray.storage import StoredLease, open_storage
 
 _READERS = 16
-"""Records that are read at once: on an object store nearly all of the time is waiting."""
+"""The number of records that are read at once: on an object store, most of the time for reading is waiting."""
 _CLOCK_SECONDS = 600.0
-"""The store's clock is asked for the time this often; in between this machine's stopwatch counts on."""
+"""The time until the store's clock is read again. In between, this machine's monotonic clock measures the time."""
 _FOLDERS = ("records", "superseded", "running", "checkpoints", "failures", "claims", "artifacts")
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -64,15 +64,15 @@ class Store:
         """Opens the store; nothing is created before the first write.
 
         Raises:
-            StoreError: nothing serves this URI.
+            StoreError: no file system can be opened for this URI.
         """
         text = os.fspath(uri)
         try:
             self.storage, self.uri = open_storage(text)
-        except (OSError, ValueError, RuntimeError) as error:  # pyarrow's are among them
+        except (OSError, ValueError, RuntimeError) as error:  # errors of pyarrow are among them
             raise StoreError(f"{text}: cannot be opened as a results store: {error}") from None
         self._clock: tuple[float, float] | None = None
-        """The time that the store's clock showed, and this machine's stopwatch at that moment."""
+        """The time that the store's clock showed, and this machine's monotonic clock at that moment."""
 
     def path(self, *parts: str) -> str:
         """The full path of a file of the store, for a message or a link."""
@@ -118,7 +118,7 @@ class Store:
             return self.storage.read(relative)
 
     def _delete(self, *relatives: str) -> None:
-        # What may not be deleted is tried again the next time the trial finishes; it is never read as a result.
+        # A file that cannot be deleted is tried again when the trial next finishes; it is never read as a result.
         with self.problems(relatives[0], "removed"):
             self.storage.delete(relatives)
 
@@ -136,9 +136,9 @@ class Store:
     # -- records -----------------------------------------------------------------------------------------------
 
     def write(self, record: Record) -> str:
-        """Write a record, and for a trial that is over remove what only its continuation needed. Returns the path.
+        """Write a record. For a finished trial, delete the files that only its continuation needs. Returns the path.
 
-        Where the store has a record of the trial already that other code made, that one is kept as superseded.
+        If the store already has a record of the trial that other code made, that record is kept in ``superseded/``.
         """
         import pyarrow.parquet as pq
 
@@ -153,11 +153,11 @@ class Store:
         return path
 
     def _supersede(self, record: Record) -> None:
-        """Keep the record that this one is about to replace, where other code made it."""
+        """Copy the record that this one is about to replace into ``superseded/``, if other code made it."""
         try:
             content = self._read(self.place("records", record.id, ".parquet"))
         except StoreError:
-            return  # the write that follows fails for the same reason, and says so
+            return  # the write that follows fails for the same reason, and reports it
         former = None if content is None else self._record(content, record.id, "records", measurements=False)
         if content is None or not isinstance(former, Record):
             return
@@ -181,7 +181,7 @@ class Store:
                 self.storage.remove_temporaries(folder, trial_id)
 
     def read(self, trial_id: str, folder: str = "records", measurements: bool = True) -> Record | Problem | None:
-        """The record of a trial: None where there is none, a Problem where the file is torn or foreign.
+        """The record of a trial: None where there is none, a Problem where the file is not a readable record.
 
         Args:
             folder: ``records``, or ``running`` for a trial in progress.
@@ -204,7 +204,7 @@ class Store:
         import pyarrow.parquet as pq
 
         try:
-            # One thread each: several records are read at once.
+            # One thread for each record, because several records are read at once.
             table = pq.ParquetFile(pa.BufferReader(content)).read(Measurement._fields, use_threads=False)
             return Record.from_table(table, trial_id, measurements)
         except (
@@ -228,10 +228,10 @@ class Store:
         return self._ids("running", ".parquet")
 
     def records(self, folder: str = "records", measurements: bool = True) -> tuple[list[Record], list[Problem]]:
-        """Every readable record, and every file that is none.
+        """All readable records, and a Problem for each file that is not one.
 
         Args:
-            folder: ``records``, or ``running`` for those of trials in progress.
+            folder: ``records``, or ``running`` for the records of trials in progress.
             measurements: return them as well; they are checked in any case.
         """
         found: list[Record] = []
@@ -255,7 +255,7 @@ class Store:
     # -- checkpoints: clray.checkpoints reads and writes them ----------------------------------------------------
 
     def checkpointed(self) -> set[str]:
-        """The ids of trials that have a checkpoint; whether it is intact is found out when the trial is taken up."""
+        """The ids of trials that have a checkpoint; whether it is intact is checked when the trial continues."""
         return self._ids("checkpoints", ".ckpt", ".ckpt.previous")
 
     def delete_checkpoint(self, trial_id: str) -> None:
@@ -283,7 +283,7 @@ class Store:
     # -- failures ----------------------------------------------------------------------------------------------
 
     def write_failure(self, trial_id: str, failure: dict[str, Any]) -> None:
-        """Write down why the trial's last attempt failed."""
+        """Write the reason why the trial's last attempt failed."""
         self.write_file(self.place("failures", trial_id, ".json"), json.dumps(failure, indent=1).encode())
 
     def failed(self) -> set[str]:
@@ -319,7 +319,7 @@ class Store:
     # -- leases: clray.leases gives them their meaning ----------------------------------------------------------
 
     def leased(self) -> set[str]:
-        """The ids of trials that somebody runs, or ran and died."""
+        """The ids of trials that have a lease: a process runs them, or died while it ran them."""
         return self._ids("claims", ".json")
 
     def read_lease(self, trial_id: str) -> StoredLease | None:
@@ -370,9 +370,10 @@ class Store:
             self._delete(probe)
 
     def clock(self) -> float:
-        """The time by the clock that stamps this store's files; this machine's where nothing can be written.
+        """The time by the clock that sets the modification times of the store's files.
 
-        The store is asked once in ten minutes; in between this machine's stopwatch counts on.
+        The store's clock is read once in ten minutes; in between, this machine's monotonic clock measures the time.
+        Where the store cannot be written, the result is this machine's time.
         """
         stopwatch = time.monotonic()
         if self._clock is None or not 0 <= stopwatch - self._clock[1] < _CLOCK_SECONDS:

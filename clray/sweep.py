@@ -143,7 +143,7 @@ class Sweep(Declared):
         return not self._selection.changes
 
     def place(self, *keys: Any) -> str:
-        """Where a path of keys was declared, and the path itself."""
+        """The place that declares a path of keys, and the path itself, as text for a message."""
         return self._source.place(keys) if self._source else dotted(keys)
 
     def _wrong(self, keys: Sequence[Any], problem: str) -> DeclarationError:

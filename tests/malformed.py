@@ -254,7 +254,7 @@ def _frame(rng: random.Random, data: Any) -> None:
 
 
 def _section(rng: random.Random, data: Any) -> None:
-    """What a variant changes of the sweep's own sections."""
+    """Replace one section in a variant, or in the sweep itself, with a value of another kind."""
     settings = [s for s in (data.get("variants") or {}).values() if isinstance(s, dict)] or [data]
     section = rng.choice(["benchmark", "model", "resources", "method", "grid", "lr"])
     rng.choice(settings)[section] = copy.deepcopy(rng.choice(OTHER))

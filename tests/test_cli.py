@@ -359,7 +359,7 @@ class TestLooking:
 
 
 def every_method() -> list[tuple[str, str]]:
-    """Of every track, every method."""
+    """Every method of every track, after the name of its track."""
     return [(name, method) for name in TRACKS for kind in track(name).kinds() for method in kind.methods]
 
 

@@ -500,7 +500,7 @@ class TestExpansion:
 
 
 FIRST_ID = "4e254b3dae08adf8"
-"""Of the first trial of SWEEP, on data with the fingerprint ``fingerprint``."""
+"""The id of the first trial of SWEEP, on data with the fingerprint ``fingerprint``."""
 
 
 def ids(path: Path) -> list[str]:

@@ -109,7 +109,7 @@ def population_sd(values: tuple[float, ...]) -> float:
 
 
 def expected(variant: str) -> dict[str, Any]:
-    """What a variant's name says."""
+    """The settings that a variant's name stands for."""
     if variant in ("ewc", "mas", "ewc-corrected", "mas-corrected"):
         method, _, corrected = variant.partition("-")
         return {"method": method, "form": corrected or "as_coded"}

@@ -46,7 +46,7 @@ OPTIMIZERS = {"rms": "rmsprop", "adagrad": "adagrad", "adam": "adam"}
 
 
 def method_of(opt: str, tag_opt: str, gamma: float, multi: bool, name: str) -> dict[str, Any]:
-    """What the official main.py makes of ``--opt``, ``--tag-opt``, ``--gamma`` and ``--multi``: substrings count."""
+    """The settings that the official main.py derives from its flags; it looks for substrings in ``--opt``."""
     parts = {"ewc": "ewc_online", "agem": "agem", "er": "er_reservoir"}
     method = next((parts[part] for part in parts if part in opt), "naive")
     if multi:
@@ -251,7 +251,7 @@ def test_the_margins_cannot_turn_the_order_of_tag_and_the_next_best():
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_the_published_choices_are_those_of_the_tables(name):
-    """Of the variant of the same name, in the sweep that fills the tables."""
+    """The published choices are the settings of the variant of the same name in the sweep that fills the tables."""
     for group in load_reproduction(name).searches:
         tables = dict(declared(group.sweep.removesuffix("_grid")))
         for row in group.rows:

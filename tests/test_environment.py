@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def python(code: str, **environment: str) -> str:
-    """What a process of its own prints."""
+    """Run code in a separate Python process, and return its output."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
@@ -306,7 +306,7 @@ class TestRaysFolder:
     @pytest.mark.parametrize(("place", "reason"), [
         ("x" * 45, "characters; with more than "),
         ("x" * 90, "characters; with more than "),
-        ("é", "ASCII letters only"),
+        ("é", "only ASCII characters"),
         ("file", "File exists"),
         ("file/below", "Not a directory"),
     ])  # fmt: skip

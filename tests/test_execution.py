@@ -450,7 +450,7 @@ class TestForeignCheckpoints:
 
 
 class TestStates:
-    """What a method keeps is read back when it is written, not only when it is needed."""
+    """A method's state is read back as soon as it is written, not only when a trial needs it."""
 
     def with_state(self, execution: Execution, **more: Any) -> None:
         training: Any = execution._training
@@ -572,7 +572,7 @@ class TestDiverged:
 
 
 class TestArtifacts:
-    """What a trial leaves beside its record comes after it, and is never a reason to lose it."""
+    """A trial's artifacts are written after its record, and an error in writing them never loses the record."""
 
     def finish(self, tiny: Path, store: Store, artifacts: Callable[[], dict[str, bytes]]) -> Any:
         execution = Execution(task(tiny, store, "er"), store)
@@ -736,7 +736,7 @@ class TestOnTheWay:
 
 
 class TestLease:
-    """What ``clray.leases`` promises is tested there; here, that an execution holds its lease as long as it should."""
+    """An execution holds its lease as long as it should. The leases themselves are tested in ``test_leases.py``."""
 
     def test_it_is_held_from_the_first_to_the_last(self, tiny, store):
         todo = task(tiny, store, "er")

@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 class Card:
-    """What torch.cuda tells of a GPU of 16 GiB, and what a test lets trials take of it."""
+    """A stand-in for ``torch.cuda`` with a GPU of 16 GiB; a test sets the memory that trials have reserved on it."""
 
     def __init__(self) -> None:
         self.reserved, self.cached = 0, True

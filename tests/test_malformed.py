@@ -47,7 +47,7 @@ def numbers(value: Any) -> Iterator[int | float]:
 
 
 def makes_sense(sweep: Sweep, tmp_path: Path) -> None:
-    """What was accepted has trials with an id, each once in its variant, and can be planned."""
+    """Check an accepted sweep: its trials are valid, no variant has a trial twice, and the sweep can be planned."""
     from clray.planning import plan
     from clray.store import Store
 
@@ -65,7 +65,7 @@ def makes_sense(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def attempt(path: Path, number: int, tmp_path: Path) -> str:
-    """What comes of a sweep file: "accepted", or the error's text."""
+    """The result of reading a sweep file: "accepted", or the text of the error."""
     try:
         with guard():
             makes_sense(load_sweep(path), tmp_path)
@@ -161,7 +161,7 @@ def test_a_number_gives_the_same_case_for_ever():
 
 @pytest.mark.parametrize("text", SWEEPS.values(), ids=SWEEPS)
 def test_without_a_mistake_there_is_no_error(text, tmp_path):
-    """What the generator begins with is valid: else every case would be refused for the same reason."""
+    """The text that the generator changes is valid. Otherwise every case would be refused for the same reason."""
     (tmp_path / "sweep.yaml").write_text(text)
     makes_sense(load_sweep(tmp_path / "sweep.yaml"), tmp_path)
 

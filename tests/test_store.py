@@ -533,7 +533,7 @@ class TestForeignRecords:
             assert isinstance(found, Problem) or empty or (key in ("git", "machine") and value == {"": None}), key
 
     def show(self, found: Record) -> None:
-        """What those do with a record who only show it."""
+        """Use a record in the same way as the commands that only show it."""
         from clray.gpu import words
 
         facts = found.provenance

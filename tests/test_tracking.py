@@ -123,7 +123,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def followers() -> Iterator[list[Follower]]:
-    """What is put in this list is ended with the test."""
+    """A list of processes; all that a test adds to it are killed at the end of the test."""
     started: list[Follower] = []
     yield started
     for follower in started:

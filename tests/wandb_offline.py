@@ -20,7 +20,7 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class OfflineRun:
-    """What a sync would send."""
+    """The data that ``wandb sync`` would send from an offline run."""
 
     run: Any = None
     config: dict[str, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ ENTITY = "tester"
 
 @dataclass
 class Run:
-    """What the server knows of a run."""
+    """The state of a run on the server."""
 
     info: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Where trials run: which machine has room, how many trials run at once, and which of them one worker runs."""
+"""Placement of trials: which machine has room, how many trials run at once, and which trials one worker runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clray.planning import Planned
 
 
 def room_missing(resources: dict[str, float], offers: Sequence[dict[str, float]]) -> str:
-    """Say why a trial cannot be placed; empty where a machine has room for it.
+    """The reason why a trial cannot be placed, as text; empty where a machine has room for it.
 
     Args:
         resources: the ``CPU`` and ``GPU`` that it asks for.
-        offers: the same of each machine.
+        offers: the ``CPU`` and ``GPU`` of each machine.
     """
     if any(all(offer.get(name, 0) >= amount for name, amount in resources.items()) for offer in offers):
         return ""
@@ -27,10 +27,10 @@ def room_missing(resources: dict[str, float], offers: Sequence[dict[str, float]]
 
 
 def trials_at_once(tasks: Sequence[Task], trials: Mapping[str, Planned], offers: Sequence[dict[str, float]]) -> float:
-    """The number of trials that run at the same time, roughly.
+    """An estimate of the number of trials that run at the same time.
 
     Args:
-        trials: those of the tasks, by their ids.
+        trials: the trials of the tasks, by their ids.
     """
     total = sum(trials[task.id].seconds for task in tasks)
     shares = []
@@ -42,7 +42,7 @@ def trials_at_once(tasks: Sequence[Task], trials: Mapping[str, Planned], offers:
 
 
 def packs(tasks: Sequence[Task], trials: Mapping[str, Planned]) -> list[list[Task]]:
-    """Tasks of one variant in packs of the declared size, the longest pack first, so that none is left for the end."""
+    """The packs of tasks: each of one variant and the declared size; the longest first, so that no long one is last."""
     kinds: dict[Any, list[Task]] = {}
     for task in tasks:
         kinds.setdefault((task.sweep, task.variant, trials[task.id].resources.pack), []).append(task)

@@ -1,4 +1,4 @@
-"""A connection to Ray: an embedded one on this machine, or a cluster's."""
+"""A connection to Ray: to an embedded Ray on this machine, or to a cluster."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from clray.errors import ClusterError
 from clray.folders import ensure_home, home_folder, is_file
 from clray.machine import cores_given
 
-# Set before ray is imported: it reads them then. Each is a default that the user's own environment overrides.
+# These are set before ray is imported, because it reads them then. A value in the user's environment has precedence.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials read their data by paths relative to where the user stands
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials read their data by paths relative to the folder that the user is in
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that asked for no GPU sees none
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_enable_metrics_collection": "0",  # with ray[default] every machine would serve them to anyone who asks
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are in the store; Tune's copies cost more than trials
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are in the store; Tune's copies can take more time than trials
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # clray.interrupt is in its place
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots of the experiment: nobody reads them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours travels through it
+_OBJECT_STORE_BYTES = 128 * 2**20  # clray sends nothing through it
 _ANSWER_SECONDS = 10.0
 _REPORT_SECONDS = 15.0
 _ON_DEMAND = "ray_bootstrap_config.yaml"
-"""Where `ray up` leaves the cluster's file, in the home folder on its head."""
+"""The name under which `ray up` copies the cluster's file into the home folder on the cluster's head."""
 
 
 @contextmanager
@@ -47,11 +47,11 @@ def session(
     gpus: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Any]:
-    """Connect to Ray for the duration of a ``with`` block, and give its module.
+    """Connect to Ray for the duration of a ``with`` block, and return the module ``ray``.
 
     Args:
-        address: a cluster's (``auto`` for the one this machine was made part of by ``ray start``), or None for an
-            embedded Ray.
+        address: the address of a cluster (``auto`` for the one that ``ray start`` made this machine part of), or None
+            for an embedded Ray.
         cpus: logical CPUs of an embedded Ray; by default the cores that this process was given.
         gpus: logical GPUs of an embedded Ray; by default those that Ray finds.
         say: called with a line that the user should read.
@@ -73,7 +73,7 @@ def session(
             ray.shutdown()
         return
     if "RAY_AUTH_MODE" not in os.environ:
-        # Ray would write a token into the home folder, which a cluster started there later would silently enforce.
+        # Ray would write a token into the home folder. A cluster that is started there later would silently require it.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
     with ray_folder(say) as folder:
@@ -93,18 +93,18 @@ def session(
 
 
 def embedded(address: str | None) -> bool:
-    """True where an address stands for an embedded Ray."""
+    """True where an address means an embedded Ray."""
     return address in (None, "local")
 
 
 def _started(otherwise: str, **arguments: Any) -> Any:
-    """Ray's module, once it is connected.
+    """Connect to Ray, and return the module ``ray``.
 
     Args:
         otherwise: the beginning of an error's message.
 
     Raises:
-        ClusterError: whatever Ray raises, which is of many kinds: errors of the operating system among them.
+        ClusterError: Ray raised any error. Its errors are of many types, some of the operating system.
     """
     try:
         import ray
@@ -117,13 +117,13 @@ def _started(otherwise: str, **arguments: Any) -> Any:
 
 
 def _address_from_ray_start() -> str:
-    """The cluster that ``ray start`` made this machine part of.
+    """The address of the cluster that ``ray start`` made this machine part of.
 
-    Ray itself would look for any Ray among the machine's processes where none was recorded, and join it: another
-    program's embedded one, another user's, another clray's.
+    Where no address is recorded, Ray itself would look for any Ray among the machine's processes and join it, even one
+    that another program, another user or another launch of clray has embedded.
 
     Raises:
-        ClusterError: none was recorded.
+        ClusterError: no address is recorded.
     """
     if (named := os.environ.get("RAY_ADDRESS", "auto")) != "auto":
         return named
@@ -135,17 +135,17 @@ def _address_from_ray_start() -> str:
         file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     if not is_file(file):
         raise ClusterError(
-            f"--address auto: `ray start` has made this machine part of no cluster ({file} is not there); a Ray that "
-            "somebody's program has embedded is not joined: name the head, --address HOST:PORT"
+            f"--address auto: `ray start` has made this machine part of no cluster ({file} does not exist); "
+            "clray does not join a Ray that another program has embedded: name the head, --address HOST:PORT"
         )
     return file.read_text().strip()
 
 
 def _require_listening(address: str) -> None:
-    """Fail at once where nobody listens: Ray itself goes on trying for minutes.
+    """Fail at once where nothing listens at an address: Ray itself would try for minutes.
 
     Raises:
-        ClusterError: the address is of no kind that clray takes, or nothing listens there.
+        ClusterError: the address has a form that clray does not accept, or nothing listens there.
     """
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
@@ -159,7 +159,7 @@ def _require_listening(address: str) -> None:
 
 
 def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
-    """The ``CPU`` and ``GPU`` of each machine; on a cluster's head, also of those that it would start on demand."""
+    """The ``CPU`` and ``GPU`` of each machine; on a cluster's head, also of each type that it can start on demand."""
     offers = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     declared = (home_folder() or Path("/")) / _ON_DEMAND
     if not embedded(address) and is_file(declared):
@@ -169,10 +169,10 @@ def machines(ray: Any, address: str | None = None) -> list[dict[str, float]]:
 
 
 def may_grow(ray: Any, address: str | None = None) -> bool:
-    """True where an autoscaler may add machines to the cluster; False only where there is none for certain.
+    """True where an autoscaler may add machines to the cluster; False only where there certainly is no autoscaler.
 
-    A machine that an autoscaler starts belongs to a group of nodes. The process that reports on a cluster without an
-    autoscaler makes up a type of its own for each node, ``node_ID``.
+    A machine that an autoscaler starts belongs to a group of nodes. Without an autoscaler, the report
+    on the cluster gives each node a type of its own, ``node_ID``.
     """
     if embedded(address):
         return False

@@ -1,4 +1,4 @@
-"""The folder of an embedded Ray: its sockets, logs and session. It is made for one launch, and goes with it."""
+"""The folder of an embedded Ray: its sockets, logs and session. It is made for one launch, and removed at its end."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _PREFIX = "ray-"
 _LOCK = "clray.lock"
 PLACES = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 _PROBE_BYTES = 2**20
-"""Ray's logs alone need as much: where that does not fit it would start, and die in the middle."""
+"""The bytes that are written as a test of the room. Ray's logs alone need as many: with fewer, Ray would die later."""
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""A socket's path may have so many bytes: the system's limit for AF_UNIX."""
+"""The system's limit for the path of an AF_UNIX socket, in bytes."""
 _RAYS_PART = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 LONGEST = _SOCKET_BYTES - _RAYS_PART - len(f"/{_PREFIX}12345678")
-"""A folder may have a name of so many bytes for an embedded Ray's own to lie in it."""
+"""The longest path of a folder in which the folder of an embedded Ray can lie, in bytes."""
 
 
 @contextlib.contextmanager
 def ray_folder(say: Callable[[str], None]) -> Iterator[Path]:
-    """Within, a folder of its own for an embedded Ray; nothing of it is left.
+    """Make a folder for an embedded Ray for the duration of a ``with`` block, and then remove it.
 
-    It lies where RAY_TMPDIR or TMPDIR say, unless sockets cannot have names there or nothing can be written there: then
-    in /tmp, or another of the machine's places for temporary files. What drivers that were killed have left there of
-    this user's is removed.
+    It lies in the folder that RAY_TMPDIR or TMPDIR names. Where that path is too long for sockets, or nothing can be
+    written there, it lies in /tmp or in another of the machine's places for temporary files. Folders that this user's
+    killed drivers have left in a place are removed.
 
     Args:
-        say: called with a line about a place that was asked for and does not do.
+        say: called with a line about a place that RAY_TMPDIR or TMPDIR names and that cannot be used.
 
     Raises:
-        ClusterError: no place does.
+        ClusterError: no place can be used.
     """
     asked = [f"{name}={os.environ[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     places = [Path(line.partition("=")[2]).absolute() for line in asked]
@@ -53,10 +53,10 @@ def ray_folder(say: Callable[[str], None]) -> Iterator[Path]:
         break
     else:
         raise ClusterError(
-            "an embedded Ray needs a folder for its sockets, and none of these does: "
+            "an embedded Ray needs a folder for its sockets, and none of these can be used: "
             + "; ".join(faults)
             + f": let RAY_TMPDIR name one that can be written, with a path of at most {LONGEST} ASCII characters; "
-            "or use --local, which does without Ray"
+            "or use --local, which runs without Ray"
         )
     if places and folder.parent != places[0]:
         say(f"Ray's temporary files are in {folder}: {faults[0]} ({asked[0].partition('=')[0]})")
@@ -68,7 +68,7 @@ def ray_folder(say: Callable[[str], None]) -> Iterator[Path]:
 
 
 def fault_of(place: Path) -> str:
-    """Why an embedded Ray's folder cannot lie in a place; empty where it can."""
+    """The reason why an embedded Ray's folder cannot lie in a place; empty where it can."""
     try:
         shutil.rmtree(_made(place), ignore_errors=True)
     except OSError as error:
@@ -79,9 +79,11 @@ def fault_of(place: Path) -> str:
 def _made(place: Path) -> Path:
     """A new folder in a place. Raises OSError where an embedded Ray could not use one."""
     if not str(place).isascii():
-        raise OSError("Ray takes ASCII letters only in its path")
+        raise OSError("Ray takes only ASCII characters in its path")
     if (length := len(str(place))) > LONGEST:
-        raise OSError(f"its path has {length} characters; with more than {LONGEST} Ray's sockets have no names")
+        raise OSError(
+            f"its path has {length} characters; with more than {LONGEST} the paths of Ray's sockets are too long"
+        )
     place.mkdir(parents=True, exist_ok=True)
     _remove_left(place)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
@@ -98,30 +100,30 @@ def _made(place: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Within, other launches can see that somebody lives in the folder. A process that dies lets its locks go."""
+    """Show other launches that the folder is in use, by a lock that the system releases if this process dies."""
     with (folder / f"{_LOCK}.new").open("w") as file:
         file.write(_boot())
         file.flush()
-        with contextlib.suppress(OSError):  # a file system without locks: then nobody removes what is left there
+        with contextlib.suppress(OSError):  # a file system without locks: then no launch removes leftovers there
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(file.name, folder / _LOCK)
         yield
 
 
 def _remove_left(place: Path) -> None:
-    """Remove the folders of this user's launches that are dead."""
+    """Remove the folders that this user's dead launches have left in a place."""
     for folder in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid != os.getuid():
                 continue
-            with (folder / _LOCK).open("r") as file:  # not there: no folder of ours, or one that is just being made
-                if file.read() == _boot():  # on a shared disk: another machine's locks may not be seen here
+            with (folder / _LOCK).open("r") as file:  # no such file: not a folder of clray, or one that is being made
+                if file.read() == _boot():  # another machine's locks may be invisible here (shared disk)
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _boot() -> str:
-    """Names this machine since it was started."""
+    """A name for the present boot of this machine; without /proc, the name of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

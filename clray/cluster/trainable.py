@@ -1,7 +1,7 @@
-"""The worker of Ray Tune: it runs a pack of our trials one after the other.
+"""The worker of Ray Tune: it runs the trials of a pack one after the other.
 
 Tune's own checkpoints are not used. Every trial continues from its checkpoint in the store, which outlives the
-worker, the driver and the cluster: so a worker that Tune starts again after a crash just takes up where the store says.
+worker, the driver and the cluster: so a worker that Tune restarts after a crash continues from the store.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from clray.store import Store
 class Pack:
     """Tasks that one worker runs one after the other, and that ask for the same share of a machine.
 
-    It travels as text: for every trial Tune copies the whole grid, deeply, and to copy a text is to point at it. With
-    600 packs as mappings that doubled the time until the first of them began.
+    Tune gets a pack as text. For every pack Tune makes a deep copy of the whole grid, which copies a mapping but only
+    refers to a text. With 600 packs as mappings, the time until the first of them began was twice as long.
     """
 
     tasks: list[Task]
@@ -51,23 +51,24 @@ _PACK = pydantic.TypeAdapter(Pack)
 
 
 class PackTrainable(tune.Trainable):
-    """Runs the tasks of the pack in its config in order; one ``step`` is one stop of the trial that is running.
+    """Runs the tasks of the pack in its config in order; one ``step`` runs the current trial to its next stop.
 
-    A trial that raises is noted in the store as failed, and the pack goes on: the same code would raise again. So it
-    does when another launch runs the trial: nobody waits here. Only what may pass (the store cannot be written, the
-    machine's memory ran out) and what kills the process is left to Tune's retries.
+    Where a trial raises an error, the failure is written into the store and the pack continues with the next trial,
+    because the same code would raise again. The pack also continues where another launch runs the trial: the worker
+    does not wait. Tune's retries are only for errors that may pass (the store cannot be written, the machine's memory
+    ran out) and for the death of the process.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Packs of one experiment may differ in what they ask of a machine."""
+        """The resources that a pack asks for; packs of one experiment may differ in them."""
         return tune.PlacementGroupFactory([Pack.of(config).resources])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another pack in the same process: nothing of the former one is kept."""
+        """Begin another pack in the same process, with no state of the former one."""
         self._begin(new_config)
         return True
 
@@ -104,16 +105,16 @@ class PackTrainable(tune.Trainable):
         return {**self._end(end), "told": {task.id: told}}
 
     def _with_device(self, task: Task) -> Task:
-        """The task for a device of this machine: the CPU where a GPU was asked for and none can be used.
+        """The task with a device that this machine has: the CPU where a GPU was asked for and none can be used.
 
         Raises:
-            ClusterError: the trial is to have a GPU, and there is none that can be used.
+            ClusterError: the trial must have a GPU, and none can be used.
         """
         if task.device == "cpu":
             return task
         import torch
 
-        # Ray only keeps books of GPUs: the machine may have been said to own one that it has not, or cannot use.
+        # Ray only counts the GPUs that a machine is declared to have. They may be missing, or unusable.
         if torch.cuda.is_available():
             return task
         why = f"No GPU can be used on {socket.gethostname()}: {gpu.why_unusable()}"
@@ -123,12 +124,12 @@ class PackTrainable(tune.Trainable):
         return dataclasses.replace(task, device="cpu", gpu=0.0)
 
     def _report(self, **facts: Any) -> dict[str, Any]:
-        """A report to the driver, with the remarks on this machine that it has not got yet."""
+        """A report to the driver, with the remarks on this machine that were not sent yet."""
         remarks, self._remarks = self._remarks, []
         return {**facts, **({"remarks": remarks} if remarks else {})}
 
     def _failed(self, task: Task, error: Exception) -> TrialEnd:
-        """Note a failure in the store, and tell the driver."""
+        """Write a failure into the store, and return it for the report to the driver."""
         failure = describe_failure(error) | {"declaration": task.trial.declaration}
         end = TrialEnd.failed(f"{type(error).__name__}: {error}")
         if gpu.is_out_of_memory(error):
@@ -139,7 +140,7 @@ class PackTrainable(tune.Trainable):
         return end
 
     def _end(self, end: TrialEnd) -> dict[str, Any]:
-        """Leave the current trial behind: a worker that waits for its next one keeps no memory from its neighbours."""
+        """End the current trial and free its GPU memory, which other workers may need while this one waits."""
         task = self._waiting.pop(0)
         self._current = None
         if task.device != "cpu":
@@ -148,7 +149,7 @@ class PackTrainable(tune.Trainable):
         return self._report(ended={task.id: dataclasses.asdict(end)}, done=not self._waiting)
 
     def cleanup(self) -> None:
-        """Keep what a trial has learned when it is stopped between two steps."""
+        """Save a checkpoint of a trial that is stopped between two steps."""
         if self._current is not None:
             self._current.stop()
             self._current = None
@@ -160,7 +161,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 class Watcher(tune.Callback):
-    """Passes on what workers report, in the driver. A lost report loses nothing: the store has it too."""
+    """In the driver, passes on the reports of workers. A lost report does no harm: the store has the same facts."""
 
     def __init__(
         self,
@@ -172,8 +173,8 @@ class Watcher(tune.Callback):
         """
         Args:
             ended: called with a trial's id and how it ended, possibly more than once.
-            running: called with a trial's id, its progress, and where it was taken up.
-            told: called with a trial's id and sentences about it, again and again.
+            running: called with a trial's id, its progress, and its progress when this launch began to run it.
+            told: called with a trial's id and sentences about it, repeatedly with the same ones.
             remark: called with a sentence about a worker's machine, possibly more than once.
         """
         self._ended, self._running, self._told, self._remark = ended, running, told, remark
@@ -196,9 +197,9 @@ class Watcher(tune.Callback):
         self._given_up.append(trial)
 
     def errors(self) -> dict[str, Exception | str]:
-        """By the ids of the trials in them, why packs were given up; to be read once the experiment is over.
+        """The errors of packs that Tune gave up, by the ids of their trials. To be read after the experiment has ended.
 
-        Tune's own results do not say which pack died where one died before its first report.
+        Tune's own results do not tell which pack died, if it died before its first report.
         """
         found: dict[str, Exception | str] = {}
         for trial in self._given_up:
@@ -208,10 +209,10 @@ class Watcher(tune.Callback):
 
 
 def _error_of(trial: Any) -> Exception | str | None:
-    """Why Tune gave a pack up: the error itself, or where it could not be kept as such, its text; None if it is lost.
+    """The error for which Tune gave a pack up, or its text where the error was not kept; None if both are lost.
 
-    Tune keeps both in files. Only what a worker raised is pickled, and not everything can be read back; of what Ray
-    says of a worker it keeps the text alone, which its ``get_error`` hands out, whatever its annotation says.
+    Tune keeps both in files. It pickles only errors that a worker raised, and some of these cannot be read back. Of
+    Ray's own errors about a worker it keeps only the text, which ``get_error`` returns in spite of its annotation.
     """
     for read in (trial.get_pickled_error, trial.get_error):
         try:
@@ -223,7 +224,7 @@ def _error_of(trial: Any) -> Exception | str | None:
 
 
 class StopWhen(tune.Stopper):
-    """Ends the experiment once ``wish()`` is true; workers then finish their step, and save."""
+    """Ends the experiment once ``wish()`` returns True; workers then finish their step, and save."""
 
     def __init__(self, wish: Callable[[], bool]) -> None:
         self._wish = wish

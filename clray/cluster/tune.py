@@ -1,4 +1,4 @@
-"""A launch through Ray Tune, which schedules packs of trials, and starts a pack again whose process died."""
+"""A launch through Ray Tune, which schedules packs of trials, and restarts a pack whose process died."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from clray.record import Record
 from clray.store import Problem, Store
 
 RETRIES = 3
-"""Times that Tune starts a pack again after its process died."""
+"""The number of times that Tune restarts a pack whose process died."""
 ROUNDS = 10
-"""Times that a trial whose process died is handed to Tune, as long as it comes farther each time."""
+"""The most times that a trial whose process dies is given to Tune, as long as it makes progress each time."""
 
 
 def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Options()) -> Outcome:
-    """Run what is left through Ray Tune.
+    """Run the trials of a plan that are left, through Ray Tune.
 
-    Where the cluster's head dies, Ray ends this process a minute later, from C++; launched again, it goes on.
+    Where the cluster's head dies, Ray's C++ code ends this process a minute later. A new launch continues the trials.
 
     Raises:
         ClusterError: Ray cannot be reached, or no machine of it has room for one of the trials.
@@ -73,10 +73,10 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
 
 
 def _check_gpus(offered: bool, options: Options, console: Console) -> None:
-    """Tell the user before the first trial that there is no GPU for those that ask for one, and why.
+    """Tell the user, before the first trial, if no GPU can be used by trials that ask for one, and why.
 
     Raises:
-        ClusterError: each such trial has to have one.
+        ClusterError: these trials must have a GPU (``--require-gpu``).
     """
     from clray.cluster.session import embedded
 
@@ -90,16 +90,16 @@ def _check_gpus(offered: bool, options: Options, console: Console) -> None:
             reason = "no GPU here"
         options.accept_cpu(reason, console)
     elif here and options.require_gpu and not gpu.names():
-        options.accept_cpu(gpu.why_unusable(), console)  # else the workers say so of their machines
+        options.accept_cpu(gpu.why_unusable(), console)  # on a cluster, each worker reports its machine
 
 
 def _run_all(launch: Launch, todo: Sequence[Task]) -> None:
-    """Run trials on Ray, with the further attempts that some of them get."""
+    """Run trials on Ray, some of them more than once where an attempt fails."""
     reached: dict[str, float] = {}
     lost = _tune(launch, packs(todo, launch.trials))
     for turn in range(1, ROUNDS):
-        # A process that dies takes the rest of its pack along, whichever trial it was: each once more, alone. And Tune
-        # counts the deaths of a pack's whole life: a trial that has come farther since the last one is not given up.
+        # Where a process dies, all of its pack is lost: each of these trials is run once more, alone. Tune also
+        # counts all deaths of a pack: a trial that has made progress since the last one is run again.
         again = [
             task
             for task in todo
@@ -120,7 +120,7 @@ def _run_all(launch: Launch, todo: Sequence[Task]) -> None:
 
 
 def _came_farther(launch: Launch, task: Task, reached: dict[str, float]) -> bool:
-    """True where the store has more of a trial than when it was lost before; ``reached`` keeps how much."""
+    """True where a trial has made progress in the store since it was lost before; ``reached`` keeps the progress."""
     try:
         record = launch.store.read(task.id, "running")
     except StoreError:
@@ -131,7 +131,7 @@ def _came_farther(launch: Launch, task: Task, reached: dict[str, float]) -> bool
 
 
 def _tune(launch: Launch, made: Sequence[list[Task]]) -> dict[str, Exception]:
-    """Run packs as one Tune experiment: a grid over a list, under one key. Returns the trials it lost, and why."""
+    """Run packs as one Tune experiment, a grid over one key. Returns the trials that it lost, with the reasons."""
     from ray import tune
 
     from clray.cluster.trainable import Pack, PackTrainable, StopWhen, Watcher
@@ -142,10 +142,10 @@ def _tune(launch: Launch, made: Sequence[list[Task]]) -> dict[str, Exception]:
     with _scratch() as scratch:
         run_config = tune.RunConfig(
             name="clray",
-            storage_path=scratch,  # Tune's own state: of no use to us after this launch
+            storage_path=scratch,  # Tune's own state, which is of no use after this launch
             stop=StopWhen(launch.stopping),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the store
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # clray's are in the store
             callbacks=[watcher],
             verbose=0,
         )
@@ -158,7 +158,7 @@ def _tune(launch: Launch, made: Sequence[list[Task]]) -> dict[str, Exception]:
                     tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda t: t.trial_id),
                     run_config=run_config,
                 ).fit()
-            except Exception as error:  # Tune's own, of a full temporary folder, say: the store knows what is done
+            except Exception as error:  # of Tune itself, such as a full temporary folder; the store has the results
                 broken = error
         errors = watcher.errors()
     lost: dict[str, Exception] = {}
@@ -168,7 +168,7 @@ def _tune(launch: Launch, made: Sequence[list[Task]]) -> dict[str, Exception]:
         if any(trial in known for known in left):
             continue
         if launch.is_finished(task):
-            if trial not in outcome.finished:  # the report of it was lost
+            if trial not in outcome.finished:  # its report was lost
                 outcome.finished.append(trial)
         elif trial in outcome.finished:
             outcome.finished.remove(trial)
@@ -190,7 +190,7 @@ def _given_up(broken: Exception | None) -> ClusterError:
     """The reason why Tune ended without having run a trial."""
     if broken is None:
         return ClusterError("Ray gave it up and did not say why")
-    where = f" (its own notes lie in {tempfile.gettempdir()}; TMPDIR)" if isinstance(broken, OSError) else ""
+    where = f" (its own files are in {tempfile.gettempdir()}, see TMPDIR)" if isinstance(broken, OSError) else ""
     reason = ClusterError(f"Ray Tune ended early: {type(broken).__name__}: {_first_line(str(broken))}{where}")
     reason.__cause__ = broken
     return reason
@@ -214,13 +214,13 @@ def _reason(error: Exception | str) -> ClusterError:
     else:
         what = f"{type(cause).__name__}:"
     reason = ClusterError(f"{RETRIES + 1} attempts: {what} {_first_line(str(cause))}".strip())
-    reason.__cause__ = error  # the traceback in the store tells the rest
+    reason.__cause__ = error  # the traceback in the store shows the rest
     return reason
 
 
 _MEMORY = "the machine's memory ran out, and Ray ended its worker process:"
 _HEADING = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
-"""Begins each of a pack's failures in the text that Tune keeps of them."""
+"""The line that begins each failure of a pack in the text that Tune keeps."""
 
 
 def _reason_of_text(text: str) -> ClusterError:
@@ -228,13 +228,13 @@ def _reason_of_text(text: str) -> ClusterError:
     last = _HEADING.split(text)[-1].strip()
     lines = [line for line in last.splitlines() if line.strip()] or ["Ray did not say why"]
     if "low on memory" in last or "OutOfMemoryError" in last:
-        # The rest lists what else runs on the machine, command lines and all: that is nobody's business.
+        # The rest lists the machine's other processes with their command lines, which must not be shown to others.
         return ClusterError(f"{RETRIES + 1} attempts: {_MEMORY} {lines[0]}")
     what = lines[0]
     if what.startswith("Traceback"):
         what = next((line for line in lines[1:] if not line.startswith(" ")), what)
     reason = ClusterError(f"{RETRIES + 1} attempts: {what.strip()}")
-    reason.add_note(last)  # the traceback in the store tells it
+    reason.add_note(last)  # so that the traceback in the store shows it
     return reason
 
 
@@ -264,7 +264,7 @@ def _scratch() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Within, Tune prints nothing, whatever its settings say: the screen belongs to the progress view."""
+    """For the duration of a ``with`` block, Tune prints nothing, so that only the progress view is on the screen."""
     logger = logging.getLogger("ray")
     handlers = logger.handlers
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):

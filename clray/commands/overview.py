@@ -1,4 +1,4 @@
-"""``clray list`` and ``clray status``: what there is to run, and what the store holds."""
+"""The commands ``clray list``, which shows all that can be run, and ``clray status``, which shows a results store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def list_command(results: Results = "results") -> None:
-    """Reproductions, sweeps, methods and benchmarks, and how much of each is done."""
+    """List the reproductions and sweeps, with their finished trials, and the methods and benchmarks."""
     import functools
 
     from rich.table import Table
@@ -31,14 +31,14 @@ def list_command(results: Results = "results") -> None:
 
     def show(title: str, rows: list[tuple[str, str, dict[str, Sweep]]]) -> None:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in ("name", "what", "finished"):
+        for heading in ("name", "title", "finished"):
             table.add_column(heading, justify="right" if heading == "finished" else "left")
         for name, what, sweeps in rows:
             trials = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
             table.add_row(name, what, f"{len(trials & finished)}/{len(trials)}")
         console.print(table, "")
 
-    read = functools.cache(read_sweep)  # most sweeps are also in a reproduction, and some in several
+    read = functools.cache(read_sweep)  # most sweeps are part of one or more reproductions
     reproductions = [load_reproduction(name) for name in reproduction_names()]
     known = papers()
     show(
@@ -55,9 +55,9 @@ def list_command(results: Results = "results") -> None:
 
 
 def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
-    """Say which process runs which trial, by the leases.
+    """Make one line for each trial that has a lease: which process runs it, or died while it ran it.
 
-    Trials that have a lease are taken out of ``saved``; foreign leases become problems.
+    Trials that have a lease are removed from ``saved``. A file that is not a lease is added to ``problems``.
     """
     from clray.gpu import words
     from clray.leases import Lease, LeaseMonitor
@@ -68,7 +68,7 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
     for trial_id in leased:
         found = store.read_lease(trial_id)
         if found is None:
-            continue  # let go just now
+            continue  # its holder has just released it
         lease, record = Lease.from_bytes(trial_id, found.content), saved.get(trial_id)
         if lease.foreign:
             problems.append(Problem(store.path("claims", f"{trial_id}.json"), f"not a lease: {lease.foreign}"))
@@ -78,7 +78,7 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
         share = 100 * notes.get("progress", 0)
         line = f"{trial_id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {share:.0f}%"
         if monitor.is_dead(lease, found, now):
-            line += f", left by {lease.owner}, which is gone: the same command goes on from here"
+            line += f", left by {lease.owner}, which is gone: the same command continues the trial"
         else:
             line += f" on {lease.owner}" + (f", seen {now - found.mtime:.0f} s ago" if found.mtime else "")
         memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)
@@ -86,7 +86,7 @@ def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]
 
 
 def _begun_line(record: Record) -> str:
-    """A trial that nobody runs at the moment."""
+    """The line for a trial that was begun and that no process runs now."""
     host = record.provenance.get("machine", {}).get("host", "?")
     share = 100 * record.provenance.get("progress", 0)
     return f"{record.id} {record.variant} seed {record.trial.seed}: {share:.0f}%, stopped on {host}"
@@ -101,7 +101,7 @@ def status_command(results: Results = "results") -> None:
     running, more = store.records("running", measurements=False)
     problems += more
     known = {record.id: record.provenance for record in records}
-    # What is left of a trial that the same code has finished since is no trial in progress.
+    # Where the same code has finished a trial since, the record of its progress is a leftover and is not shown.
     saved = {r.id: r for r in running if r.id not in known or known[r.id].get("code") != r.provenance.get("code")}
     lines = [*_lease_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
     diverged = sum(record.status == "diverged" for record in records)
@@ -112,7 +112,7 @@ def status_command(results: Results = "results") -> None:
     for trial_id in sorted(store.failed()):
         failure = store.failure(trial_id) or {}
         if trial_id in known and failure.get("time", 0) <= known[trial_id].get("saved", 0):
-            continue  # it was finished after that
+            continue  # the trial was finished after this failure
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
         reason = " ".join(str(failure.get("error")).split())
         console.print(f"  {trial_id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)

@@ -111,7 +111,7 @@ class HessianProduct:
         first = self._parameters[0]
         self.dtype, self.device = first.dtype, first.device
         self.size = sum(p.numel() for p in self._parameters)
-        """How many parameters there are: a vector's length. They lie in it in the order of ``parameters()``."""
+        """The number of parameters, which is the length of a vector. A vector has the order of ``parameters()``."""
         weights = torch.from_numpy(image_weights(len(x), batch, weighting)).to(self.device, self.dtype)
         held = self._held_bytes(x[:16], y[:16], weights[:16]) / len(x[:16])
         # Chunks of one batch round the sums as the official code does. This can decide when power iteration stops.

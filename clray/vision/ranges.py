@@ -11,9 +11,9 @@ from typing import Annotated
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-"""Of images or examples: in a task, in a batch, in a memory."""
+"""A number of images or examples: in a task, in a batch, in a memory."""
 PerClass = Annotated[int, Field(ge=1, le=100_000)]
-"""Of images kept of each class of each task."""
+"""The number of images kept of each class of each task."""
 Tasks = Annotated[int, Field(ge=1, le=10_000)]
 Passes = Annotated[int, Field(ge=1, le=100_000)]
 """Times that something is gone through: epochs, cycles, batches an example."""

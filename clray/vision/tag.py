@@ -144,7 +144,7 @@ class Tag(TaskOptimizer):
     def _make_room(self) -> None:
         ends = list(itertools.accumulate(p.numel() for p in self.tensors))
         self._spans = [slice(end - p.numel(), end) for end, p in zip(ends, self.tensors, strict=True)]
-        """Where each tensor's numbers are among all."""
+        """The slice of each tensor's numbers among all."""
         new = (0, ends[-1] - len(self._first))
         self._first, self._second = pad(self._first, new), pad(self._second, new)
         self._directions, self._seconds = pad(self._directions, new), pad(self._seconds, new)
@@ -243,7 +243,7 @@ class PlainTag(TaskOptimizer):
         self._first: list[Tensor] = []
         self._second: list[Tensor] = []
         self._past: list[tuple[list[Tensor], list[Tensor]]] = []
-        """Of every task that is over, by tensor: the first moment made a unit vector, and the second moment."""
+        """For every finished task, by tensor: the first moment as a unit vector, and the second moment."""
         self._alphas: list[Tensor] = []
         self._make_room()
 

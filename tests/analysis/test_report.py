@@ -248,7 +248,7 @@ def test_a_figure_in_words_has_the_numbers_of_the_table(comparison):
 
 
 def test_all_that_a_page_shows_is_on_it(comparison, page):
-    """What W&B's page shows is declared in clray.dashboards: the report leaves none of it out."""
+    """``clray.dashboards`` declares the panels of the page in W&B, and the report shows all of them."""
     figures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     words = " ".join(page.words)
     for table in comparison.tables:
@@ -356,7 +356,7 @@ def test_the_users_surroundings_of_matplotlib_change_no_figure(backend, tmp_path
 
 
 def test_a_mean_over_all_tasks_is_drawn_where_all_were_measured_again_and_again(store, sweeps, reproduction, make):
-    """Where only the tasks seen are measured, it is there once, at the end: no line."""
+    """If only the tasks seen so far are measured, this mean exists only at the end, so there is no curve."""
     cell = of(sweeps["mer/rotations"], "mer-5120")[0]
     record = make(cell, 87.6, 89.5)
     store.write(record)

@@ -61,7 +61,8 @@ def test_the_verdicts(comparison):
     assert cell(comparison, "Online", "RA").judgement.outcome == "consistent"
     assert cell(comparison, "GEM", "RA").judgement.reason == "no run of ours"
     assert cell(comparison, "Independent", "BTI").judgement.reason == "no published number"
-    assert cell(comparison, "ER", "RA", table=1).judgement.outcome == "differs"
+    # 1.8 points apart: five draws of the angles leave more open than that
+    assert cell(comparison, "ER", "RA", table=1).judgement.outcome == "inconclusive"
     assert cell(comparison, "ER", "LA", table=1).judgement.reason == "no published number"
 
 

@@ -402,7 +402,7 @@ def looks(rng: np.random.Generator, gap: float, margin: float | None, most: int 
     [(0.0, None, "differs"), pytest.param(1.5, 1.5, "reproduced", marks=pytest.mark.slow)],
 )
 def test_looking_again_after_the_advised_runs_may_double_the_error(gap, margin, wrong):
-    """What the notes of a table say beside the number of runs that they advise (``formatting.MORE_RUNS``)."""
+    """The notes of a table say so beside the number of runs that they advise (``formatting.MORE_RUNS``)."""
     rng = np.random.default_rng(6)
     found = [looks(rng, gap, margin) for _ in range(250)]
     first = np.mean([outcomes[0] == wrong for outcomes in found])
@@ -453,7 +453,7 @@ def test_what_five_runs_can_promise():
 
 
 def test_runs_are_counted_at_the_level_that_the_table_leaves():
-    """Of twenty claims one is decided, so Holm tests the next at 0.05 / 19."""
+    """One of twenty claims is decided, so Holm's procedure tests the next one at the level 0.05 / 19."""
     ours, theirs = Sample(80.1, 1.2, 5), claim(spread=0.2)
     decided = CellInput(Sample(80.0, 0.01, 5), claim(spread=0.01), 1.0)
     table = [CellInput(ours, theirs, 1.0), decided] + [CellInput(None, claim(), 1.0)] * 18

@@ -19,7 +19,7 @@ def ray_tmpdir() -> Iterator[Path]:
 
 @pytest.fixture
 def meet(tmp_path: Path) -> Iterator[Meeting]:
-    """Where trials wait in the middle; with the test none waits any longer."""
+    """A folder in which trials wait halfway. At the end of the test all of them continue."""
     meeting = Meeting(tmp_path / "meet")
     yield meeting
     meeting.go()

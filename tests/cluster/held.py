@@ -30,7 +30,7 @@ class Meeting:
         return {VARIABLE: str(self.folder)}
 
     def waiting(self) -> dict[str, str]:
-        """Who waits, or has waited, here: the ids of trials and the host that each ran on."""
+        """The ids of the trials that wait, or have waited, in this folder, and the host on which each ran."""
         return {file.stem: file.read_text() for file in self.folder.glob("*.waits")}
 
     def go(self) -> None:

@@ -247,7 +247,7 @@ class Hosts:
     # -- using -------------------------------------------------------------------------------------------------
 
     def command(self, *command: str | Path, at: Host | None = None, folder: str | Path = "~") -> list[str]:
-        """What to run for ``command`` to run at the desk, or at another host, in a folder as seen there."""
+        """The full command that runs ``command`` at the desk, or at another host, in a folder of that host."""
         place = _enter(at or self.desk, "--net", "--mount", "--uts", "--ipc", "--pid")
         where = shlex.quote(os.path.expanduser(folder))
         return [*place, "bash", "-c", f'cd {where} && exec "$@"', "-", *map(str, command)]

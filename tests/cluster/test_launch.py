@@ -376,7 +376,7 @@ def test_the_longest_come_first_and_packs_stay_together(tmp_path: Path) -> None:
 def test_what_others_run_is_waited_for_and_what_they_leave_is_done(
     kernels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four trials others finish one, fail at one, and drop one."""
+    """Other launches hold three of four trials: one finishes, one fails, and one is released unfinished."""
     monkeypatch.setattr(launch, "LOOK_SECONDS", 0.1)
     file, store, whole = tmp_path / "sweep.yaml", Store(tmp_path / "results"), Store(tmp_path / "whole")
     file.write_text(TINY)

@@ -77,7 +77,7 @@ def _cluster_file(hosts: Hosts, shared: Path) -> str:
 
 
 class Desk:
-    """What a user types at the desk."""
+    """Runs the commands that a user types at the desk."""
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts

@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "lamol"
 
 @cache
 def reference(name: str) -> Any:
-    """What the official code gave: a file of the fixtures."""
+    """A file of the fixtures, which holds output of the official code."""
     return json.loads((FIXTURES / name).read_text(encoding="utf-8"))
 
 

@@ -438,7 +438,7 @@ class TestReal:
 
 
 class TestForeignContent:
-    """What the readers of the formats do not foresee is an error that names the file, and never a traceback."""
+    """Content that the readers do not expect raises an error that names the file, and never another exception."""
 
     WOZ_TURNS = {
         "slots that are no list": {"belief_state": [{"slots": 5}], "system_acts": [], "transcript": ""},

@@ -111,7 +111,7 @@ def write(store: Store, track: str = "language", samples: bytes | None = None, *
 
 
 def samples(*arguments: object) -> str:
-    """What the command prints; clray's own errors are raised."""
+    """Run the command and return its output; clray's own errors are raised."""
     result = CliRunner().invoke(app, ["samples", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout

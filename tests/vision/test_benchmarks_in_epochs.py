@@ -112,7 +112,7 @@ class TestSplitClasses:
 
 
 class TestScales:
-    """How bytes become inputs, by hand."""
+    """The scaling of bytes to inputs, compared with values computed by hand."""
 
     def one(self, name: str) -> Tensor:
         classes = SPLITS[name][1]

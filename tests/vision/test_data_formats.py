@@ -107,7 +107,7 @@ class Cifar:
         self.whole = ImageSet(self.images[:train], self.labels[:train], self.images[train:], self.labels[train:])
 
     def batches(self) -> list[slice]:
-        """Of the training set (five of them for CIFAR-10), then the test set."""
+        """The slices of the batches of the training set (five for CIFAR-10, else one), then that of the test set."""
         train, parts = 2 * self.classes, 5 if self.classes == 10 else 1
         size = train // parts
         return [*(slice(i * size, (i + 1) * size) for i in range(parts)), slice(train, None)]

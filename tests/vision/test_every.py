@@ -142,7 +142,7 @@ class TestEveryMethod:
             assert caught.value.keys == tuple(change)
 
     def test_boundaries_may_be_hidden(self, method, small, monkeypatch):
-        """Where it needs them it says so."""
+        """A method that needs the boundaries raises an error that says so."""
         if METHODS[method].learner_kind == "perceptron":
             pytest.skip("its examples know their tasks")
         monkeypatch.setattr(RotatedMnist, "hides_boundaries", True)

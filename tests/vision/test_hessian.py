@@ -370,13 +370,13 @@ class OfficialRun:
         return layer
 
     def pass_over_data(self) -> int:
-        """What a loader draws whenever a pass begins; its sampler draws its seed likewise where it shuffles."""
+        """Draw the number that a data loader draws when a pass begins, or a shuffling sampler for its seed."""
         return int(torch.empty((), dtype=torch.int64).random_(generator=self.rng))
 
     def rest_of_eigenvalues(self, products: int) -> None:
-        """What the official code draws for its eigenvalues and never uses.
+        """Draw the numbers that the official code draws for the other eigenvalues and never uses.
 
-        How many products it takes until it stops can depend on rounding: so the reference says how many it took.
+        The number of products before power iteration stops can depend on rounding, so the reference gives it.
         """
         for _ in range(3):
             torch.randn(sum(p.numel() for p in self.net.parameters()), generator=self.rng)

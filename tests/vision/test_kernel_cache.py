@@ -38,7 +38,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def as_somebody(code: str, installed: Path, temporary: Path, home: str = "/") -> str:
-    """What a process of that user prints, who has nothing to write to but the temporary folder."""
+    """Run code as a user who can write to the temporary folder alone, and return its output."""
     environment = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": str(temporary), "PYTHONPATH": str(installed)}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*AS_SOMEBODY, sys.executable, "-c", code]

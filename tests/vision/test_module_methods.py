@@ -513,7 +513,7 @@ def first_task(training: Any) -> tuple[list[Any], Tensor]:
 
 
 class TestTheFirstTask:
-    """What the authors' logs have for every seed: before there is a past, methods against forgetting do nothing."""
+    """In the first task, methods against forgetting do nothing: in the authors' logs too they give equal numbers."""
 
     @pytest.mark.parametrize("randomness", ["clray", "official"])
     @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ class TestEvaluationInPieces:
 
 
 class TestOldCheckpoints:
-    """Of the time before weights' generators and half an evaluation were kept: refused, not half taken."""
+    """A checkpoint from an older clray, which lacks a part of today's state, is refused as a whole."""
 
     @pytest.mark.parametrize("randomness", ["clray", "official"])
     def test_of_a_stream(self, train, randomness):

@@ -238,7 +238,7 @@ class TestTheLoop:
         assert training.step == 40
 
     def test_a_task_that_fills_no_batch_is_an_error(self, train_tasks, monkeypatch):
-        """Where a short batch is left out, nothing would be learned of it. Known here only when the data is read."""
+        """Without its short batch such a task would train nothing. Here only the data shows how large a task is."""
         whole = loop.stream_of
         monkeypatch.setattr(loop, "stream_of", lambda *args: dataclasses.replace(whole(*args), drops_last=True))
         assert train_tasks("naive", per_task=10).progress == 0

@@ -46,7 +46,7 @@ class Benchmark(BaseModel):
     measures_unseen: ClassVar[bool] = False
     """Every measurement is of all experiences; otherwise of those whose visits have begun."""
     image_cost: ClassVar[float] = 1.0
-    """How many 32-pixel images a training image costs as much as, roughly, for plans."""
+    """The approximate cost of a training image, in images of 32 pixels. For plans."""
 
     @property
     def passes(self) -> int:

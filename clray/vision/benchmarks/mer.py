@@ -33,7 +33,7 @@ class MnistStream(Benchmark):
     train_per_task: Count
     """Training examples a task, drawn anew for each task and seed from all that there are."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the benchmark itself: its angles or permutations."""
+    """The seed of the benchmark itself: of its angles or permutations."""
     last_test_example: Literal["skipped", "scored"] = "skipped"
     """The official code never scores the last test example, yet divides by all: ``skipped`` does as it does."""
 

@@ -17,7 +17,7 @@ from clray.vision.stream import Batch, Stream
 from clray.vision.tag import Tag, TaskOptimizer
 
 MASKED = -10e10
-"""What the official codes of TAG put in place of the logits of other tasks."""
+"""The value that the official codes of TAG put in place of other tasks' logits."""
 _TESTS_AT_ONCE = 256
 
 

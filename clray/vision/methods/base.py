@@ -101,7 +101,7 @@ class ModuleMethod(Method):
 
     learner_kind = "module"
     passes: ClassVar[float] = 1.0
-    """What a step costs, compared with one of plain training. For plans."""
+    """The cost of a step, relative to a step of plain training. For plans."""
 
     learner: ModuleLearner
 

@@ -32,7 +32,7 @@ class SeparatePenalties:
     def __init__(self, net: EagerPerceptron, strength: float) -> None:
         self.net, self.strength = net, strength
         self.terms: list[tuple[Weights, Weights]] = []
-        """Of each past task: Fisher information and parameters."""
+        """The Fisher information and the parameters of each past task."""
         self._tensors: list[list[tuple[Any, Any]]] | None = None
         """The same as tensors on the network's device, made when they are first needed."""
 

@@ -51,7 +51,7 @@ class Gem(base.PerceptronMethod):
 
     @classmethod
     def further_seconds(cls, settings: Any, examples: float, tasks: int) -> float:
-        return examples * (0.4e-3 + tasks / 2 * settings.memories_per_task * 7e-6)
+        return examples * (0.2e-3 + tasks / 2 * settings.memories_per_task * 3.5e-6)
 
     def learn(self, numbers: Numbers) -> None:
         learned = 0

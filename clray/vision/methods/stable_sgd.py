@@ -28,7 +28,7 @@ class StableSgd(base.ModuleMethod):
         lr: Rate
         """Learning rate before any decay."""
         gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-        """What the rate is multiplied by before each task, the first included."""
+        """The factor of the learning rate before each task, the first included."""
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
         batch: Count = 10
         """Images in a minibatch."""

@@ -1,4 +1,4 @@
-"""The torch module of ``reduced_resnet18``."""
+"""The torch module that ``reduced_resnet18.py`` builds: the reduced ResNet-18."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from clray.vision.networks.layers import conv3x3
 
 
 class _ReducedBlock(nn.Module):
-    """conv, ReLU, batch norm; plus the shortcut; ReLU, batch norm: the order of both official codes."""
+    """Convolution, ReLU, batch norm, sum with the shortcut, ReLU, batch norm: the order in both official codes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float, unused: bool) -> None:
         super().__init__()
         self.conv1 = conv3x3(inputs, outputs, stride)
         if unused:
-            conv3x3(outputs, outputs)  # draws its weights, and takes no part
+            conv3x3(outputs, outputs)  # draws its initial weights; the block does not use it
         changes = stride != 1 or inputs != outputs
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
         self.norm1 = nn.Sequential(nn.BatchNorm2d(outputs), nn.Dropout(dropout))
@@ -32,10 +32,10 @@ class ReducedResNet(nn.Module):
 
     Args:
         shape: channels, height and width of an image.
-        outputs: logits.
-        width: filters of the first stage.
-        dropout: after both batch normalisations of every block.
-        unused: make a second convolution in every block, which only draws random numbers.
+        outputs: the number of logits.
+        width: the number of filters in the first stage; each later stage has twice as many as the one before.
+        dropout: the dropout probability after both batch normalisations of every block.
+        unused: True to make a second convolution in every block, which draws its weights and is not used.
     """
 
     def __init__(self, shape: Sequence[int], outputs: int, width: int, dropout: float, unused: bool) -> None:
