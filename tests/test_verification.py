@@ -60,6 +60,8 @@ class TestCompare:
         assert compare(lost, list(lost)) == Difference(0.0, "")
         where = "displacement on task 1 after 1 tasks, 30 examples"
         assert compare(lost, SOME) == compare(SOME, lost) == Difference(math.inf, where)
+        found = compare(lost, with_value(lost, 1, 0.48))
+        assert found == Difference(pytest.approx(2.0), "accuracy on task 1 after 1 tasks, 30 examples")
         endless = with_value(SOME, 2, math.inf)
         assert compare(endless, list(endless)) == Difference(0.0, "")
         assert compare(endless, SOME) == Difference(math.inf, where)
