@@ -16,7 +16,7 @@ from clray.analysis.gather import (
     read,
     results_of,
 )
-from clray.analysis.runs import Order, Runs, order_of
+from clray.analysis.runs import Order, Run, Runs, order_of
 from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
 from clray.loading import Paper, papers
@@ -165,6 +165,13 @@ class ComparedTable:
     def stale(self) -> int:
         """The number of its runs that other code made than the code here."""
         return len({run.id for row in self.rows for run in row.runs.runs if run.stale})
+
+    @property
+    def shipped_runs(self) -> Sequence[Run]:
+        """The reference runs that it shows."""
+        if self.shown == "own":
+            return []
+        return (self.reference or self.gathered).runs
 
     @property
     def run_count(self) -> int:

@@ -8,9 +8,10 @@ from clray.analysis.comparison import ComparedTable, Comparison
 from clray.analysis.formatting import (
     column_titles,
     heading,
+    matrix_texts,
+    matrix_titles,
     notes,
     number_texts,
-    ours_text,
     paper_line,
     search_lines,
     search_notes,
@@ -72,8 +73,12 @@ _SEARCH_COLUMNS = "lllrl"
 def _lines(table: ComparedTable) -> tuple[list[str], list[list[str]], str]:
     """Head, body and alignment of a table: a line for each cell, or for each variant where nothing was published."""
     if not table.judged:
-        body = [[row.label, *(ours_text(row.cells[m]) for m in table.metrics)] for row in table.rows]
-        return ["method", *table.metrics], body, "l" + "r" * len(table.metrics)
+        titles = matrix_titles(table)
+        return (
+            ["method", *titles],
+            [[row.label, *matrix_texts(table, row)] for row in table.rows],
+            "l" + "r" * len(titles),
+        )
     body = [
         [
             row.label if cell.metric == table.metrics[0] else "",

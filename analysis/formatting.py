@@ -79,6 +79,22 @@ def runs_text(runs: Runs | None, metric: str) -> str:
     return f"{number(found.mean)}{spread} ({found.n}){mark}"
 
 
+def matrix_titles(table: ComparedTable) -> list[str]:
+    """The titles of the columns of a table without published numbers: one a metric, or one for each kind of runs."""
+    names = runs_names(table)
+    return [f"{metric} {name}" if len(names) > 1 else metric for metric in table.metrics for name in names]
+
+
+def matrix_texts(table: ComparedTable, row: ComparedRow) -> list[str]:
+    """A row's runs, one text for each of ``matrix_titles``."""
+    texts = []
+    for metric in table.metrics:
+        cell = row.cells[metric]
+        texts += [runs_text(cell.reference, metric)] if table.shown == "both" else []
+        texts.append(ours_text(cell))
+    return texts
+
+
 def number_texts(table: ComparedTable, cell: ComparedCell) -> list[str]:
     """The numbers of a cell, one for each of ``column_titles`` but the last."""
     several = len(published_kinds(table)) > 1
@@ -140,7 +156,7 @@ def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
 
 
 def _stale_notes(table: ComparedTable) -> list[tuple[str, str]]:
-    if not table.stale:
+    if not table.stale or table.shown == "reference":  # the note about reference runs tells of theirs
         return []
     text = f"{table.stale} of {table.run_count} runs are stale: other code made them than the code here"
     return [("stale", f"{text}; --rerun-stale runs them again")]
@@ -177,8 +193,14 @@ def _reference_notes(table: ComparedTable) -> list[tuple[str, str]]:
     if table.shown == "own":
         hint = "reference runs of this table ship with clray: --records both shows them beside these"
         return [("reference", hint)] if table.ships_reference else []
-    runs = (table.reference or table.gathered).runs
-    return [("reference", f"{len(runs)} runs that ship with clray, {origin(runs)}")]
+    runs, data = table.shipped_runs, (table.reference or table.gathered).data
+    if not runs:
+        return [("reference", "none of these trials is a reference run that ships with clray")]
+    stale = sum(run.stale for run in runs)
+    text = f"{len(runs)} runs that ship with clray, {origin(runs)}"
+    text += f"; {stale} of them are stale: other code made them than the code here" if stale else ""
+    other = table.gathered.data and data and table.gathered.data.fingerprint != data.fingerprint
+    return [("reference", text + (f"; on other data than yours: {data}" if other else ""))]
 
 
 def origin(runs: Iterable[Run]) -> str:
@@ -202,7 +224,7 @@ def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
 
 
 def _spread_note(table: ComparedTable) -> str:
-    names = [title.partition(" ")[0] for title in RUNS_TITLES[table.shown]]
+    names = runs_names(table)
     text = f"per cent; {' and '.join(names)}: mean ± standard deviation over runs (number of runs)"
     if not table.judged:
         return text
@@ -321,6 +343,11 @@ RUNS_TITLES = {
     "reference": ["reference ± sd (n)"],
     "both": ["reference ± sd (n)", "yours ± sd (n)"],
 }
+
+
+def runs_names(table: ComparedTable) -> list[str]:
+    """The names of the runs that a table shows; the last ones are judged."""
+    return [title.partition(" ")[0] for title in RUNS_TITLES[table.shown]]
 
 
 def column_titles(table: ComparedTable) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable
-from clray.analysis.formatting import number, undecided, verdict_text
+from clray.analysis.formatting import number, runs_names, undecided, verdict_text
 from clray.analysis.runs import Order, Runs, order_name
 from clray.metrics import METRICS
 
@@ -124,14 +124,17 @@ def blocks(table: ComparedTable) -> list[Block]:
 def _columns(table: ComparedTable) -> Block | None:
     """A line with our means by order for each method, and a line with the published numbers where there are any.
 
-    Further lines hold the differences, and the verdicts where an order has one. The last column is about all runs.
+    Where the table shows both, the reference runs have a line above ours. Further lines hold the differences, and the
+    verdicts where an order has one. The last column is about all runs.
     """
     if not table.orders:
         return None
     body = []
     for row in table.rows:
         cells = [*row.orders.values(), row.cells[table.metrics[0]]]
-        lines = [["ours", *map(_ours, cells)]]
+        *beside, judged = runs_names(table)
+        lines = [[name, *map(_reference, cells)] for name in beside]
+        lines.append([judged, *map(_ours, cells)])
         if any(cell.claim for cell in cells):
             lines.append(["published", *map(_published, cells)])
         if any(cell.judgement.difference is not None for cell in cells):
@@ -166,10 +169,19 @@ def _reasons(table: ComparedTable) -> list[tuple[str, str]]:
 
 def _ours(cell: ComparedCell) -> str:
     """Our runs as ``53.41``, or as ``53.41 ± 1.20 (5)`` where there are several."""
-    ours = cell.ours
-    if ours is None:
+    return _runs(cell.runs, cell.metric)
+
+
+def _reference(cell: ComparedCell) -> str:
+    """The reference runs beside ours, in the same form."""
+    return _runs(cell.reference, cell.metric) if cell.reference else "–"
+
+
+def _runs(runs: Runs, metric: str) -> str:
+    if not runs.values(metric):
         return "–"
-    mark = "‡" if cell.runs.collapsed_runs else ""
+    ours = runs.sample(metric)
+    mark = "‡" if runs.collapsed_runs else ""
     return number(ours.mean) + (f" ± {number(ours.sd)} ({ours.n})" if ours.n > 1 else "") + mark
 
 

@@ -123,6 +123,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "counts": _counts(table),
         "titles": formatting.column_titles(table)[:-1],
         "runs_title": formatting.RUNS_TITLES[table.shown][-1],
+        "runs_titles": formatting.RUNS_TITLES[table.shown],
         "notes": formatting.notes(table),
         "stale": formatting.stale_text(table),
         "other_claims": [_block(block) for block in other_claims(table)],

@@ -9,9 +9,10 @@ from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTa
 from clray.analysis.formatting import (
     column_titles,
     heading,
+    matrix_texts,
+    matrix_titles,
     notes,
     number_texts,
-    ours_text,
     paper_line,
     search_lines,
     search_notes,
@@ -26,6 +27,7 @@ from clray.analysis.verdict import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table as Grid
     from rich.text import Text
 
 STYLES: Mapping[Outcome, str] = {
@@ -78,7 +80,7 @@ class _TerminalTable:
         lines = notes(self.table)
         if not self.table.judged:
             yield _matrix_grid(self.table)
-        elif options.max_width >= 120:
+        elif options.max_width >= max(120, _width_of_wide(self.table, console)):
             yield _wide_grid(self.table)
         else:
             yield from _narrow_lines(self.table, options.max_width)
@@ -152,21 +154,33 @@ def _verdict(cell: ComparedCell) -> Text:
     return Text(verdict_text(cell), style=STYLES[cell.judgement.outcome])
 
 
+_REASON = 20
+"""The least width of the column with the reasons."""
+
+
+def _width_of_wide(table: ComparedTable, console: Console) -> int:
+    """The width below which the wide grid would lose letters."""
+    from rich.measure import Measurement
+
+    grid = _wide_grid(table, with_reasons=False)
+    return Measurement.get(console, console.options.update(max_width=10_000), grid).maximum + _REASON + 2
+
+
 def _matrix_grid(table: ComparedTable) -> RenderableType:
     """A table without published numbers: a line for each variant, a column for each metric."""
     from rich.table import Table as Grid
     from rich.text import Text
 
     grid = Grid(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
-    grid.add_column("")
-    for metric in table.metrics:
-        grid.add_column(metric, justify="right", no_wrap=True)
+    grid.add_column("", overflow="fold")
+    for title in matrix_titles(table):
+        grid.add_column(title, justify="right", no_wrap=table.shown != "both")  # twice as many columns are folded
     for row in table.rows:
-        grid.add_row(Text(row.label), *(Text(ours_text(row.cells[m])) for m in table.metrics))
+        grid.add_row(Text(row.label), *map(Text, matrix_texts(table, row)))
     return grid
 
 
-def _wide_grid(table: ComparedTable) -> RenderableType:
+def _wide_grid(table: ComparedTable, with_reasons: bool = True) -> Grid:
     """A line for each cell, with the reason of its verdict."""
     from rich.table import Table as Grid
     from rich.text import Text
@@ -178,13 +192,14 @@ def _wide_grid(table: ComparedTable) -> RenderableType:
     for title in numbers:
         grid.add_column(title, justify="right", no_wrap=True)
     grid.add_column(verdict, no_wrap=True)
-    grid.add_column("", style="dim", min_width=20)
+    if with_reasons:
+        grid.add_column("", style="dim", min_width=_REASON)
     for row in table.rows:
         for i, metric in enumerate(table.metrics):
             cell = row.cells[metric]
             values = number_texts(table, cell)
-            reason = cell.judgement.reason if cell.claim else ""
-            grid.add_row(Text("" if i else row.label), metric, *map(Text, values), _verdict(cell), Text(reason))
+            line = [Text("" if i else row.label), Text(metric), *map(Text, values), _verdict(cell)]
+            grid.add_row(*line, *([Text(cell.judgement.reason if cell.claim else "")] if with_reasons else []))
         if row is not table.rows[-1]:
             grid.add_row("")
     return grid

@@ -59,7 +59,15 @@ def read(name: str) -> list[Record]:
         return _records(table)
     except FileNotFoundError:
         return []
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DeclarationError(f"{path}: not a file of reference runs: {reason}; install clray again") from None
 
@@ -145,28 +153,43 @@ class Collected:
     refused: list[str] = field(default_factory=list)
 
 
-def collect(sweeps: Mapping[str, Sweep], store: Store, is_current: Callable[[Record], bool]) -> Collected:
+def collect(
+    sweeps: Mapping[str, Sweep], store: Store, is_current: Callable[[Record], bool], kept: Sequence[Record] = ()
+) -> Collected:
     """Find the finished trials of some sweeps in a store; records of other sweeps are passed over.
 
-    Refused are files that cannot be read, records that other code made than the code here, and records on a part of
-    the data or on embedded data.
+    Refused are files that cannot be read, records that other code made than the code here, records on a part of the
+    data or on embedded data, and records on another data set than the other records of their sweep. Each sweep may
+    have a data set of its own.
 
     Args:
         is_current: tells if the code here made a record, or code that is known to give the same numbers.
+        kept: the reference runs that are there already; new ones of their sweep must be on their data set.
     """
     found, problems = store.records()
     refused = [str(problem).replace(": skipped: ", ": ") for problem in problems]
     names = {c.trial.declaration: (sweep, c.variant) for sweep, of in sweeps.items() for c in of.cells}
     asked = [record for record in found if record.trial.declaration in names]
-    best = {fingerprint for data in data_sets(asked)[:1] for fingerprint in data.fingerprints}
-    reasons = {f: "; ".join(data.not_comparable_because) for data in data_sets(asked) for f in data.fingerprints}
+    best: dict[str, set[str]] = {}
+    reasons: dict[str, str] = {}
+    for sweep in sweeps:
+        old, new = (
+            [record for record in of if names.get(record.trial.declaration, ("",))[0] == sweep] for of in (kept, asked)
+        )
+        sets = data_sets([*old, *new])
+        taken = {record.data["fingerprint"] for record in old}
+        chosen = next((data for data in sets if taken & set(data.fingerprints)), sets[0] if sets else None)
+        best[sweep] = set(chosen.fingerprints) if chosen else set()
+        reasons |= {f: "; ".join(data.not_comparable_because) for data in sets for f in data.fingerprints}
     records = []
     for record in asked:
         sweep, variant = names[record.trial.declaration]
         fingerprint = record.data["fingerprint"]
-        if reason := reasons[fingerprint]:
+        if record.status == "running":
+            against = "not finished"
+        elif reason := reasons[fingerprint]:
             against = f"made on {record.data['source']} data: {reason}"
-        elif fingerprint not in best:
+        elif fingerprint not in best[sweep]:
             against = f"made on another data set ({record.data['source']}, {fingerprint}) than most of these trials"
         elif not is_current(record):
             against = "stale: other code made it than the code here"

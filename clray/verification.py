@@ -54,7 +54,7 @@ def draw(records: Sequence[Record], trials: int, seed: int) -> list[Record]:
 def compare(reference: Sequence[Measurement], here: Sequence[Measurement]) -> Difference:
     """Find the largest difference between the measurements of two runs of a trial."""
     wanted, found = _by_place(reference), _by_place(here)
-    if lacking := [*(wanted.keys() - found.keys()), *(found.keys() - wanted.keys())]:
+    if lacking := [place for place in {**wanted, **found} if place not in wanted or place not in found]:
         return Difference(math.inf, f"{len(lacking)} measurements that only one of the two has, such as {lacking[0]}")
     if list(map(_bits, reference)) == list(map(_bits, here)):
         return Difference(0.0, "")

@@ -9,6 +9,7 @@ import typer
 
 from clray.commands.options import Results
 from clray.commands.target import store_at
+from clray.errors import DeclarationError
 from clray.output import complain, say, shown
 
 if TYPE_CHECKING:
@@ -34,16 +35,22 @@ def add_command(name: Name, results: Results = "results") -> None:
     """Pack the store's finished trials of a reproduction into its file of reference runs, in this checkout.
 
     Trials that the file has already are replaced. Refused are records that cannot be read, that other code made, or
-    that were made on a part of the data or on embedded data; each is named with the reason, and the exit code is 1.
+    that were made on a part of the data, on embedded data or on a second data set; each is named with the reason, and
+    the exit code is 1.
     """
     from clray import reference_runs
+    from clray.documents import one_of, shorter
+    from clray.loading import reproduction_names
     from clray.provenance import is_fresh
     from clray.reproduction import load_reproduction
 
+    if name not in reproduction_names():  # a file's path would load, too, and its runs would be shown nowhere
+        known = one_of(name, reproduction_names())
+        raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     sweeps = load_reproduction(name).sweeps()
-    collected = reference_runs.collect(sweeps, store_at(results), is_fresh)
     declared = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
     kept = [record for record in reference_runs.read(name) if record.trial.declaration in declared]
+    collected = reference_runs.collect(sweeps, store_at(results), is_fresh, kept)
     by_id = {record.id: record for record in kept} | {record.id: record for record in collected.records}
     for reason in collected.refused:
         complain(f"refused: {shown(reason)}")
