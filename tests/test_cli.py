@@ -16,7 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 from waiting import GUARD
 
-from clray.cli import app
+from clray.cli import DATA_COMMANDS, RECORDS_COMMANDS, app
 from clray.errors import ClrayError
 from clray.loading import load_sweep
 from clray.selection import Selection
@@ -24,6 +24,8 @@ from clray.store import Store
 from clray.tracks import TRACKS, track
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+BELOW = [[group, name] for group, names in (("data", DATA_COMMANDS), ("records", RECORDS_COMMANDS)) for name in names]
+"""The commands that stand below another one."""
 ROOT = str(Path(__file__).resolve().parents[1])
 HEAVY = ("torch", "ray", "wandb", "transformers", "numba", "pandas", "matplotlib", "scipy")
 
@@ -59,7 +61,7 @@ class TestHelp:
 import sys
 from typer.testing import CliRunner
 from clray.cli import app
-for command in {[[c] for c in COMMANDS] + [["data", "list"], ["data", "fetch"], ["data", "verify"], []]!r}:
+for command in {[[c] for c in COMMANDS] + BELOW + [[]]!r}:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0, (command, result.output)
     assert "Usage" in result.output and len(result.output) > 200, command
@@ -70,7 +72,7 @@ print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
         assert done.stdout.strip() == ""
 
     def test_the_commands_that_the_design_names(self):
-        named = "list show plan sweep reproduce run table report data status doctor init publish"
+        named = "list show plan sweep reproduce run table report verify records data status doctor init publish"
         assert set(named.split()) <= set(COMMANDS)
 
     def test_importing_the_package_loads_nothing_heavy(self, tmp_path):
