@@ -199,13 +199,15 @@ class Comparison:
     """The store that was read. A report also shows the artifacts in it."""
     arguments: str = ""
     """The command's arguments as typed in a shell; by default the name and the flags of the selection."""
+    shown: Shown = "own"
 
     @property
     def commands(self) -> list[str]:
         """The commands that run the trials and that print these tables."""
         asked = self.arguments or " ".join([self.name, *shell_flags(self.selection)])
         run = "python -m clray.reproduce" if self.reproduction else "clray sweep"
-        return [f"{verb} {asked}" for verb in (run, "clray table", "clray report")]
+        records = "" if self.shown == "own" else f" --records {self.shown}"
+        return [f"{run} {asked}", f"clray table {asked}{records}", f"clray report {asked}{records}"]
 
     @property
     def differences(self) -> Sequence[str]:
@@ -270,7 +272,9 @@ def compare(
     title = reproduction.title if reproduction else (first.title or name)
     paper = papers().get(reproduction.paper if reproduction else first.paper)
     kept = None if shown == "reference" else store  # the artifacts of reference runs do not ship
-    return Comparison(name, title, tables, results.problems, paper, reproduction, first.selection, searches, kept)
+    return Comparison(
+        name, title, tables, results.problems, paper, reproduction, first.selection, searches, kept, shown=shown
+    )
 
 
 def _has_any(results: Results, sweeps: Mapping[str, Sweep]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -171,11 +171,11 @@ def _diverged_notes(table: ComparedTable) -> list[tuple[str, str]]:
     return [
         (
             "‡",
-            f"{row.label}: {'; '.join(map(str, row.runs.diverged))} diverged: the loss or the weights were no longer "
+            f"{label}: {'; '.join(map(str, runs.diverged))} diverged: the loss or the weights were no longer "
             "finite, so there is no result, and no part of the mean",
         )
-        for row in table.rows
-        if row.runs.diverged
+        for label, runs, _ in _shown_runs(table)
+        if runs.diverged
     ]
 
 
@@ -237,12 +237,20 @@ def _collapsed_notes(table: ComparedTable) -> list[tuple[str, str]]:
     return [
         (
             "‡",
-            f"{row.label}: seed {', '.join(str(r.seed) for r in row.runs.collapsed_runs)} collapsed to guessing "
-            f"({number(table.gathered.chance)} before training), and is part of the mean",
+            f"{label}: seed {', '.join(str(r.seed) for r in runs.collapsed_runs)} collapsed to guessing "
+            f"({number(gathered.chance)} before training), and is part of the mean",
         )
-        for row in table.rows
-        if row.runs.collapsed_runs
+        for label, runs, gathered in _shown_runs(table)
+        if runs.collapsed_runs
     ]
+
+
+def _shown_runs(table: ComparedTable) -> Iterator[tuple[str, Runs, Gathered]]:
+    """The runs that each row shows, with a label: the judged ones, and the reference runs beside them."""
+    for row in table.rows:
+        yield row.label, row.runs, table.gathered
+        if table.reference:
+            yield f"{row.label}, reference runs", table.reference.variants[row.variant], table.reference
 
 
 def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:

@@ -26,9 +26,9 @@ from clray.trial import Trial
 
 FORMAT = 1
 _METADATA = b"clray reference runs"
-_PRIVATE = frozenset({"host", "pid", "boot", "process", "launch", "executions", "system"})
-"""Keys of provenance that name a machine or a process; they are left out wherever they stand. ``system`` holds the
-version of the kernel, which no number depends on."""
+_PRIVATE = frozenset({"host", "pid", "boot", "process", "launch", "executions", "system", "missing_artifacts"})
+"""Keys of provenance that name a machine or a process; they are left out wherever they stand. So is ``system``,
+the version of the kernel, and ``missing_artifacts``, which names files of a store."""
 
 
 def path_of(name: str) -> Path:
@@ -47,18 +47,18 @@ def read(name: str) -> list[Record]:
     Raises:
         DeclarationError: the file cannot be read, or holds something else.
     """
+    path = path_of(name)
+    if not path.exists():
+        return []
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = path_of(name)
     try:
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         found = (table.schema.metadata or {}).get(_METADATA)
         if found != str(FORMAT).encode():
             raise ValueError(f"its format is {found!r:.50}, this clray reads {FORMAT}")
         return _records(table)
-    except FileNotFoundError:
-        return []
     except (
         pa.ArrowException,
         OSError,

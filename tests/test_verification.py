@@ -321,7 +321,7 @@ class TestCommand:
         file.write_text(REPRODUCTION.replace("tables:", f"{TOLERANCE}tables:"), encoding="utf-8")
 
     def rows(self, done: Result) -> dict[str, str]:
-        """The lines of the printed table, by the trial's name."""
+        """The printed lines about trials, by the trial's name."""
         lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
         return {line[: line.index(" seed ") + 7]: line for line in lines if line.startswith(("online seed", "er seed"))}
 
@@ -330,9 +330,9 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         rows = self.rows(done)
         assert set(rows) == {f"{r.variant} seed {r.trial.seed}" for r in made}
-        assert all(" same bits – " in line for line in rows.values())
+        assert all(": same bits (" in line for line in rows.values())
         there = next(r for r in made if (r.variant, r.trial.seed) == ("er", 1)).provenance["seconds"]
-        assert rows["er seed 1"].endswith(f" s {there:.0f} s")
+        assert rows["er seed 1"].endswith(f" s here, {there:.0f} s then)")
         assert "4 of 4 reference runs, drawn by: clray verify tiny_table --trials 4 --seed 5" in done.stdout
         assert "different" not in done.stdout
         assert list(Path.cwd().iterdir()) == [], "nothing is left where the user works"
@@ -359,8 +359,10 @@ class TestCommand:
         done = self.verify("--trials", 4, "--seed", 1, "--only", "online")
         assert done.exit_code == 1
         rows = self.rows(done)
-        assert " different 25 points: accuracy on task 3 after 3 tasks, " in rows.pop("online seed 0")
-        assert all(" same bits " in line for line in rows.values())
+        assert ": different, largest difference 25 points: accuracy on task 3 after 3 tasks, " in rows.pop(
+            "online seed 0"
+        )
+        assert all(": same bits (" in line for line in rows.values())
         assert "1 of 2 are different" in done.stdout
 
     def test_the_last_bit_counts_unless_a_tolerance_is_declared(self, root, made):
@@ -374,8 +376,8 @@ class TestCommand:
         self.allow(root)
         done = self.verify(*arguments)
         assert done.exit_code == 0, done.output
-        assert " within tolerance " in self.rows(done)["online seed 0"]
-        assert " same bits " in self.rows(done)["online seed 1"]
+        assert ": within tolerance, " in self.rows(done)["online seed 0"]
+        assert ": same bits (" in self.rows(done)["online seed 1"]
         assert "tolerance: 0.5 points for each measurement: an exponential function of another library" in done.stdout
 
     def test_a_tolerance_does_not_hide_a_larger_difference(self, root, made):
@@ -386,7 +388,8 @@ class TestCommand:
         done = self.verify("--only", "online", "--trials", 2, "--seed", 1)
         assert done.exit_code == 1
         assert (
-            " different 0.51 points: accuracy on task 1 after 0 tasks, 0 examples" in self.rows(done)["online seed 0"]
+            ": different, largest difference 0.51 points: accuracy on task 1 after 0 tasks, 0 examples"
+            in self.rows(done)["online seed 0"]
         )
 
     def test_it_says_how_many_were_made_by_other_code(self, made):
@@ -439,5 +442,5 @@ def test_a_shipped_reference_run_is_reproduced_here(mnist, kernels, tmp_path, mo
         "1 of 5 reference runs, drawn by: clray verify mer_rotations --only independent --trials 1 --seed 1"
         in done.stdout
     )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("independent seed ")]
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("  independent seed ")]
     assert "same bits" in line or "within tolerance" in line

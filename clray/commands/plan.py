@@ -129,16 +129,19 @@ def plan_command(
 
 
 def costs_command(results: Results = "results") -> None:
-    """Show the cost of each reproduction in core and GPU hours: from the store's records, else computed. Markdown."""
+    """Show the cost of each reproduction in core and GPU hours: from records of the store or of reference runs, else
+    computed. Markdown."""
     import functools
 
+    from clray import reference_runs
     from clray.costs import cost, markdown
     from clray.loading import read_sweep, reproduction_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
 
     records, _ = store_at(results).records(measurements=False)
-    finished = {record.trial.declaration: record for record in records}
+    shipped = [record for name in reference_runs.names() for record in reference_runs.read(name)]
+    finished = {record.trial.declaration: record for record in [*shipped, *records]}
     read = functools.cache(read_sweep)  # several reproductions use the same sweep
     reproductions = [load_reproduction(name) for name in reproduction_names()]
     costs = [cost(r.name, r.title, r.sweeps(Selection(), read).values(), finished) for r in reproductions]

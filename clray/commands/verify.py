@@ -25,7 +25,6 @@ def verify_command(
     only: Only = None,
 ) -> None:
     """Run randomly drawn reference runs again here, and compare every measurement. Exit code 1 if one is different."""
-    from rich.table import Table
     from rich.text import Text
 
     from clray import reference_runs
@@ -51,23 +50,17 @@ def verify_command(
         if console.is_terminal:
             console.print(f"  {shown(record.variant)} seed {record.trial.seed}: {100 * progress:3.0f}%", end="\r")
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for title in ("trial", "", "largest difference", "here", "reference"):
-        table.add_column(title, overflow="fold")
     different = 0
-    for verified in verify(drawn, tolerance, note):
+    for verified in verify(drawn, tolerance, note):  # printed one by one: a later trial may end in an error
         record, size = verified.reference, verified.difference.size
         different += verified.agreement == "different"
-        where = f"{size:.4g} points: {verified.difference.where}" if verified.difference.where else "–"
         there = record.provenance.get("seconds")
-        table.add_row(
-            Text(f"{record.variant} seed {record.trial.seed}"),
-            Text(verified.agreement, style=STYLES[verified.agreement]),
-            Text(where),
-            Text(f"{verified.seconds:.0f} s"),
-            Text(f"{there:.0f} s" if isinstance(there, int | float) else "?"),
+        took = f"{verified.seconds:.0f} s here" + (f", {there:.0f} s then" if isinstance(there, int | float) else "")
+        where = (
+            f", largest difference {size:.4g} points: {verified.difference.where}" if verified.difference.where else ""
         )
-    console.print(table)
+        line = Text(f"  {shown(record.variant)} seed {record.trial.seed}: ")
+        console.print(line.append(verified.agreement, style=STYLES[verified.agreement]).append(f"{where} ({took})"))
     if tolerance:
         console.print(f"tolerance: {tolerance.points:g} points for each measurement: {tolerance.reason}")
     if different:
