@@ -72,6 +72,20 @@ def read(name: str) -> list[Record]:
         raise DeclarationError(f"{path}: not a file of reference runs: {reason}; install clray again") from None
 
 
+def count(name: str) -> int:
+    """The number of reference runs of a reproduction, from the end of its file alone; 0 where that cannot be read."""
+    path = path_of(name)
+    if not path.exists():
+        return 0
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError):
+        return 0
+
+
 def _records(table: Any) -> list[Record]:
     measured = table.column("measurements").combine_chunks()
     # Through NumPy: many times as fast as Arrow's own dictionaries, with the same values.

@@ -20,6 +20,7 @@ def list_command(results: Results = "results") -> None:
 
     from rich.table import Table
 
+    from clray import reference_runs
     from clray.loading import load_sweep, papers, read_sweep, reproduction_names, sweep_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
@@ -29,13 +30,17 @@ def list_command(results: Results = "results") -> None:
     records, _ = store_at(results).records(measurements=False)
     finished = {record.trial.declaration for record in records}
 
-    def show(title: str, rows: list[tuple[str, str, dict[str, Sweep]]]) -> None:
+    def show(title: str, rows: list[tuple[str, str, dict[str, Sweep], int | None]]) -> None:
+        """Print a table; the last item of a row is the number of its reference runs, or None for sweeps."""
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("name", "title", "finished"):
             table.add_column(heading, justify="right" if heading == "finished" else "left")
-        for name, what, sweeps in rows:
+        if any(reference is not None for *_, reference in rows):
+            table.add_column("reference", justify="right")
+        for name, what, sweeps, reference in rows:
             trials = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}
-            table.add_row(name, what, f"{len(trials & finished)}/{len(trials)}")
+            last = [str(reference or "·")] if reference is not None else []
+            table.add_row(name, what, f"{len(trials & finished)}/{len(trials)}", *last)
         console.print(table, "")
 
     read = functools.cache(read_sweep)  # most sweeps are part of one or more reproductions
@@ -43,10 +48,14 @@ def list_command(results: Results = "results") -> None:
     known = papers()
     show(
         "Reproductions: python -m clray.reproduce NAME",
-        [(r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection(), read)) for r in reproductions],
+        [
+            (r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection(), read), reference_runs.count(r.name))
+            for r in reproductions
+        ],
     )
+    console.print("reference: runs that ship with clray; `clray table NAME` shows them", "")
     sweeps = [load_sweep(name, read=read) for name in sweep_names()]
-    show("Sweeps: clray sweep NAME", [(s.name, s.title, {s.name: s}) for s in sweeps])
+    show("Sweeps: clray sweep NAME", [(s.name, s.title, {s.name: s}, None) for s in sweeps])
     for name in TRACKS:
         for kind in track(name).kinds():
             heading = ", ".join(filter(None, (name, kind.what)))
