@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from clray.language.methods.base import LanguageMethod, TrainingSettings
+from clray.language.methods.base import LanguageMethod
+from clray.language.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from clray.language.importance import Importance, Measure

@@ -8,7 +8,7 @@ with the weight ``answer_weight`` (the QA loss), and for some methods to write w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,9 @@ from clray.language.encoding import Encoded, encode
 from clray.language.examples import Example, TaskData
 from clray.language.generation import generate
 from clray.language.losses import Batch
-from clray.language.methods.base import LanguageMethod, TrainingSettings
 from clray.language.models import grow, positions
 from clray.language.optimizers import AdamW, Schedule, parameter_groups
+from clray.language.settings import TrainingSettings
 from clray.language.tokens import Vocabulary
 from clray.training import generator
 
@@ -119,8 +119,12 @@ class Learner:
             return bucketed(lengths, settings.token_budget, rng, largest)
         return as_coded(lengths, rng.permutation(len(encoded)).tolist(), settings.token_budget, largest, train=True)
 
-    def observe(self, batch: Batch, lm_lambda: float | None, method: LanguageMethod) -> float:
+    def observe(self, batch: Batch, lm_lambda: float | None, project: Callable[[], None]) -> float:
         """Learn from a batch with one update.
+
+        Args:
+            lm_lambda: the weight of the LM loss; None for none.
+            project: is called with the clipped gradients in place, and may change them.
 
         Returns:
             The loss before the update.
@@ -132,7 +136,7 @@ class Learner:
         assert self.schedule is not None
         loss = self.backward(batch, lm_lambda, f"dropout {self.updates}")
         self.clip()
-        method.project()
+        project()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)  # see losses.fused
         self.schedule.step(batch.count)

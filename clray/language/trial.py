@@ -209,7 +209,7 @@ class LanguageTraining:
             self._draw_batches()
             while self.batch < len(self._batches):
                 batch = self._batch()
-                self.losses += self.learner.observe(batch, self.method.lm_lambda, self.method)
+                self.losses += self.learner.observe(batch, self.method.lm_lambda, self.method.project)
                 self.since += 1
                 self.batch += 1
                 if time.monotonic() > deadline:

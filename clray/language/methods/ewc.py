@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clray.language.consolidation import Consolidating, ConsolidationSettings
-from clray.language.methods.base import TokenBudget
+from clray.language.settings import TokenBudget
 
 if TYPE_CHECKING:
     from clray.language.importance import Measure

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
+from clray.language.methods.base import LanguageMethod
+from clray.language.settings import TokenBudget, TrainingSettings
 
 
 class Finetune(LanguageMethod):

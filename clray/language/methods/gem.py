@@ -15,7 +15,8 @@ from pydantic import Field
 from clray.divergence import NotFinite
 from clray.errors import ClrayError
 from clray.language.encoding import Encoded
-from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
+from clray.language.methods.base import LanguageMethod
+from clray.language.settings import TokenBudget, TrainingSettings
 from clray.training import generator
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clray.language.methods.base import GENERATE, LanguageMethod, TrainingSettings
+from clray.language.methods.base import GENERATE, LanguageMethod
+from clray.language.settings import TrainingSettings
 
 
 class Lamol(LanguageMethod):

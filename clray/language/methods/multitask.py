@@ -5,7 +5,8 @@ LAMOL's official ``multitask``: the training sets are concatenated, with only th
 
 from __future__ import annotations
 
-from clray.language.methods.base import LanguageMethod, TokenBudget, TrainingSettings
+from clray.language.methods.base import LanguageMethod
+from clray.language.settings import TokenBudget, TrainingSettings
 
 
 class Multitask(LanguageMethod):
