@@ -201,7 +201,9 @@ def index(pages: Sequence[Page]) -> str:
     by_paper: dict[str, list[str]] = {}
     for page in pages:
         for finding in found(page):
-            by_paper.setdefault(page.reproduction.paper, []).append(f"- {finding} ([table]({page.name}.md))")
+            by_paper.setdefault(page.reproduction.paper, []).append(
+                f"- **{escaped(page.reproduction.title)}**: {finding} ([table]({page.name}.md))"
+            )
     if by_paper:
         parts.append("## Findings")
         known = papers()
