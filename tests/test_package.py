@@ -68,6 +68,7 @@ def test_its_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
     assert "mer/many_permutations" in listed
     plan = clray("plan", "mer_rotations", "--quick", "--only", "online", "--set", "benchmark.source=embedded")
     assert "3 trials" in plan
+    assert "runs that ship with clray" in clray("table", "mer_rotations"), "the reference runs are in the wheel, too"
     assert not (tmp_path / "results").exists()
 
 
