@@ -110,7 +110,8 @@ def verify(
         if data["fingerprint"] != record.data["fingerprint"]:
             raise DataError(
                 f"{record.variant}: the data {data['name']} here ({data['source']}, {data['fingerprint']}) are other "
-                f"than those of the reference runs ({record.data['source']}, {record.data['fingerprint']})"
+                f"than those of the reference runs ({record.data['source']}, {record.data['fingerprint']}); "
+                "`clray data list` tells where to get them"
             )
         device = str(record.provenance.get("device", "cpu"))
         if device.startswith("cuda") and not _has_gpu():

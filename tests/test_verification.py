@@ -272,7 +272,7 @@ class TestVerify:
             self.one(record)
         assert str(caught.value) == (
             f"{record.variant}: the data mnist here (embedded, {made[0].data['fingerprint']}) are other than those of "
-            "the reference runs (cache, 0123456789abcdef)"
+            "the reference runs (cache, 0123456789abcdef); `clray data list` tells where to get them"
         )
 
     def test_a_reference_run_of_a_gpu_needs_one(self, made):
