@@ -120,13 +120,10 @@ def write(name: str, records: Sequence[Record]) -> Path:
     kinds = (pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.float64())
     measurement = pa.struct(list(zip(Measurement._fields, kinds, strict=True)))
     measured = [[m._asdict() for m in record.measurements] for record in ordered]
-    texts: dict[str, list[str]] = {key: [getattr(r, key) for r in ordered] for key in _TEXTS}
-    for key, value in (("trial", _trial), ("data", _data), ("provenance", _provenance)):
-        texts[key] = [json.dumps(value(record), sort_keys=True) for record in ordered]
-    table = pa.table(
-        {**{key: pa.array(values, pa.string()) for key, values in texts.items()},
-         "measurements": pa.array(measured, pa.list_(measurement))}
-    ).replace_schema_metadata({_METADATA: str(FORMAT).encode()})  # fmt: skip
+    texts = [_texts_of(record) for record in ordered]
+    columns = {key: pa.array([of[key] for of in texts], pa.string()) for key in _TEXTS}
+    table = pa.table({**columns, "measurements": pa.array(measured, pa.list_(measurement))})
+    table = table.replace_schema_metadata({_METADATA: str(FORMAT).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", compression_level=19)
     path = path_of(name)
@@ -138,19 +135,18 @@ def write(name: str, records: Sequence[Record]) -> Path:
     return path
 
 
-_TEXTS = ("id", "status", "variant", "sweep")
+_TEXTS = ("id", "status", "variant", "sweep", "trial", "data", "provenance")
+"""The columns of texts; the last three are JSON."""
 
 
-def _trial(record: Record) -> Any:
-    return record.trial.model_dump(mode="json")
-
-
-def _data(record: Record) -> Any:
-    return record.data
-
-
-def _provenance(record: Record) -> Any:
-    return _without_private(record.provenance)
+def _texts_of(record: Record) -> dict[str, str]:
+    facts = {
+        "trial": record.trial.model_dump(mode="json"),
+        "data": record.data,
+        "provenance": _without_private(record.provenance),
+    }
+    labels = {"id": record.id, "status": record.status, "variant": record.variant, "sweep": record.sweep}
+    return labels | {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
 
 
 def _without_private(value: Any) -> Any:
