@@ -79,8 +79,16 @@ class Draws(Protocol):
         """Draw ``count`` whole numbers in [0, highest). Needs ``training()``."""
         ...
 
+    def below_each(self, highest: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draw a whole number in [0, highest[i]) for each i."""
+        ...
+
     def permutation(self, count: int) -> NDArray[np.int64]:
         """Draw a random order of the numbers 0 to ``count`` - 1."""
+        ...
+
+    def keyed(self, purpose: str) -> np.random.Generator:
+        """A generator that depends on the trial's seed and this text only, so that it has no state to be saved."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,8 +170,14 @@ class ClrayDraws:
     def below(self, highest: int, count: int) -> NDArray[np.int64]:
         return self._numpy("buffer").integers(highest, size=count)
 
+    def below_each(self, highest: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._numpy("buffer").integers(highest)
+
     def permutation(self, count: int) -> NDArray[np.int64]:
         return self._numpy("buffer").permutation(count)
+
+    def keyed(self, purpose: str) -> np.random.Generator:
+        return generator(self.seed, purpose)
 
     def state_dict(self) -> dict[str, Any]:
         return {purpose: made.state_dict() for purpose, made in self._made.items()}

@@ -5,11 +5,16 @@ Values that a method stores beside an example, such as its logits, are in fields
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Law = Literal["mer", "batch", "batch_before", "exact"]
 Numbers = NDArray[np.int64]
 
 
@@ -20,6 +25,7 @@ class _Draws(Protocol):
     def without_replacement(self, filled: int, count: int) -> NDArray[np.int64]: ...
     def up_to(self, highest: int) -> int: ...
     def below(self, highest: int, count: int) -> NDArray[np.int64]: ...
+    def below_each(self, highest: NDArray[np.int64]) -> NDArray[np.int64]: ...
 
 
 class Reservoir:
@@ -29,28 +35,40 @@ class Reservoir:
 
     - ``mer``: one draw for each example from [0, seen], both ends included, where ``seen`` counts the example itself.
       The range is larger by one than in Vitter's Algorithm R, as in MER's official code.
-    - ``tag``: one draw for all slots of a batch from [0, seen), where ``seen`` counts the examples offered before the
-      batch, as in TAG's official code. In Algorithm R ``seen`` grows with every example.
+    - ``batch``: one draw for all slots of a batch from [0, seen), where ``seen`` counts the examples offered before the
+      batch, and in the batch that fills the memory those of it that were stored. So a batch's later examples are kept
+      a little too often. The official codes of TAG, ER, MIR, SCR, PCR and OnPro do this.
+    - ``batch_before``: the same, but in the batch that fills the memory, too, only those before it count, as in the
+      code of ER-ACE's authors.
+    - ``exact``: Algorithm R: a draw for each example from [0, seen), where ``seen`` counts the example itself, as in
+      Mammoth (DER++).
 
     Args:
         capacity: number of slots.
         draws: the trial's random draws.
-        law: ``mer`` or ``tag``.
+        law: one of the laws above.
         fields: the shape of the value stored beside each example, by the name of the field; values are float32.
+        device: where the fields' values are.
     """
 
     def __init__(
         self,
         capacity: int,
         draws: _Draws,
-        law: Literal["mer", "tag"],
+        law: Law,
         fields: dict[str, tuple[int, ...]] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        if law not in ("mer", "tag"):
-            raise ValueError(f"law: {law!r} is neither mer nor tag")
+        if law not in get_args(Law):
+            raise ValueError(f"law: {law!r} is none of {', '.join(get_args(Law))}")
         self.capacity, self.seen, self._draws, self._law = capacity, 0, draws, law
         self._numbers: Numbers = np.empty(capacity, np.int64)
-        self.fields = {name: np.empty((capacity, *shape), np.float32) for name, shape in (fields or {}).items()}
+        self.fields: dict[str, Tensor] = {}
+        """[capacity, ...] of each field, on the device."""
+        if fields:
+            import torch
+
+            self.fields = {name: torch.zeros((capacity, *shape), device=device) for name, shape in fields.items()}
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
@@ -87,29 +105,41 @@ class Reservoir:
             if slot < self.capacity:
                 self._numbers[slot] = number
 
-    def add_batch(self, numbers: Numbers, **fields: NDArray[np.float32]) -> None:
-        """Offer a batch of examples to the memory, with the values [n, ...] of its fields."""
+    def add_batch(self, numbers: Numbers, **fields: Tensor) -> Numbers:
+        """Offer a batch of examples to the memory, with the values [n, ...] of its fields.
+
+        Returns:
+            The slots that were written, each once, in rising order.
+        """
         if self._law == "mer":
-            if fields:
-                raise ValueError("the law mer takes one example at a time, without fields")
-            for number in numbers.tolist():
-                self.add(number)
-            return
-        filled = len(self)
-        room = min(self.capacity - filled, len(numbers))
-        slots = np.arange(filled, filled + room)
-        self.seen += room
-        if room < len(numbers):
-            drawn = self._draws.below(self.seen, len(numbers) - room)
-            self.seen += len(numbers) - room
-            slots = np.concatenate([slots, drawn])
-        kept = slots < self.capacity
-        self._numbers[slots[kept]] = numbers[kept]  # of two examples for one slot the later one stays, as in a loop
+            raise ValueError("the law mer takes one example at a time: use add")
+        slots = self._slots_for(len(numbers))
+        kept = np.flatnonzero(slots < self.capacity)
+        # Of two examples for one slot the later one stays. A tensor's own indexing does not promise that.
+        written, last = np.unique(slots[kept][::-1], return_index=True)
+        chosen = kept[::-1][last]
+        self._numbers[written] = numbers[chosen]
         for name, values in fields.items():
-            self.fields[name][slots[kept]] = values[kept]
+            self.fields[name][written] = values[chosen]
+        return written
+
+    def _slots_for(self, count: int) -> Numbers:
+        """The slot of each of the next ``count`` examples; those from ``capacity`` on mean that it is not stored."""
+        before, filled = self.seen, len(self)
+        room = min(self.capacity - filled, count)
+        self.seen += count
+        slots = np.arange(filled, filled + room)
+        if room == count:
+            return slots
+        if self._law == "exact":
+            drawn = self._draws.below_each(np.arange(before + room + 1, before + count + 1))
+        else:
+            counted = before if self._law == "batch_before" else before + room
+            drawn = self._draws.below(max(counted, 1), count - room)
+        return np.concatenate([slots, drawn])
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {name: values[: len(self)].copy() for name, values in self.fields.items()}
+        kept = {name: values[: len(self)].clone() for name, values in self.fields.items()}
         return {"seen": self.seen, "numbers": self.numbers.copy(), "fields": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

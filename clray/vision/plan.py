@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from clray.vision.draws import Draws
@@ -54,6 +55,16 @@ class Plan:
         """The experiences from which a batch has arrived, each once, in the order of their first visits."""
         begun = self.visit + (not self.over and (self.epoch, self.place) != (0, 0))
         return list(dict.fromkeys(self.visits[:begun]))
+
+    @property
+    def seen_labels(self) -> list[int]:
+        """The logits of the classes of which an example has arrived, in rising order."""
+        numbers = [self.stream.experiences[e].examples for e in self.visits[: self.visit]]
+        if self._order is not None:
+            numbers.append(self._order[: None if self.epoch else self.place])
+        if not numbers:
+            return []
+        return self.stream.labels[self.stream.on_device(np.concatenate(numbers))].unique().tolist()
 
     @property
     def revisits(self) -> bool:

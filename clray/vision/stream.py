@@ -74,6 +74,8 @@ class Stream:
         label_classes: number of classes that a memory "per class" distinguishes.
         drops_last: leave out a last batch that is not full.
         shuffles: every pass over an experience has a new order; otherwise all have that of ``Experience.examples``.
+        tested: where experiences share classes, the test images of each class, by the index of its logit; else None,
+            and the test images of each experience are measured.
     """
 
     train: Images
@@ -87,6 +89,12 @@ class Stream:
     label_classes: int = 10
     drops_last: bool = False
     shuffles: bool = True
+    tested: Sequence[Experience] | None = None
+
+    @property
+    def groups(self) -> Sequence[Experience]:
+        """The parts of the test set that are measured one by one: of each experience, or of each class (``tested``)."""
+        return self.experiences if self.tested is None else self.tested
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,13 +147,13 @@ class Stream:
         """A network's inputs [n, C, H, W] float32 and the logits of the true classes [n] int64."""
         return self.scale(self.pixels(numbers)), self.labels[self.on_device(numbers)]
 
-    def tests(self, experience: int, begin: int = 0, end: int | None = None) -> tuple[Tensor, Tensor]:
-        """The inputs and true logits of an experience's test images from ``begin`` to ``end``, as in ``examples``."""
-        own = self.experiences[experience]
+    def tests(self, group: int, begin: int = 0, end: int | None = None) -> tuple[Tensor, Tensor]:
+        """The inputs and true logits of a group's test images from ``begin`` to ``end``, as in ``examples``."""
+        own = self.groups[group]
         index = self.on_device(own.tests[begin:end])
         images = self.test.pixels[index]
         if self.pixel_maps is not None:
-            images = _rearranged(images, self._maps[experience].expand(len(images), -1))
+            images = _rearranged(images, self._maps[group].expand(len(images), -1))
         return self.scale(images), self.test.labels[index] + own.label_offset
 
     def reordered(self, order: Sequence[int]) -> Stream:

@@ -6,7 +6,7 @@ This module loads torch only when a trial is trained, so that planning a sweep i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,13 +20,11 @@ from clray.vision.benchmarks.base import Benchmark
 from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
-from clray.vision.methods.base import Method, ModuleMethod, PerceptronMethod
+from clray.vision.methods.base import LearnerKind, Method, ModuleMethod, PerceptronMethod
 from clray.vision.networks import NETWORKS
 from clray.vision.networks.perceptron import Perceptron
 
 PRECISIONS = ("float32",)
-
-LearnerKind = Literal["perceptron", "module"]
 
 
 def methods_of(kind: LearnerKind) -> dict[str, str]:
@@ -43,9 +41,11 @@ def kinds() -> list[BenchmarkFamily]:
     """The families of benchmarks and methods that fit together; see ``Track``."""
     singles, batches = methods_of("perceptron"), methods_of("module")
     by_task = ("tag/rotated_mnist", "tag/cifar100")
+    by_class = ("online/mnist",)
     return [
         BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),
         BenchmarkFamily("task by task", benchmarks_of("module"), batches, "METHODS", by_task),
+        BenchmarkFamily("class by class", benchmarks_of("incremental"), methods_of("incremental"), "METHODS", by_class),
     ]
 
 
@@ -166,7 +166,7 @@ def modules_of(trial: Trial) -> list[str]:
     benchmark, kind = trial.benchmark["name"], METHODS[trial.method].learner_kind
     modules = ["clray.vision.trial", METHODS.module_of(trial.method), BENCHMARKS.module_of(benchmark)]
     modules.append(LEARNERS.module_of(kind))
-    if kind == "module":
+    if kind != "perceptron":
         modules.append(NETWORKS.module_of(trial.model["name"]))
     if trial.randomness == "official":
         modules.append(BENCHMARKS[benchmark].official)

@@ -86,6 +86,7 @@ class VisionTraining:
             before_training=benchmark.measures_before_training,
             unseen=benchmark.measures_unseen,
             landscape=benchmark.landscape(trial.seed),
+            seen=benchmark.measures_seen,
         )
 
     def _check_batches(self, benchmark: Benchmark) -> None:

@@ -29,6 +29,8 @@ from clray.vision.networks import NETWORKS
 from clray.vision.stream import Stream
 from clray.vision.training import estimate, resolve, train
 
+NEED_BOUNDARIES = ("agem",)
+"""The methods that must know which task a batch belongs to."""
 SMALL = 10
 """The most of anything that is counted in a method's settings: memories, replays, batches."""
 
@@ -53,18 +55,26 @@ def declared() -> dict[str, dict[str, Any]]:
 def small(declared, embedded, kernels) -> Any:
     """``small(method)``: a trial of a method on the embedded digits, of seconds."""
 
-    def ready(method: str, per_task: int = 30, device: str = "cpu", **changes: Any) -> loop.VisionTraining:
+    def ready(
+        method: str, per_task: int = 30, device: str = "cpu", boundaries: str = "given", **changes: Any
+    ) -> loop.VisionTraining:
         settings = declared[method] | {"lr": 0.05}
         if "optimizer" in settings:
-            settings |= {"optimizer": "sgd", "b": None}
+            settings["optimizer"] = "sgd"
+        if "b" in settings:  # of the TAG optimizers
+            settings["b"] = None
         for key, value in settings.items():
             if isinstance(value, int) and not isinstance(value, bool):
                 settings[key] = min(value, SMALL)
         benchmark = {"tasks": 3, "train_per_task": per_task, "source": "embedded"}
         model: dict[str, Any] = {"name": "mlp", "hidden": [20, 20]}
-        if METHODS[method].learner_kind == "module":
+        kind = METHODS[method].learner_kind
+        if kind == "module":
             benchmark |= {"name": "rotated-mnist", "degrees": 60.0, "heads": "multi", "test_per_task": 200}
             model["dropout"] = 0.1
+        elif kind == "incremental":
+            benchmark = {"name": "class-incremental", "dataset": "mnist", "tasks": 3, "source": "embedded"}
+            benchmark |= {"classes": list(range(6)), "train_per_class": per_task // 2, "boundaries": boundaries}
         else:
             benchmark |= {"name": "mnist-rotations"}
         if method != "multitask_cyclic":  # whose epochs are its cycles
@@ -101,6 +111,8 @@ class TestEveryMethod:
 
     @pytest.mark.parametrize("changes", [{}, {"evaluate": 7, "task_order": [2, 0, 1]}, {"randomness": "official"}])
     def test_it_goes_on_after_every_stop_with_the_same_bits(self, method, changes, small, monkeypatch):
+        if "randomness" in changes and METHODS[method].learner_kind == "incremental":
+            pytest.skip("these benchmarks have no official draws")
         whole = small(method, **changes)
         expected = run(whole)
         monkeypatch.setattr(loop, "_STOP_AFTER", -1.0)
@@ -134,6 +146,8 @@ class TestEveryMethod:
         benchmark = {"name": "mnist-rotations", "tasks": 2, "train_per_task": 20}
         if METHODS[method].learner_kind == "module":
             benchmark["name"] = "rotated-mnist"
+        elif METHODS[method].learner_kind == "incremental":
+            benchmark = {"name": "class-incremental", "dataset": "mnist"}
         right = {"benchmark": benchmark, "model": {"name": "mlp"}, "method": method}
         wrong = ({"no_such_setting": 1}, {"lr": -1.0}, {"lr": "fast"}, {"lr": float("nan")}, {"lr": True})
         for change in wrong:
@@ -146,13 +160,13 @@ class TestEveryMethod:
         if METHODS[method].learner_kind == "perceptron":
             pytest.skip("its examples know their tasks")
         monkeypatch.setattr(RotatedMnist, "hides_boundaries", True)
-        training = small(method)
+        training = small(method, boundaries="hidden")
         batches, ends = [], []
         observe = training.method.observe
         training.method.observe = lambda batch: batches.append(batch.experience) or observe(batch)
         training.method.end = ends.append
-        needs_them = method == "agem"
-        with pytest.raises(DeclarationError, match=r"^agem: .*hides") if needs_them else nullcontext():
+        needs_them = method in NEED_BOUNDARIES
+        with pytest.raises(DeclarationError, match=rf"^{method}: .*hides") if needs_them else nullcontext():
             assert run(training)
         assert set(batches) == {None}
         assert ends == []
@@ -175,6 +189,7 @@ def built(name: str, order: list[int] | None = None) -> Stream:
     """The stream of a shipped trial on a benchmark, from made-up images."""
     settings = next(cell.trial.benchmark for cell in shipped() if cell.trial.benchmark["name"] == name)
     fewer = {"tasks": min(settings["tasks"], 5), "train_per_task": 10, "test_per_task": None, "angles": None}
+    fewer |= {"train_per_class": 5, "test_per_class": None}
     benchmark = BENCHMARKS[name](**settings | {k: v for k, v in fewer.items() if k in settings})
     several = len(benchmark.datasets) > 1
     images = {

@@ -390,7 +390,7 @@ class TestReservoir:
     def test_a_batch_is_drawn_for_at_once_by_what_was_seen_before_it(self):
         """The textbook's range grows with every image of the batch."""
         randomness = Scripted([3, 0], [5, 2, 2])
-        memory = Reservoir(4, randomness, "tag")  # type: ignore[arg-type]
+        memory = Reservoir(4, randomness, "batch")  # type: ignore[arg-type]
         memory.add_batch(np.array([10, 11, 12]))
         assert randomness.asked == []
         memory.add_batch(np.array([13, 14, 15]))
@@ -415,7 +415,7 @@ class TestReservoir:
         found, randomness = np.zeros(count), kind(3)
         with randomness.training():
             for _ in range(times):
-                memory = Reservoir(capacity, randomness, "tag")
+                memory = Reservoir(capacity, randomness, "batch")
                 for begin in range(0, count, size):
                     memory.add_batch(np.arange(begin, begin + size))
                 assert len(memory) == capacity
@@ -425,7 +425,7 @@ class TestReservoir:
         assert expected == pytest.approx(np.full(count, capacity / count), rel=0.35), "near to a uniform sample"
 
     def test_memories_are_drawn_without_repetition(self):
-        memory = Reservoir(20, ClrayDraws(0), "tag")
+        memory = Reservoir(20, ClrayDraws(0), "batch")
         memory.add_batch(np.arange(8))
         assert memory.draw(10).tolist() == list(range(8)), "all, where there are fewer"
         memory.add_batch(np.arange(8, 20))

@@ -21,5 +21,6 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "split-mini-imagenet": "split:SplitMiniImageNet",
         "split-cub": "split:SplitCub",
         "5-dataset": "five_datasets:FiveDatasets",
+        "class-incremental": "class_incremental:ClassIncremental",
     },
 )

@@ -33,7 +33,7 @@ class Benchmark(BaseModel):
     """Names of the image sets that it reads."""
     label_classes: ClassVar[int] = 10
     """Classes of its image sets: what a memory "per class" is counted in."""
-    learner: ClassVar[Literal["perceptron", "module"]] = "module"
+    learner: ClassVar[Literal["perceptron", "module", "incremental"]] = "module"
     """The kind of learner that its methods have: ``clray.vision.learners``."""
     official: ClassVar[str] = ""
     """The module with the official code's draws, for ``randomness: official``; empty where there is none."""
@@ -45,6 +45,8 @@ class Benchmark(BaseModel):
     """All experiences are measured once before anything is learned."""
     measures_unseen: ClassVar[bool] = False
     """Every measurement is of all experiences; otherwise of those whose visits have begun."""
+    measures_seen: ClassVar[bool] = False
+    """A measurement every N examples also gives ``seen_accuracy``, that on all classes seen so far."""
     image_cost: ClassVar[float] = 1.0
     """The approximate cost of a training image, in images of 32 pixels. For plans."""
 

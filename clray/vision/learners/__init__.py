@@ -1,4 +1,5 @@
-"""The learners that methods train: a torch module with an optimizer, or perceptrons by plain SGD on single examples.
+"""The learners that methods train: a torch module with an optimizer, for streams of tasks or of classes, or perceptrons
+by plain SGD on single examples.
 
 A method declares the kind it needs (``learner_kind``), and so does a benchmark (``learner``).
 """
@@ -10,6 +11,11 @@ from typing import Any
 from clray.vision.registry import Registry
 
 LEARNERS: Registry[Any] = Registry(
-    __name__, {"module": "module:ModuleLearner", "perceptron": "perceptron:PerceptronLearner"}
+    __name__,
+    {
+        "module": "module:ModuleLearner",
+        "incremental": "incremental:IncrementalLearner",
+        "perceptron": "perceptron:PerceptronLearner",
+    },
 )
 """By kind. A class has ``check(trial, device)``, and ``of(trial, stream, draws, device)``, which makes the learner."""

@@ -27,5 +27,10 @@ METHODS: Registry[Method] = Registry(
         "agem": "agem:AGem",
         "er_reservoir": "er_reservoir:ErReservoir",
         "multitask_cyclic": "multitask_cyclic:MultitaskCyclic",
+        # on class-incremental streams
+        "ocl_er": "incremental.er:Er",
+        "er_ace": "incremental.er_ace:ErAce",
+        "der": "incremental.der:Der",
+        "derpp": "incremental.der:Derpp",
     },
 )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from clray.vision.stream import Batch, Numbers
 
 
+LearnerKind = Literal["perceptron", "module", "incremental"]
+"""The kinds of learners: ``clray.vision.learners``."""
+
+
 class Settings(BaseModel):
     """The base of every method's hyper-parameters: unknown ones are errors."""
 
@@ -43,8 +47,8 @@ class Method:
     """
 
     Settings: ClassVar[type[BaseModel]]
-    learner_kind: ClassVar[Literal["perceptron", "module"]]
-    """The kind of learner that the method trains: ``clray.vision.learners``."""
+    learner_kind: ClassVar[LearnerKind]
+    """The kind of learner that the method trains."""
     in_bulk: ClassVar[bool] = False
     """The loop calls ``learn`` with all examples until the next stop, instead of ``observe`` with each."""
 
@@ -80,6 +84,10 @@ class Method:
         """Count the right answers on an experience's test images, also where it has not been learned yet."""
         raise NotImplementedError
 
+    def counts(self, group: int) -> dict[str, int]:
+        """Count the right answers on a group of test images (``Stream.groups``), by the name of the measurement."""
+        return {"accuracy": self.correct(group)}
+
     def is_finite(self) -> bool:
         """True if all weights are finite; otherwise the trial ends as diverged."""
         raise NotImplementedError
@@ -99,7 +107,7 @@ class Method:
 class ModuleMethod(Method):
     """A method on a torch module: plain training with an optimizer. A subclass overrides the parts that it changes."""
 
-    learner_kind = "module"
+    learner_kind: ClassVar[LearnerKind] = "module"
     passes: ClassVar[float] = 1.0
     """The cost of a step, relative to a step of plain training. For plans."""
 

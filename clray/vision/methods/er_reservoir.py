@@ -34,7 +34,7 @@ class ErReservoir(base.ModuleMethod):
 
     def __init__(self, settings: Any, learner: ModuleLearner) -> None:
         super().__init__(settings, learner)
-        self.memory = Reservoir(settings.memories_per_class * self.stream.label_classes, self.draws, law="tag")
+        self.memory = Reservoir(settings.memories_per_class * self.stream.label_classes, self.draws, law="batch")
         self.experiences: list[int | None] = []
         """Those seen so far."""
 

@@ -17,5 +17,7 @@ NETWORKS: Registry[Network] = Registry(
         "reduced-resnet18": "reduced_resnet18:ReducedResNet18",
         "alexnet": "alexnet:AlexNet",
         "resnet18": "resnet18:ResNet18",
+        "slim-resnet18": "slim_resnet18:SlimResNet18",
+        "small-cnn": "small_cnn:SmallCnn",
     },
 )

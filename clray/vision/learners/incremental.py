@@ -1,0 +1,121 @@
+"""A torch module that learns classes one after the other, with one head for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clray.trial import Trial
+from clray.vision.augmentations import AUGMENTATIONS
+from clray.vision.draws import Draws
+from clray.vision.learners.module import ModuleLearner
+from clray.vision.networks import NETWORKS
+from clray.vision.networks.base import Network
+from clray.vision.networks.heads import replace_last_layer
+from clray.vision.stream import Stream
+
+_TESTS_AT_ONCE = 500
+
+
+class IncrementalLearner(ModuleLearner):
+    """A torch module with one head for all classes, its optimizer and the trial's stream, as methods use them.
+
+    Images come from the stream in [0, 1]; ``logits`` and ``features`` normalise them where the benchmark says so. So
+    augmentations see images as they are.
+
+    Args:
+        network: settings of the module.
+        stream: the trial's stream, on its device.
+        draws: the trial's random draws.
+        mean, std: of each channel; None where images are not normalised.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        stream: Stream,
+        draws: Draws,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__(network, stream, draws)
+        self._mean, self._std = (
+            None if values is None else torch.tensor(values, device=stream.device).view(-1, 1, 1)
+            for values in (mean, std)
+        )
+
+    @classmethod
+    def of(cls, trial: Trial, stream: Stream, draws: Draws, device: str) -> IncrementalLearner:
+        """Make a trial's learner."""
+        from clray.vision.benchmarks import BENCHMARKS
+
+        network = NETWORKS[trial.model["name"]](**trial.model)
+        benchmark: Any = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
+        return cls(network, stream, draws, *benchmark.normalisation)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # The network
+
+    def replace_head(self, make: Callable[[int], nn.Module]) -> None:
+        """Put another head in place of the network's last layer; ``make`` makes it for features of a width."""
+        with self.draws.weights():
+            replace_last_layer(self.module, make)
+        self._changed()
+
+    def attach(self, name: str, part: Callable[[], nn.Module]) -> None:
+        """Add a part to the module, which is trained with it; methods find it as ``learner.module.NAME``."""
+        with self.draws.weights():
+            self.module.add_module(name, part())
+        self._changed()
+
+    def _changed(self) -> None:
+        self.module.to(self.stream.device)
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        if self._mean is not None:
+            assert self._std is not None
+            x = (x - self._mean) / self._std
+        return super()._laid_out(x)
+
+    def descend(self, loss: Tensor) -> None:
+        """Take one step of the optimizer along the gradient of a loss."""
+        self.module.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Images
+
+    def augmented(self, x: Tensor, name: str, key: str) -> Tensor:
+        """Images [n, C, H, W] in [0, 1], changed at random.
+
+        Args:
+            name: a key of ``AUGMENTATIONS``.
+            key: names the draws: the same key gives the same changes.
+        """
+        change = AUGMENTATIONS[name]
+        return x if change is None else change(x, self.draws.keyed(f"augmentation {key}"))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Evaluation
+
+    def tests(self, group: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test images of a group and their true logits, in large batches. The module is in evaluation mode."""
+        self.module.eval()
+        self.draws.evaluation()
+        for start in range(0, len(self.stream.groups[group].tests), _TESTS_AT_ONCE):
+            yield self.stream.tests(group, start, start + _TESTS_AT_ONCE)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The logits [n, outputs], in the mode that the module is in."""
+        return self.module(self._laid_out(x))
+
+    def still_features(self, x: Tensor) -> Tensor:
+        """The features [n, width] in evaluation mode, without gradients."""
+        self.module.eval()
+        with torch.no_grad():
+            return self.module.features(self._laid_out(x))
