@@ -59,7 +59,8 @@ def summary(cells: Iterable[ComparedCell]) -> str:
 
 def paper_line(paper: Paper) -> str:
     first = paper.authors.split(",")[0]
-    return f"{first + ' et al.' if ',' in paper.authors else first}, {paper.venue}, arXiv {paper.arxiv}"
+    place = f", arXiv {paper.arxiv}" if paper.arxiv and "arXiv" not in paper.venue else ""
+    return f"{first + ' et al.' if ',' in paper.authors else first}, {paper.venue}{place}"
 
 
 def ours_text(cell: ComparedCell) -> str:

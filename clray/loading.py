@@ -61,10 +61,12 @@ class Paper(Declared):
     title: str
     authors: str
     venue: str
-    arxiv: str
+    arxiv: str = ""
+    """Its number there; empty where it has none."""
     code: str
     """The official code."""
-    commit: str
+    commit: str = ""
+    """The revision of the code that was read for clray; empty where none was."""
 
 
 def papers() -> dict[str, Paper]:

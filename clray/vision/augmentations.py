@@ -34,13 +34,12 @@ def flip(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 def crop_and_flip(x: Tensor, rng: np.random.Generator) -> Tensor:
     """Move each image by up to 4 pixels in each direction, with black beyond the edge, then flip: as in Mammoth."""
-    n, _, height, width = x.shape
-    down, right = rng.integers(0, 9, (2, n))
-    rows = torch.from_numpy(down[:, None] + np.arange(height)).to(x.device)
-    columns = torch.from_numpy(right[:, None] + np.arange(width)).to(x.device)
-    image = torch.arange(n, device=x.device).view(-1, 1, 1)
-    moved = pad(x, (4, 4, 4, 4)).permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)]
-    return flip(moved.permute(0, 3, 1, 2), rng)
+    n, channels, height, width = x.shape
+    down, right = rng.integers(0, 9, (2, n, 1))
+    columns = right + np.where(rng.random((n, 1)) < 0.5, np.arange(width)[::-1], np.arange(width))
+    pixels = ((down + np.arange(height)) * (width + 8))[:, :, None] + columns[:, None]  # of the padded image
+    index = torch.from_numpy(pixels.reshape(n, 1, -1)).to(x.device).expand(n, channels, -1)
+    return pad(x, (4, 4, 4, 4)).flatten(2).gather(2, index).view(x.shape)
 
 
 def resized_crop(x: Tensor, rng: np.random.Generator, smallest: float) -> Tensor:

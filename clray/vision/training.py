@@ -40,7 +40,7 @@ def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:
 def kinds() -> list[BenchmarkFamily]:
     """The families of benchmarks and methods that fit together; see ``Track``."""
     singles, batches = methods_of("perceptron"), methods_of("module")
-    by_task = ("tag/rotated_mnist", "tag/cifar100")
+    by_task = ("tag/rotated_mnist", "tag/cifar100", "online/tiny_memories_cifar100")
     by_class = ("online/mnist",)
     return [
         BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),

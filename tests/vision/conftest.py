@@ -52,6 +52,9 @@ TASK_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "er_reservoir": ("er_reservoir", {"lr": 0.1, "memories_per_class": 2}),
     "tag-er": ("er_reservoir", {"optimizer": "tag-rmsprop", "lr": 0.001, "b": 5, "memories_per_class": 2}),
     "multitask_cyclic": ("multitask_cyclic", {"lr": 0.1, "cycles": 2}),
+    "er_tiny": ("er_tiny", {"lr": 0.1, "memories_per_class": 2}),
+    "er_tiny_ring": ("er_tiny", {"lr": 0.1, "memories_per_class": 2, "memory": "ring"}),
+    "mer_batches": ("mer_batches", {"lr": 0.1, "memories_per_class": 2}),
 }
 """Small settings of methods that learn in batches, with every optimizer and way."""
 

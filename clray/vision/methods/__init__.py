@@ -27,6 +27,8 @@ METHODS: Registry[Method] = Registry(
         "agem": "agem:AGem",
         "er_reservoir": "er_reservoir:ErReservoir",
         "multitask_cyclic": "multitask_cyclic:MultitaskCyclic",
+        "er_tiny": "er_tiny:ErTiny",
+        "mer_batches": "mer_batches:MerBatches",
         # on class-incremental streams
         "ocl_er": "incremental.er:Er",
         "er_ace": "incremental.er_ace:ErAce",
