@@ -78,6 +78,11 @@ class OfClasses(Benchmark):
         return (None, None) if self.normalise == "none" else CHANNELS[self.normalise][self.dataset]
 
     @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """The ranges of logits among which an answer is looked for, where labels have several levels; else empty."""
+        return ()
+
+    @property
     def examples_of_task(self) -> float:
         each = IMAGES[self.dataset] / CLASSES[self.dataset]
         return self.label_classes * min(self.train_per_class or each, each) / self.tasks
@@ -94,15 +99,22 @@ class OfClasses(Benchmark):
             raise ValueError(f"classes: different labels of {self.dataset} are allowed, from 0 to {known - 1}")
         if isinstance(self.class_order, list) and sorted(self.class_order) != sorted(labels):
             raise ValueError("class_order: a list must hold each label of the stream's classes once")
+        return self._known_channels()
+
+    def _known_channels(self) -> OfClasses:
         if self.normalise != "none" and self.dataset not in CHANNELS[self.normalise]:
             raise ValueError(f"normalise: {self.normalise} has no numbers for {self.dataset}; allowed here: none")
         return self
 
     def arriving(self, draws: Draws) -> list[int]:
         """The labels of the classes in the order in which they arrive."""
+        labels = sorted(self.classes) if self.classes is not None else list(range(CLASSES[self.dataset]))
+        return self.ordered(labels, draws)
+
+    def ordered(self, labels: list[int], draws: Draws) -> list[int]:
+        """Put labels into the order that ``class_order`` says."""
         from clray.training import generator
 
-        labels = sorted(self.classes) if self.classes is not None else list(range(CLASSES[self.dataset]))
         if self.class_order == "labels":
             return labels
         if isinstance(self.class_order, list):

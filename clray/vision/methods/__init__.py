@@ -28,6 +28,7 @@ METHODS: Registry[Method] = Registry(
         "er_reservoir": "er_reservoir:ErReservoir",
         "multitask_cyclic": "multitask_cyclic:MultitaskCyclic",
         # on class-incremental streams
+        "ocl_naive": "incremental.naive:Naive",
         "ocl_er": "incremental.er:Er",
         "er_ace": "incremental.er_ace:ErAce",
         "der": "incremental.der:Der",
