@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clray.vision.benchmarks.base import Benchmark
 from clray.vision.datasets.published import ImageSet
@@ -90,6 +90,14 @@ class OfClasses(Benchmark):
     @property
     def tests_of_task(self) -> float:
         return self.label_classes * min(self.test_per_class or 1000, 10_000 / CLASSES[self.dataset]) / self.tasks
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _is_an_order(cls, value: Any) -> Any:
+        is_seed = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+        if value in ("labels", "trial") or is_seed or isinstance(value, list):
+            return value
+        raise ValueError(f"class_order: {value!r:.50}; allowed: labels, trial, a seed from 0, or a list of labels")
 
     @model_validator(mode="after")
     def _classes_exist(self) -> OfClasses:
