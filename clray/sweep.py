@@ -123,6 +123,10 @@ class Sweep(Declared):
     """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
     metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
     """The columns of the sweep's own table; they change no number."""
+    curriculum: dict[str, list[list[Annotated[float, Field(ge=0)]]]] = {}
+    """The distances between the tasks' classes, a row a task, by the name of the features that they are of: then the
+    sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
+    They change no number."""
     quick: dict[str, Any] = {}
     """The changes of ``--quick``: keys of this file, and ``only`` with a list of variants."""
 
@@ -175,6 +179,7 @@ class Sweep(Declared):
                 raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
         if twice := _twice(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
+        self._check_curriculum()
         for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
                 raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
@@ -182,6 +187,16 @@ class Sweep(Declared):
                 if not isinstance(settings.get(section, {}), Mapping):
                     raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
         self._count_trials()
+
+    def _check_curriculum(self) -> None:
+        tasks = self.benchmark.get("tasks")
+        for name, rows in self.curriculum.items():
+            if not isinstance(tasks, int) or len(rows) != tasks or any(len(row) != tasks for row in rows):
+                raise self._wrong(["curriculum", name], f"expected a row of distances for each task (tasks: {tasks})")
+            for i, row in enumerate(rows):
+                if row[i] != 0 or not any(row) or any(row[j] != rows[j][i] for j in range(i)):
+                    problem = "zero from a task to itself, the same in both directions, and not zero to all"
+                    raise self._wrong(["curriculum", name, i], f"distances must be {problem}")
 
     def _count_trials(self) -> None:
         """Check, before any trial is made, that there are not too many."""
