@@ -110,8 +110,8 @@ def _fifths(values: Floats) -> NDArray[np.int64]:
 
 def chance_agreement(count: int) -> tuple[float, float]:
     """The agreement of so many orders with rankings drawn at random: its mean and its 97.5th percentile."""
-    rng, ranking = np.random.default_rng(0), np.arange(count)
-    drawn = [agreement(ranking, rng.permutation(count)) for _ in range(_RANDOM_ORDERS)]
+    rng, ranking = np.random.default_rng(0), np.arange(float(count))
+    drawn = [agreement(ranking, rng.permutation(ranking)) for _ in range(_RANDOM_ORDERS)]
     return float(np.mean(drawn)), float(np.quantile(drawn, 0.975))
 
 
@@ -152,8 +152,14 @@ def studies(table: ComparedTable) -> list[Study]:
 
 SCORE_HEAD = ("method", "features", "orders", "F", "sd over orders", "r of score and F", *(f"top {n}" for n in TOPS))
 SCORE_NOTES = (
-    ("F", "2 α / (α β + 1) with α the final accuracy and β what the first task has lost; mean over an order's runs first"),
-    ("score", "the Curriculum Designer's, from the declared distances between classes; r is Pearson's, with a 95% interval"),
+    (
+        "F",
+        "2 α / (α β + 1) with α the final accuracy and β what the first task has lost; mean over an order's runs first",
+    ),
+    (
+        "score",
+        "the Curriculum Designer's, from the declared distances between classes; r is Pearson's, with a 95% interval",
+    ),
     ("top N", "how many of the N best orders by F are in the best quarter by score; at random a quarter of N"),
 )
 AGREEMENT_HEAD = ("method", "with", "orders", "in the same fifth", "at random")

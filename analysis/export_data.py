@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
-from clray.analysis.formatting import metric_definitions, notes, search_notes, setting_text
 from clray.analysis.curriculum import study_data
+from clray.analysis.formatting import metric_definitions, notes, search_notes, setting_text
 from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
 from clray.analysis.other_claims import other_claim_data
 from clray.analysis.verdict import interval

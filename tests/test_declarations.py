@@ -474,7 +474,10 @@ class TestExpansion:
         ("tasks", "said"),
         [
             (9, r"task_orders: all: plain has 9 tasks; allowed: at most 8, or \{random: N\}"),
-            (8, "task_orders: all: 8 tasks have 40,320 orders, and this sweep 241,920 trials; allowed: at most 100,000"),
+            (
+                8,
+                "task_orders: all: 8 tasks have 40,320 orders, and this sweep 241,920 trials; allowed: at most 100,000",
+            ),
         ],
     )
     def test_too_many_tasks_for_all_orders(self, file, tasks, said):

@@ -11,7 +11,7 @@ each, and two classes are as far apart as the cosine between their prototypes sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ def prototypes(images: ImageSet, features: str) -> NDArray[np.float64]:
         others = torch.tensor([label not in CLASSES for label in y.tolist()])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = SmallCnn(name="small-cnn").build(images.image_shape, 10)
+            network: Any = SmallCnn(name="small-cnn").build(images.image_shape, 10)
             optimizer = torch.optim.SGD(network.parameters(), _RATE)
             own_x, own_y = x[others], y[others]
             for _ in range(_EPOCHS):

@@ -103,7 +103,9 @@ def fill(store, sweep, worth) -> None:
         order = tuple(trial.task_order or range(5))
         final = worth(cell.variant, order)
         rows = [
-            Measurement(100 * (t + 1), t + 1, j, "accuracy", 1.0 if t < 4 else final) for t in range(5) for j in range(t + 1)
+            Measurement(100 * (t + 1), t + 1, j, "accuracy", 1.0 if t < 4 else final)
+            for t in range(5)
+            for j in range(t + 1)
         ]
         store.write(Record(trial.id(REAL["fingerprint"]), trial, dict(REAL), rows))
 
@@ -151,11 +153,15 @@ class TestTables:
         sweep = load_sweep("online/class_orders", Selection(set=("task_orders=[identity, [4, 3, 2, 1, 0]]",)))
         for i, cell in enumerate(c for c in sweep.cells if c.variant == "er"):
             rows = [
-                Measurement(100, t + 1, j, "accuracy", 1.0 if t < 4 else 0.1 * (i + 1)) for t in range(5) for j in range(t + 1)
+                Measurement(100, t + 1, j, "accuracy", 1.0 if t < 4 else 0.1 * (i + 1))
+                for t in range(5)
+                for j in range(t + 1)
             ]
             store.write(Record(cell.trial.id(REAL["fingerprint"]), cell.trial, dict(REAL), rows))
         (one,) = curriculum.studies(compare("x", {"x": sweep}, store).tables[0])
-        expected = [np.mean([curriculum.f_score(a, 1 - a) for a in part]) for part in ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])]
+        expected = [
+            np.mean([curriculum.f_score(a, 1 - a) for a in part]) for part in ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+        ]
         assert one.orders == [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0)]
         assert one.measured == pytest.approx(expected)
 

@@ -72,7 +72,9 @@ def test_it_divides_as_the_official_sampler(case):
         assert dealt.disjoint == case["disjoint_classes"]
         assert dealt.blurry == case["blurry_classes"]
         assert [len(own) for own in dealt.indices] == case["lengths"]
-        expected = case["indices"] if toy else np.split(INDICES[case["indices_in_npz"]], np.cumsum(case["lengths"])[:-1])
+        expected = (
+            case["indices"] if toy else np.split(INDICES[case["indices_in_npz"]], np.cumsum(case["lengths"])[:-1])
+        )
         for own, other in zip(dealt.indices, expected, strict=True):
             assert own.tolist() == list(other)
         assert not getattr(rng, "left", []), "every draw was made"
@@ -86,7 +88,9 @@ def test_classes_that_do_not_divide_are_left_out(classes, tasks, percent, kept):
     assert kept_classes(classes, tasks, percent) == kept
 
 
-def built(digits: ImageSet, seed: int = 0, order: list[int] | None = None, name: str = "si-blurry", **more: Any) -> Stream:
+def built(
+    digits: ImageSet, seed: int = 0, order: list[int] | None = None, name: str = "si-blurry", **more: Any
+) -> Stream:
     settings = {"name": name, "dataset": "mnist", "train_per_class": 40, "test_per_class": 20, **more}
     return {"si-blurry": SiBlurry, "i-blurry": IBlurry}[name](**settings).stream(
         {"mnist": digits}, ClrayDraws(seed), order

@@ -87,7 +87,8 @@ def deal(
         """The sizes of the tasks' parts of ``count`` things, where all cut points are drawn at once."""
         if draw is None or not count:
             return np.full(tasks, count // tasks)
-        return np.diff(np.sort(draw.integers(count, size=tasks - 1)), prepend=0, append=count)
+        cuts = np.sort(draw.integers(count, size=tasks - 1))
+        return np.append(cuts, count) - np.append(0, cuts)
 
     def parts(of: Sequence[int]) -> tuple[list[list[int]], list[Indices]]:
         """The classes of each task, and their images in the order of the data set."""
@@ -130,7 +131,9 @@ class _Blurry(OfClasses):
     @model_validator(mode="after")
     def _has_classes(self) -> _Blurry:
         if self.label_classes < 2:
-            raise ValueError(f"tasks: there are fewer than {self.tasks} disjoint and fewer than {self.tasks} other classes")
+            raise ValueError(
+                f"tasks: there are fewer than {self.tasks} disjoint and fewer than {self.tasks} other classes"
+            )
         return self
 
     def stream(self, images: dict[str, ImageSet], draws: Draws, order: Sequence[int] | None) -> Stream:
@@ -149,10 +152,12 @@ class _Blurry(OfClasses):
 
         _, first = np.unique(own[np.concatenate(dealt.indices)], return_index=True)
         logit = np.append(np.argsort(np.argsort(first)), -1)  # of each class; -1 stays -1
-        renamed = [Images(part.pixels, part.labels.new_tensor(logit)[part.labels]) for part in (train, test)]
+        own_train, own_test = (
+            Images(part.pixels, part.labels.new_tensor(logit)[part.labels]) for part in (train, test)
+        )
         tests = [content.test[c] for c in np.argsort(first)]
         stream = from_members(
-            *renamed, dealt.indices, [np.concatenate(tests)] * self.tasks, [(0, classes)] * self.tasks,
+            own_train, own_test, dealt.indices, [np.concatenate(tests)] * self.tasks, [(0, classes)] * self.tasks,
             [0] * self.tasks, outputs=classes, scale=unit, label_classes=classes, shuffles=False,
             tested=[Experience(np.empty(0, np.int64), own_tests, (c, c + 1)) for c, own_tests in enumerate(tests)],
         )  # fmt: skip

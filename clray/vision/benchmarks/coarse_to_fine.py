@@ -49,7 +49,7 @@ class CoarseToFine(OfClasses):
     """Superclasses in task 0, then the classes of equally many superclasses in each task."""
 
     name: Literal["coarse-to-fine"]
-    dataset: Literal["mnist", "cifar100"]  # type: ignore[assignment]
+    dataset: Literal["mnist", "cifar100"]
     """``mnist`` has two superclasses, even and odd digits, so that a quick form runs anywhere."""
     tasks: Tasks = 6
     """Task 0 and those with classes, into which the superclasses must divide."""
@@ -74,7 +74,7 @@ class CoarseToFine(OfClasses):
         return CLASSES[self.dataset] * min(self.train_per_class or each, each) * (1 + self.again) / self.tasks
 
     @property
-    def levels(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
+    def levels(self) -> tuple[tuple[int, int], ...]:
         return (0, self.superclasses), (self.superclasses, self.label_classes)
 
     @model_validator(mode="after")
@@ -84,7 +84,9 @@ class CoarseToFine(OfClasses):
         if isinstance(self.class_order, list) and sorted(self.class_order) != list(range(self.superclasses)):
             raise ValueError(f"class_order: a list must hold each superclass from 0 to {self.superclasses - 1} once")
         if self.tasks < 2 or self.superclasses % (self.tasks - 1):
-            raise ValueError(f"tasks: {self.superclasses} superclasses do not divide into the tasks after the first one")
+            raise ValueError(
+                f"tasks: {self.superclasses} superclasses do not divide into the tasks after the first one"
+            )
         return self._known_channels()  # type: ignore[return-value]
 
     def arriving(self, draws: Draws) -> list[int]:

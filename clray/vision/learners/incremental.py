@@ -59,7 +59,8 @@ class IncrementalLearner(ModuleLearner):
 
         network = NETWORKS[trial.model["name"]](**trial.model)
         benchmark: Any = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
-        return cls(network, stream, draws, *benchmark.normalisation, benchmark.levels)
+        mean, std = benchmark.normalisation
+        return cls(network, stream, draws, mean, std, benchmark.levels)
 
     # ------------------------------------------------------------------------------------------------------------------
     # The network

@@ -106,9 +106,10 @@ class IncrementalMethod(base.ModuleMethod):
         return self.learner.scores(x)
 
     def counts(self, group: int) -> dict[str, int]:
-        """Count the right answers among all classes (of a level, ``accuracy``) and among the task's own (``task_accuracy``).
+        """Count the right answers among all classes (``accuracy``) and among the task's own (``task_accuracy``).
 
-        The second is left out where experiences share classes.
+        Where labels have levels, the first is among the classes of the level. The second is left out where experiences
+        share classes.
         """
         import torch
 
