@@ -150,16 +150,14 @@ def studies(table: ComparedTable) -> list[Study]:
     return found
 
 
-SCORE_HEAD = ("method", "features", "orders", "F", "sd over orders", "r of score and F", *(f"top {n}" for n in TOPS))
+SCORE_HEAD = ("method", "features", "orders", "F", "sd", "r", "its interval", *(f"top {n}" for n in TOPS))
 SCORE_NOTES = (
     (
         "F",
         "2 α / (α β + 1) with α the final accuracy and β what the first task has lost; mean over an order's runs first",
     ),
-    (
-        "score",
-        "the Curriculum Designer's, from the declared distances between classes; r is Pearson's, with a 95% interval",
-    ),
+    ("sd", "the standard deviation of F over orders"),
+    ("r", "Pearson's correlation of F with the Curriculum Designer's score of the orders, and its 95% interval"),
     ("top N", "how many of the N best orders by F are in the best quarter by score; at random a quarter of N"),
 )
 AGREEMENT_HEAD = ("method", "with", "orders", "in the same fifth", "at random")
@@ -181,8 +179,11 @@ def score_lines(table: ComparedTable) -> list[list[str]]:
                     str(len(study.orders)),
                     f"{study.measured.mean():.3f}",
                     f"{study.measured.std(ddof=1):.3f}",
-                    "–" if math.isnan(r) else f"{r:+.2f} [{low:+.2f}, {high:+.2f}]",
-                    *(str(quarter_in_top(score, study.measured, top)) for top in TOPS),
+                    *(["–", ""] if math.isnan(r) else [f"{r:+.2f}", f"{low:+.2f} … {high:+.2f}"]),
+                    *(
+                        str(quarter_in_top(score, study.measured, top)) if 2 * top <= len(score) else "–"
+                        for top in TOPS
+                    ),
                 ]
             )
     return body

@@ -128,7 +128,7 @@ def _curriculum(table: ComparedTable) -> list[Block]:
     scored, agreed = curriculum.score_lines(table), curriculum.agreement_lines(table)
     title, rankings = "Curriculum Designer's score and F-score", "Agreement of the rankings of orders, in per cent"
     return [
-        *([Block(title, curriculum.SCORE_HEAD, scored, "llrrrrrrr", curriculum.SCORE_NOTES)] if scored else []),
+        *([Block(title, curriculum.SCORE_HEAD, scored, "llrrrrrrrr", curriculum.SCORE_NOTES)] if scored else []),
         *([Block(rankings, curriculum.AGREEMENT_HEAD, agreed, "llrrr", curriculum.AGREEMENT_NOTES)] if agreed else []),
     ]
 

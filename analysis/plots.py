@@ -357,7 +357,7 @@ def curriculum(table: ComparedTable, key: str = "curriculum") -> str:
 
 def curriculum_alt(table: ComparedTable) -> str:
     """The dots as text."""
-    said = [f"{line[0]}, {line[1]}: r {line[5]}" for line in score_lines(table)]
+    said = [f"{line[0]}, {line[1]}: r {line[5]} ({line[6]})" for line in score_lines(table)]
     return "Score and F-score of each task order: " + "; ".join(said)
 
 
