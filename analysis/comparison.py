@@ -123,6 +123,7 @@ class ComparedTable:
         shown: the runs that it shows.
         reference: the reference runs beside the judged ones, where it shows both.
         ships_reference: reference runs of this table ship with clray.
+        curriculum: the distances between the tasks' classes that the sweep declares, by the name of the features.
     """
 
     title: str
@@ -140,6 +141,7 @@ class ComparedTable:
     shown: Shown = "own"
     reference: Gathered | None = None
     ships_reference: bool = False
+    curriculum: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     @property
     def judged(self) -> bool:
@@ -292,7 +294,8 @@ def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
         ComparedRow(name, name, "", runs, {m: ComparedCell(m, runs, None, None, unjudged) for m in sweep.metrics})
         for name, runs in gathered.variants.items()
     ]
-    return ComparedTable(sweep.title or sweep.name, "", sweep.name, sweep.metrics, rows, gathered)
+    title, distances = sweep.title or sweep.name, sweep.curriculum
+    return ComparedTable(title, "", sweep.name, sweep.metrics, rows, gathered, curriculum=distances)
 
 
 def _compare(
@@ -342,6 +345,7 @@ def _compare(
         shown=shown,
         reference=reference,
         ships_reference=_has_any(shipped, {sweep.name: sweep}),
+        curriculum=sweep.curriculum,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
+from clray.analysis.curriculum import study_data
 from clray.analysis.formatting import metric_definitions, notes, search_notes, setting_text
 from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
 from clray.analysis.other_claims import other_claim_data
@@ -101,13 +102,15 @@ def to_csv(comparison: Comparison) -> str:
     """The comparison as CSV: a line for each cell; lists are separated by spaces, missing values are empty.
 
     A cell with an ``order`` is about the runs of that task order alone. Further parts have other columns and follow
-    below an empty line: further published numbers, variants that were run in several task orders, points of searches.
+    below an empty line: further published numbers, variants that were run in several task orders,
+    the score and the F-score of each order, points of searches.
     """
     cells = [cell_data(table, row, cell) for table in comparison.tables for row, cell in table.cells]
     orders = [line for table in comparison.tables for line in sensitivity_data(table)]
+    studied = [line for table in comparison.tables for line in study_data(table)]
     points = [line for group in comparison.searches for line in search_data(group)]
     others = [line for table in comparison.tables for line in other_claim_data(table)]
-    return "\n".join(_csv(rows) for rows in (cells, others, orders, points) if rows)
+    return "\n".join(_csv(rows) for rows in (cells, others, orders, studied, points) if rows)
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -160,6 +163,7 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             line | {"means": dict(one.means), "runs_by_order": dict(one.runs)}
             for line, (_, one) in zip(sensitivity_data(table), sensitivities(table), strict=True)
         ],
+        "curriculum": study_data(table),
         "cells": [
             cell_data(table, row, cell)
             | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clray.analysis import curriculum
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable
 from clray.analysis.formatting import number, runs_names, undecided, verdict_text
 from clray.analysis.runs import Order, Runs, order_name
@@ -117,8 +118,19 @@ class Block:
 
 
 def blocks(table: ComparedTable) -> list[Block]:
-    """The columns of the orders that the table declares, then the sensitivity; empty for a sweep with one order."""
-    return [block for block in (_columns(table), _sensitivities(table)) if block]
+    """The columns of the orders that the table declares, the sensitivity, and the orders' scores where the sweep
+    declares distances between classes; empty for a sweep with one order."""
+    return [block for block in (_columns(table), _sensitivities(table), *_curriculum(table)) if block]
+
+
+def _curriculum(table: ComparedTable) -> list[Block]:
+    """The orders' scores beside their F-scores, and how much the methods' rankings of orders agree."""
+    scored, agreed = curriculum.score_lines(table), curriculum.agreement_lines(table)
+    title, rankings = "Curriculum Designer's score and F-score", "Agreement of the rankings of orders, in per cent"
+    return [
+        *([Block(title, curriculum.SCORE_HEAD, scored, "llrrrrrrrr", curriculum.SCORE_NOTES)] if scored else []),
+        *([Block(rankings, curriculum.AGREEMENT_HEAD, agreed, "llrrr", curriculum.AGREEMENT_NOTES)] if agreed else []),
+    ]
 
 
 def _columns(table: ComparedTable) -> Block | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clray.analysis.comparison import ComparedCell, ComparedTable
+from clray.analysis.curriculum import score_lines, studies
 from clray.analysis.formatting import number
 from clray.analysis.orders import sensitivities
 from clray.analysis.runs import Runs
@@ -292,6 +293,10 @@ def _draw_difference(axes: Axes, height: float, cell: ComparedCell, reach: float
         axes.plot(judged.difference, height, marker=_MARKERS[judged.outcome], color=colour, markersize=4.5)
 
 
+_MOST_NAMED = 40
+"""The most task orders that a legend names."""
+
+
 @drawing()
 def orders(table: ComparedTable, key: str = "orders") -> str:
     """Draw a dot for each task order of each variant: the mean over the order's runs.
@@ -301,8 +306,8 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
     """
     found = sensitivities(table)
     names = list(dict.fromkeys(name for _, one in found for name in one.means))
-    columns = 2 if max(map(len, names)) > 20 else 3
-    figure, axes = _figure(6.6, 1.1 + 0.34 * len(found) + 0.2 * -(-len(names) // columns))
+    columns, lines = 2 if max(map(len, names)) > 20 else 3, len(names) if len(names) <= _MOST_NAMED else 0
+    figure, axes = _figure(6.6, 1.1 + 0.34 * len(found) + 0.2 * -(-lines // columns))
     for place, (row, one) in enumerate(reversed(found)):
         if math.isfinite(one.sd):
             ends = [one.mean - one.sd, one.mean + one.sd]
@@ -314,7 +319,7 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
             if name in row.orders and (claim := row.orders[name].claim):
                 axes.plot(claim.mean, place - 0.36, "D", color=colour, markersize=2.8, markeredgewidth=0)
     marks: list[Any] = []
-    for i in range(len(names)):
+    for i in range(lines):
         colour, marker = _order_mark(i)
         marks += axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0)
     axes.set_ylim(-0.7, len(found) - 0.3)
@@ -322,8 +327,38 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"{table.metrics[0]} (%)")
     axes.grid(axis="x", alpha=0.15, color=INK)
-    legend(figure, marks, names, columns)
+    if lines:
+        legend(figure, marks, names, columns)
     return svg(figure, key, orders_alt(table))
+
+
+@drawing()
+def curriculum(table: ComparedTable, key: str = "curriculum") -> str:
+    """Draw a dot for each task order of each variant: its score, and the F-score that was measured.
+
+    There is a plot for each kind of features that distances between classes are declared of.
+    """
+    found = studies(table)
+    names = list(table.curriculum)
+    figure, plots = _figure(3.3 * len(names), 3.4, panels=len(names))
+    marks: list[Any] = []
+    for i, study in enumerate(found):
+        colour, marker = _order_mark(i)
+        for axes, name in zip(plots, names, strict=True):
+            axes.plot(study.scores[name], study.measured, marker, color=colour, markersize=3.5, alpha=0.7, mew=0)
+        marks += plots[0].plot([], [], marker, color=colour, markersize=5, markeredgewidth=0)
+    for axes, name in zip(plots, names, strict=True):
+        axes.set_xlabel(visible(f"score, {name}"))
+        axes.grid(alpha=0.15, color=INK)
+    plots[0].set_ylabel("F-score")
+    legend(figure, marks, [study.label for study in found], 3)
+    return svg(figure, key, curriculum_alt(table))
+
+
+def curriculum_alt(table: ComparedTable) -> str:
+    """The dots as text."""
+    said = [f"{line[0]}, {line[1]}: r {line[5]} ({line[6]})" for line in score_lines(table)]
+    return "Score and F-score of each task order: " + "; ".join(said)
 
 
 def _order_mark(place: int) -> tuple[str, str]:

@@ -247,7 +247,7 @@ class Runs:
         if len(self.orders) == 1:
             parts = list(alike)
         else:
-            parts = [f"{seeds} of order{'s'[: len(names) > 1]} {', '.join(names)}" for seeds, names in alike.items()]
+            parts = [f"{seeds} of order{'s'[: len(names) > 1]} {_some(names)}" for seeds, names in alike.items()]
         half = f" ({self.half_done} half-done)" if self.half_done else ""
         return f"without {' and '.join(parts)}{half}"
 
@@ -270,6 +270,11 @@ class Runs:
     def overall_curves(self) -> NDArray[np.float64]:
         """Mean accuracy over all tasks after each task: [runs, T], fractions."""
         return np.array([overall_curve(r.matrix) for r in self.runs])
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, where there are more than ten the first six of them."""
+    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:6])} and {len(names) - 6} more"
 
 
 def order_name(order: Order, tasks: Sequence[str] = ()) -> str:

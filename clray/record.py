@@ -110,7 +110,7 @@ class Record:
         if trial.id(fingerprint) != expected_id:
             raise ValueError("its id is not that of its declaration and data")
         finished, tasks = metadata["status"] == "finished", stored.task_count(trial.benchmark)
-        if reason := stored.measurement_problem(table, tasks, finished):
+        if reason := stored.measurement_problem(table, tasks, finished, stored.of_classes(trial.benchmark)):
             raise ValueError(reason)
         # Through NumPy: ten times as fast as Arrow's own lists, with the same values.
         columns = [table.column(name).to_numpy().tolist() for name in Measurement._fields] if measurements else []

@@ -161,13 +161,14 @@ _FRACTIONS = sorted({metric.measured for metric in METRICS.values()})
 _ROUNDING = 1e-6
 
 
-def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -> str:
+def measurement_problem(table: pa.Table, declared: int | None, finished: bool, of_classes: bool = False) -> str:
     """Say which measurements no trial of clray can have made; empty where nothing is wrong.
 
     Args:
         table: the columns ``step``, ``trained_tasks``, ``eval_task``, ``metric`` and ``value``.
         declared: the number of the trial's tasks; None where its declaration does not say.
         finished: the trial is recorded as measured on all of its tasks after the last.
+        of_classes: its tasks share classes, and the classes are measured in place of the tasks (``of_classes`` below).
     """
     import numpy as np
     import pyarrow as pa
@@ -187,7 +188,8 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -
     if len(step) and min(step.min(), trained.min(), task.min()) < 0:
         return "it counts below zero"
     tasks = _MOST_TASKS if declared is None else declared
-    if tasks > _MOST_TASKS or (len(step) and (trained.max() > tasks or task.max() >= tasks)):
+    groups = _MOST_TASKS if of_classes else tasks
+    if tasks > _MOST_TASKS or (len(step) and (trained.max() > tasks or task.max() >= groups)):
         return f"it names tasks beyond its {tasks}"
     rates = value[pc.is_in(metric, value_set=pa.array(_FRACTIONS)).to_numpy()]
     if not np.all((rates >= -_ROUNDING) & (rates <= 1 + _ROUNDING)):
@@ -199,9 +201,16 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool) -
     if declared is None:
         declared = int(max(trained[last].max(), task[last].max() + 1)) if last.any() else 1
     measured = np.unique(task[last & (trained == declared)])
+    if of_classes:  # how many there are depends on the data set
+        return "" if len(measured) else "finished, but not measured after the last task"
     if len(measured) < declared:
         return f"finished, but not measured on all {declared} tasks after the last"
     return ""
+
+
+def of_classes(benchmark: dict[str, Any]) -> bool:
+    """True for a declared benchmark whose classes are measured in place of its tasks."""
+    return benchmark.get("measured") == "classes"
 
 
 def task_count(benchmark: dict[str, Any]) -> int | None:

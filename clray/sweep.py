@@ -79,6 +79,9 @@ class RandomOrders(Declared):
         return [list(order) for order in drawn]
 
 
+MOST_TASKS_OF_ALL = 8
+"""The most tasks of which ``task_orders: all`` takes all orders: 8 have 40,320, and 9 more than ``MOST_TRIALS``."""
+
 Order = Literal["identity"] | list[int | str]
 
 
@@ -109,8 +112,9 @@ class Sweep(Declared):
     engine: Literal["auto", "eager", "fused"] = "auto"
     precision: Precision = "float32"
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    task_orders: RandomOrders | Annotated[list[Order], Field(min_length=1)] = ["identity"]
-    """Each order a list of the tasks, from 0 or by name where the benchmark names them."""
+    task_orders: RandomOrders | Annotated[list[Order], Field(min_length=1)] | Literal["all"] = ["identity"]
+    """Each order a list of the tasks, from 0 or by name where the benchmark names them; or ``{random: N}``, or ``all``
+    for every order that there is."""
     resources: Resources = Resources()
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """By name: a method with its settings, and its changes to ``benchmark``, ``model`` and ``resources``. ``grid``
@@ -119,6 +123,10 @@ class Sweep(Declared):
     """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
     metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
     """The columns of the sweep's own table; they change no number."""
+    curriculum: dict[str, list[list[Annotated[float, Field(ge=0)]]]] = {}
+    """The distances between the tasks' classes, a row a task, by the name of the features that they are of: then the
+    sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
+    They change no number."""
     quick: dict[str, Any] = {}
     """The changes of ``--quick``: keys of this file, and ``only`` with a list of variants."""
 
@@ -171,6 +179,7 @@ class Sweep(Declared):
                 raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
         if twice := _twice(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
+        self._check_curriculum()
         for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
                 raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
@@ -179,6 +188,16 @@ class Sweep(Declared):
                     raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
         self._count_trials()
 
+    def _check_curriculum(self) -> None:
+        tasks = self.benchmark.get("tasks")
+        for name, rows in self.curriculum.items():
+            if not isinstance(tasks, int) or len(rows) != tasks or any(len(row) != tasks for row in rows):
+                raise self._wrong(["curriculum", name], f"expected a row of distances for each task (tasks: {tasks})")
+            for i, row in enumerate(rows):
+                if row[i] != 0 or not any(row) or any(row[j] != rows[j][i] for j in range(i)):
+                    problem = "zero from a task to itself, the same in both directions, and not zero to all"
+                    raise self._wrong(["curriculum", name, i], f"distances must be {problem}")
+
     def _count_trials(self) -> None:
         """Check, before any trial is made, that there are not too many."""
         points = 0
@@ -186,7 +205,7 @@ class Sweep(Declared):
             own = settings.get("grid")
             axes = [*self.grid.values(), *(own.values() if isinstance(own, dict) else ())]
             points += math.prod(len(choices) for choices in axes if isinstance(choices, list))
-        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        orders = self._order_count()
         trials = points * orders * len(self.seeds)
         if trials > MOST_TRIALS:
             raise self._wrong(
@@ -194,6 +213,16 @@ class Sweep(Declared):
                 f"this sweep has {trials:,} trials: {points:,} variants and points of their grids × {orders:,} "
                 f"task orders × {len(self.seeds):,} seeds; allowed: at most {MOST_TRIALS:,}",
             )
+
+    def _order_count(self, tasks: int = 1) -> int:
+        """The number of task orders.
+
+        Args:
+            tasks: how many tasks there are; only ``all`` depends on it.
+        """
+        if self.task_orders == "all":
+            return math.factorial(tasks)
+        return self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
 
     def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
         """This sweep with these variants alone, as ``variant_settings`` gives them; no variant is resolved twice."""
@@ -354,10 +383,21 @@ class Sweep(Declared):
             problem = f"{name} has no tasks that could be ordered; allowed: leave task_orders out"
             raise self._wrong(["task_orders"], problem)
         count = len(tasks) if isinstance(tasks, list) else tasks
-        orders = self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
+        if self.task_orders == "all" and count > MOST_TASKS_OF_ALL:
+            problem = f"all: {name} has {count:,} tasks; allowed: at most {MOST_TASKS_OF_ALL}, or {{random: N}}"
+            raise self._wrong(["task_orders"], problem)
+        orders = self._order_count(count)
         if orders * count > MOST_PLACES:
             problem = f"{orders:,} orders × {count:,} tasks; allowed: at most {MOST_PLACES:,}"
             raise self._wrong(["task_orders"], problem)
+        if self.task_orders == "all":
+            trials = orders * len(self.seeds) * sum(1 for _ in self.variant_settings())
+            if trials > MOST_TRIALS:
+                problem = f"all: {count} tasks have {orders:,} orders, and this sweep {trials:,} trials; "
+                raise self._wrong(["task_orders"], f"{problem}allowed: at most {MOST_TRIALS:,}")
+            every = [list(order) for order in itertools.permutations(range(count))]
+            # The benchmark's own order is the first one, and one trial, whichever way it is declared.
+            return [None, *every[1:]]
         if isinstance(self.task_orders, RandomOrders):
             try:
                 return list(self.task_orders.draw(count))

@@ -141,7 +141,7 @@ KEYS_AS_TEXT = ["? [a]\n: 1", "? {a: 1}\n: 1", "no: 1", "on: 1", "1: 1", "~: 1",
 ORDERS = [
     [], ["identity", "identity"], ["identity", [0, 1, 2]], [[0, 1, 2], [0, 1, 2]], {"random": 7}, {"random": 3_000_000},
     {"random": 10**30}, {"random": 6, "seed": 2**70}, {"random": True}, [[0, 1]], [[0, 1, 1]], [[]], "identity",
-    [["a"]], [[True, 0, 2]], {"seed": 1}, ["scan.first"], [["scan.first", "scan.first"]],
+    [["a"]], [[True, 0, 2]], {"seed": 1}, ["scan.first"], [["scan.first", "scan.first"]], "all", ["all"],
 ]  # fmt: skip
 GRIDS = [
     {"lr": [0.1, 0.1]}, {"lr": [0.1, "0.1"]}, {"lr": []}, {"lr": 0.1}, {"benchmark": [1]}, {"model": [[1]]}, {"": [1]},

@@ -190,6 +190,8 @@ class TestWrongSweeps:
              ["the same order as number 1"]),
             (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 7}"), "task_orders", "task_orders.random",
              ["3 tasks have no more than 6 different orders"]),
+            (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: every"), "task_orders", "task_orders",
+             ["'all'"]),
             (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [[true, 0, 2]]"), "task_orders", "task_orders.0.0",
              ["expected a number"]),
             # Too much.
@@ -460,6 +462,28 @@ class TestExpansion:
         """Trials' ids hang on these: an order is drawn again only where it was drawn before."""
         rng = np.random.default_rng(np.random.SeedSequence(3))
         assert RandomOrders(random=5, seed=3).draw(8) == [rng.permutation(8).tolist() for _ in range(5)]
+
+    def test_all_orders(self, file):
+        sweep = load_sweep(file(("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: all")))
+        own = load_sweep(file(("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: [identity, [2, 1, 0]]")))
+        plain = [c.trial.task_order for c in sweep.cells if c.variant == "plain" and c.trial.seed == 1]
+        assert plain == [None, [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+        assert {c.trial.declaration for c in own.cells} < {c.trial.declaration for c in sweep.cells}
+
+    @pytest.mark.parametrize(
+        ("tasks", "said"),
+        [
+            (9, r"task_orders: all: plain has 9 tasks; allowed: at most 8, or \{random: N\}"),
+            (
+                8,
+                "task_orders: all: 8 tasks have 40,320 orders, and this sweep 241,920 trials; allowed: at most 100,000",
+            ),
+        ],
+    )
+    def test_too_many_tasks_for_all_orders(self, file, tasks, said):
+        changed = file(("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: all"), ("tasks: 3", f"tasks: {tasks}"))
+        with pytest.raises(DeclarationError, match=said):
+            _ = load_sweep(changed).cells
 
     def test_random_orders_are_permutations_from_their_seed(self, file):
         def orders(seed: int) -> list[list[int]]:

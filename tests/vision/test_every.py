@@ -217,7 +217,9 @@ class TestEveryBenchmark:
 
     def test_examples_of_several_experiences_are_gathered_at_once(self, name):
         stream = built(name)
-        numbers = np.array([e.examples[3] for e in stream.experiences] + [stream.experiences[0].examples[1]])
+        several = [e.examples for e in stream.experiences if len(e.examples) > 3]  # a blurry task may have none
+        numbers = np.array([own[3] for own in several] + [several[0][1]])
+        assert len(several) > 1
         x, y = stream.examples(numbers)
         for i, number in enumerate(numbers):
             one, label = stream.examples(np.array([number]))
@@ -229,7 +231,7 @@ class TestEveryBenchmark:
         order = list(range(len(stream.experiences)))[::-1]
         turned = built(name, order)
         assert [e.logits for e in turned.experiences] == [stream.experiences[t].logits for t in order]
-        for place, task in enumerate(order):
+        for place, task in enumerate(order if stream.tested is None else range(len(stream.groups))):
             x, y = turned.tests(place)
             expected = stream.tests(task)
             assert torch.equal(x, expected[0])

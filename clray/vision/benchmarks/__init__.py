@@ -22,5 +22,8 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "split-cub": "split:SplitCub",
         "5-dataset": "five_datasets:FiveDatasets",
         "class-incremental": "class_incremental:ClassIncremental",
+        "i-blurry": "blurry:IBlurry",
+        "si-blurry": "blurry:SiBlurry",
+        "coarse-to-fine": "coarse_to_fine:CoarseToFine",
     },
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clray.vision.benchmarks.base import Benchmark
 from clray.vision.datasets.published import ImageSet
@@ -78,6 +78,11 @@ class OfClasses(Benchmark):
         return (None, None) if self.normalise == "none" else CHANNELS[self.normalise][self.dataset]
 
     @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """The ranges of logits among which an answer is looked for, where labels have several levels; else empty."""
+        return ()
+
+    @property
     def examples_of_task(self) -> float:
         each = IMAGES[self.dataset] / CLASSES[self.dataset]
         return self.label_classes * min(self.train_per_class or each, each) / self.tasks
@@ -85,6 +90,14 @@ class OfClasses(Benchmark):
     @property
     def tests_of_task(self) -> float:
         return self.label_classes * min(self.test_per_class or 1000, 10_000 / CLASSES[self.dataset]) / self.tasks
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _is_an_order(cls, value: Any) -> Any:
+        is_seed = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+        if value in ("labels", "trial") or is_seed or isinstance(value, list):
+            return value
+        raise ValueError(f"class_order: {value!r:.50}; allowed: labels, trial, a seed from 0, or a list of labels")
 
     @model_validator(mode="after")
     def _classes_exist(self) -> OfClasses:
@@ -94,15 +107,22 @@ class OfClasses(Benchmark):
             raise ValueError(f"classes: different labels of {self.dataset} are allowed, from 0 to {known - 1}")
         if isinstance(self.class_order, list) and sorted(self.class_order) != sorted(labels):
             raise ValueError("class_order: a list must hold each label of the stream's classes once")
+        return self._known_channels()
+
+    def _known_channels(self) -> OfClasses:
         if self.normalise != "none" and self.dataset not in CHANNELS[self.normalise]:
             raise ValueError(f"normalise: {self.normalise} has no numbers for {self.dataset}; allowed here: none")
         return self
 
     def arriving(self, draws: Draws) -> list[int]:
         """The labels of the classes in the order in which they arrive."""
+        labels = sorted(self.classes) if self.classes is not None else list(range(CLASSES[self.dataset]))
+        return self.ordered(labels, draws)
+
+    def ordered(self, labels: list[int], draws: Draws) -> list[int]:
+        """Put labels into the order that ``class_order`` says."""
         from clray.training import generator
 
-        labels = sorted(self.classes) if self.classes is not None else list(range(CLASSES[self.dataset]))
         if self.class_order == "labels":
             return labels
         if isinstance(self.class_order, list):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ class IncrementalLearner(ModuleLearner):
         stream: the trial's stream, on its device.
         draws: the trial's random draws.
         mean, std: of each channel; None where images are not normalised.
+        levels: the ranges of the logits of each level, where labels have several (``coarse-to-fine``). The logits of a
+            level are then the logarithms of its probabilities: a cross-entropy over all logits is that over the own
+            level plus a constant, with the same gradient.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class IncrementalLearner(ModuleLearner):
         draws: Draws,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        levels: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__(network, stream, draws)
+        self.levels = levels
         self._mean, self._std = (
             None if values is None else torch.tensor(values, device=stream.device).view(-1, 1, 1)
             for values in (mean, std)
@@ -54,7 +59,8 @@ class IncrementalLearner(ModuleLearner):
 
         network = NETWORKS[trial.model["name"]](**trial.model)
         benchmark: Any = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
-        return cls(network, stream, draws, *benchmark.normalisation)
+        mean, std = benchmark.normalisation
+        return cls(network, stream, draws, mean, std, benchmark.levels)
 
     # ------------------------------------------------------------------------------------------------------------------
     # The network
@@ -112,7 +118,20 @@ class IncrementalLearner(ModuleLearner):
 
     def scores(self, x: Tensor) -> Tensor:
         """The logits [n, outputs], in the mode that the module is in."""
-        return self.module(self._laid_out(x))
+        return self._by_level(self.module(self._laid_out(x)))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._by_level(super().logits(x))
+
+    def _by_level(self, logits: Tensor) -> Tensor:
+        if not self.levels:
+            return logits
+        return torch.cat([logits[:, begin:end].log_softmax(1) for begin, end in self.levels], 1)
+
+    def rivals(self, group: int) -> tuple[int, int]:
+        """The range of the logits among which the answer for a group's test images is looked for."""
+        own = self.stream.groups[group].logits[0]
+        return next((level for level in self.levels if level[0] <= own < level[1]), (0, self.stream.outputs))
 
     def still_features(self, x: Tensor) -> Tensor:
         """The features [n, width] in evaluation mode, without gradients."""

@@ -30,6 +30,7 @@ METHODS: Registry[Method] = Registry(
         "er_tiny": "er_tiny:ErTiny",
         "mer_batches": "mer_batches:MerBatches",
         # on class-incremental streams
+        "ocl_naive": "incremental.naive:Naive",
         "ocl_er": "incremental.er:Er",
         "er_ace": "incremental.er_ace:ErAce",
         "der": "incremental.der:Der",

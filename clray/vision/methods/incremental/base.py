@@ -108,16 +108,18 @@ class IncrementalMethod(base.ModuleMethod):
     def counts(self, group: int) -> dict[str, int]:
         """Count the right answers among all classes (``accuracy``) and among the task's own (``task_accuracy``).
 
-        The second is left out where experiences share classes.
+        Where labels have levels, the first is among the classes of the level. The second is left out where experiences
+        share classes.
         """
         import torch
 
         right = own_right = 0
         begin, end = self.learner.stream.groups[group].logits
+        first, past = self.learner.rivals(group)
         with torch.no_grad():
             for x, y in self.learner.tests(group):
                 scores = self.scores(x)
-                right += int((scores.argmax(1) == y).sum())
+                right += int((scores[:, first:past].argmax(1) + first == y).sum())
                 own_right += int((scores[:, begin:end].argmax(1) + begin == y).sum())
         own = {} if self.stream.tested is not None else {"task_accuracy": own_right}
         return {"accuracy": right, **own}
