@@ -7,9 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 
-def supervised_contrastive(
-    features: Tensor, labels: Tensor, temperature: float, anchors: str = "all_views"
-) -> Tensor:
+def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float, anchors: str = "all_views") -> Tensor:
     """Supervised contrastive loss (Khosla 2020, equation 2), as the codes of SCR and PCR have it.
 
     For each anchor it is the mean, over the other vectors of its class, of minus the logarithm of the softmax that
@@ -43,7 +41,8 @@ def proxy_contrastive(logits: Tensor, labels: Tensor) -> Tensor:
         logits: [n, outputs], the cosines divided by the temperature.
         labels: [n].
     """
-    log_counts = torch.bincount(labels, minlength=logits.shape[1]).log()  # -inf where the class is not in the batch
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    log_counts = counts.to(logits.dtype).log()  # -inf where the class is not in the batch
     return cross_entropy(logits + log_counts, labels) + log_counts[labels].mean()
 
 

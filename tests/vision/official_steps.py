@@ -170,7 +170,8 @@ def play(
     prepare(made)
     experience, accuracies = 0, []
     steps = [step for step in described["steps"] if step.get("batch")]
-    reviews = {step["exp"]: sum(step["review_slots"], []) for step in described["steps"] if step.get("review")}
+    reviewed = [step for step in described["steps"] if step.get("review")]
+    reviews = {step["exp"]: [slot for batch in step["review_slots"] for slot in batch] for step in reviewed}
     for number, step in enumerate(steps, start=1):
         if not hidden and (number == 1 or steps[number - 2].get("exp") != step.get("exp")):
             made.begin(experience)

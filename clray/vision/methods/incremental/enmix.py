@@ -5,9 +5,9 @@ batch and the memories of a step of experience replay are augmented and pass the
 with another one of them, drawn at random, as in mixup (Zhang 2018): the part of the image is drawn once a step from a
 Beta distribution, and the cross-entropies with the two labels get the same parts.
 
-The abstract gives neither the distribution of the part nor the pairs that are mixed. The second half of DualMix (AdpMix,
-which mixes old and new classes with a changing ratio of the labels) is not here: its rule was not to be read. No claim
-of a reproduction can rest on this method.
+The abstract gives neither the distribution of the part nor the pairs that are mixed. The second half of DualMix
+(AdpMix, which mixes old and new classes with a changing ratio of the labels) is not here: the abstract does not give
+its rule. No claim of a reproduction can rest on this method.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ for every order of classes and tasks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from clray.vision.methods import base
 from clray.vision.methods.incremental.base import IncrementalMethod
@@ -32,7 +34,7 @@ class NearestMean(IncrementalMethod):
     class Settings(base.Settings):
         batch: Count = 10
         """Images that pass the network together."""
-        resize: Count | None = None
+        resize: Annotated[int, Field(ge=1, le=1024)] | None = None
         """Enlarge images to this many pixels a side, by bilinear interpolation; the paper's network needs 224."""
 
         def make(self, parameters: list[Any]) -> torch.optim.Optimizer:
