@@ -112,10 +112,10 @@ class TestClassMeans:
         assert len(set(expected)) > 1
         assert (scores.isinf().all(0).nonzero().flatten().tolist()) == sorted(set(range(10)) - set(means))
 
-    @pytest.mark.parametrize("name", ["ocl_er", "scr"])
-    def test_they_are_found_once_an_evaluation(self, name):
+    @pytest.mark.parametrize(("name", "steps"), [("ocl_er", 5), ("scr", 5), ("scr", 0)])
+    def test_they_are_found_once_an_evaluation(self, name, steps):
         settings = self.ER if name == "ocl_er" else {"lr": 0.05, "memories": 25}
-        method = started(name, settings, 5)
+        method = started(name, settings, steps)
         calls, find = [], method.class_means._find
         method.class_means._find = lambda: calls.append(1) or find()
 
@@ -153,6 +153,22 @@ class TestScr:
         seen = Watched("loss")
         settings = {"replay_batch": 10, "projection": 16}
         play("scr", "scr", settings, seen.prepare, seen.compare, first_step=2)
+
+    def test_the_two_views_pass_the_network_one_after_the_other(self):
+        """As in the official code; the recorded network has no batch normalisation, which would show it."""
+        settings = {"lr": 0.05, "memories": 25, "augmentation": "flip", "temperature": 0.5}
+        method = started("scr", settings, 3, "convbn")
+        slots, batch, module = np.array([3, 11, 24, 0]), batch_of(method, 3), method.learner.module.train()
+        method.replayed = lambda: slots
+        old_x, old_y = method.examples(slots)
+        x, y = torch.cat([old_x, batch.x]), torch.cat([old_y, batch.y])
+        second = method.learner.augmented(x, "flip", f"{method.steps} second view")
+        assert not torch.equal(x, second)
+        with torch.no_grad():
+            expected = supervised_contrastive(torch.stack([module(x), module(second)], 1), y, 0.5)
+            together = supervised_contrastive(module(torch.cat([x, second])).view(2, 14, -1).transpose(0, 1), y, 0.5)
+            assert float(method.loss(batch)) == pytest.approx(float(expected), rel=1e-6)
+        assert abs(float(together - expected)) > 1e-4
 
     @pytest.mark.parametrize("each", LOSSES["raptor"]["supcon"])
     def test_the_loss(self, each):

@@ -84,9 +84,9 @@ class ClassMeansMethod(ReplayMethod):
         """False where the network's logits are the answer."""
         return True
 
-    def observe(self, batch: Batch) -> None:
-        self.class_means.drop()
-        super().observe(batch)
+    def remember(self, batch: Batch) -> None:
+        super().remember(batch)
+        self.class_means.drop()  # here the steps on the batch are over, too
 
     def end(self, experience: int) -> None:
         self.class_means.drop()

@@ -42,7 +42,6 @@ class Scr(ClassMeansMethod):
         if len(self.memory):
             super().observe(batch)
         else:
-            self.class_means.drop()
             self.remember(batch)
 
     def loss(self, batch: Batch) -> Tensor:
