@@ -45,20 +45,32 @@ def crop_and_flip(x: Tensor, rng: np.random.Generator) -> Tensor:
 def resized_crop(x: Tensor, rng: np.random.Generator, smallest: float) -> Tensor:
     """Enlarge a random part of each image to the image's size, by bilinear interpolation.
 
+    As in torchvision and kornia, the part's size is the first of ten draws that fits into the image, and where none
+    does the part is the whole image. Its edges need not lie between pixels, as they do there. Images are square.
+
     Args:
-        smallest: the smallest area of the part, as a fraction of the image's; areas are uniform from there to 1, and
-            ratios of width to height from 3/4 to 4/3 on a logarithmic scale, as in torchvision.
+        smallest: the smallest area of the part, as a fraction of the image's. Areas are drawn uniformly from there to
+            1, and ratios of width to height from 3/4 to 4/3, uniformly on a logarithmic scale.
     """
     n = len(x)
-    area = rng.uniform(smallest, 1, n)
-    ratio = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), n))
-    wide, high = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
+    wide, high = part_sizes(n, rng, smallest)
     # The part's centre, in the coordinates of affine_grid: from -1 to 1.
     across, down = ((rng.uniform(size=n) * 2 - 1) * (1 - size) for size in (wide, high))
     zero = np.zeros(n)
     maps = np.stack([np.stack([wide, zero, across], 1), np.stack([zero, high, down], 1)], 1)
     grid = affine_grid(torch.from_numpy(maps).to(x.device, torch.float32), list(x.shape), align_corners=False)
-    return grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    parts = grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return parts.clamp(0, 1)  # the weights of four pixels may be a little more than 1 in sum
+
+
+def part_sizes(n: int, rng: np.random.Generator, smallest: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The widths and heights [n] of the parts that ``resized_crop`` enlarges, as fractions of the image's."""
+    area = rng.uniform(smallest, 1, (10, n))
+    ratio = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), (10, n)))
+    wide, high = np.sqrt(area * ratio), np.sqrt(area / ratio)
+    fits = (wide <= 1) & (high <= 1)
+    first = fits.argmax(0), np.arange(n)
+    return np.where(fits[first], wide[first], 1), np.where(fits[first], high[first], 1)
 
 
 def grey(x: Tensor, rng: np.random.Generator, probability: float) -> Tensor:
@@ -69,13 +81,15 @@ def grey(x: Tensor, rng: np.random.Generator, probability: float) -> Tensor:
 
 
 def _luminance(x: Tensor) -> Tensor:
-    return (x * torch.tensor([0.299, 0.587, 0.114], device=x.device).view(3, 1, 1)).sum(1, keepdim=True)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(3, 1, 1)
+    return (x * weights).sum(1, keepdim=True).clamp(0, 1)
 
 
 def jitter(x: Tensor, rng: np.random.Generator, probability: float = 0.8) -> Tensor:
     """Change brightness, contrast and saturation by factors from 0.6 to 1.4, and hue by up to a tenth of the circle.
 
-    With this probability for each image, in this order. Contrast and saturation are for images in colour.
+    With this probability for each image, in this order. Saturation and hue are for images in colour. The codes of SCR
+    and PCR turn the hue of the HSV space, PCR's in a random order of the four; here hue turns in the YIQ space.
     """
     n = len(x)
     changed = _chosen(x.device, rng.random(n) < probability)

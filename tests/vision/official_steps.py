@@ -65,6 +65,8 @@ class Recorded:
     def __init__(self) -> None:
         self.replay: list[list[int]] = []
         self.reservoir: list[dict[str, Any]] = []
+        self.review: list[int] = []
+        """The slots of the memories in the order in which they are reviewed at the end of a task."""
 
     def of(self, step: dict[str, Any]) -> None:
         """Go on to the draws of the next step."""
@@ -86,6 +88,10 @@ class Recorded:
         drawn = [self.reservoir.pop(0) for _ in highest]
         assert [each["high"] for each in drawn] == highest.tolist()
         return np.array([each["j"] for each in drawn])
+
+    def permutation(self, count: int) -> np.ndarray:
+        rest = sorted(set(range(count)) - set(self.review))  # of a last batch that is not full
+        return np.array(self.review + rest)
 
     def weights(self) -> Any:
         return nullcontext()
@@ -163,9 +169,12 @@ def play(
             mine.copy_(torch.from_numpy(theirs))
     prepare(made)
     experience, accuracies = 0, []
-    for number, step in enumerate(described["steps"], start=1):
-        if not step.get("batch"):
-            continue
+    steps = [step for step in described["steps"] if step.get("batch")]
+    reviewed = [step for step in described["steps"] if step.get("review")]
+    reviews = {step["exp"]: [slot for batch in step["review_slots"] for slot in batch] for step in reviewed}
+    for number, step in enumerate(steps, start=1):
+        if not hidden and (number == 1 or steps[number - 2].get("exp") != step.get("exp")):
+            made.begin(experience)
         draws.of(step)
         batch = Batch(learner.stream, np.array(step["batch"]), None if hidden else step["exp"])
         made.observe(batch)
@@ -175,10 +184,12 @@ def play(
         if f"step{taken}/" in {key[: len(f"step{taken}/")] for key in arrays}:
             same(learner.module, arrays, f"step{taken}")
         after(made, step, number)
-        last = number == len(described["steps"]) or described["steps"][number].get("exp", experience) != experience
-        if last:
+        if number == len(steps) or steps[number].get("exp", experience) != experience:
             if not hidden:
+                draws.review = reviews.get(experience, [])
                 made.end(experience)
+                if experience in reviews:
+                    same(learner.module, arrays, f"after_review{experience}")
             accuracies.append([made.counts(e)["accuracy"] / 20 for e in range(5)])
             experience += 1
     same(learner.module, arrays, "end")

@@ -29,7 +29,7 @@ from clray.vision.networks import NETWORKS
 from clray.vision.stream import Stream
 from clray.vision.training import estimate, resolve, train
 
-NEED_BOUNDARIES = ("agem",)
+NEED_BOUNDARIES = ("agem", "hpcr")
 """The methods that must know which task a batch belongs to."""
 SMALL = 10
 """The most of anything that is counted in a method's settings: memories, replays, batches."""
@@ -58,7 +58,9 @@ def small(declared, embedded, kernels) -> Any:
     def ready(
         method: str, per_task: int = 30, device: str = "cpu", boundaries: str = "given", **changes: Any
     ) -> loop.VisionTraining:
-        settings = declared[method] | {"lr": 0.05}
+        settings = dict(declared[method])
+        if "lr" in settings:
+            settings["lr"] = 0.05
         if "optimizer" in settings:
             settings["optimizer"] = "sgd"
         if "b" in settings:  # of the TAG optimizers

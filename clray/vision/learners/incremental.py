@@ -65,11 +65,16 @@ class IncrementalLearner(ModuleLearner):
     # ------------------------------------------------------------------------------------------------------------------
     # The network
 
-    def replace_head(self, make: Callable[[int], nn.Module]) -> None:
-        """Put another head in place of the network's last layer; ``make`` makes it for features of a width."""
+    def replace_head(self, make: Callable[[int], nn.Module]) -> nn.Module:
+        """Put another head in place of the network's last layer, and return it.
+
+        Args:
+            make: makes the head for features of a width.
+        """
         with self.draws.weights():
-            replace_last_layer(self.module, make)
+            head = replace_last_layer(self.module, make)
         self._changed()
+        return head
 
     def attach(self, name: str, part: Callable[[], nn.Module]) -> None:
         """Add a part to the module, which is trained with it; methods find it as ``learner.module.NAME``."""

@@ -35,5 +35,11 @@ METHODS: Registry[Method] = Registry(
         "er_ace": "incremental.er_ace:ErAce",
         "der": "incremental.der:Der",
         "derpp": "incremental.der:Derpp",
+        "scr": "incremental.scr:Scr",
+        "pcr": "incremental.pcr:Pcr",
+        "hpcr": "incremental.hpcr:Hpcr",
+        "uer": "incremental.uer:Uer",
+        "enmix": "incremental.enmix:EnMix",
+        "nearest_mean": "incremental.nearest_mean:NearestMean",
     },
 )

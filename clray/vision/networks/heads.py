@@ -43,12 +43,14 @@ class Projection(nn.Module):
         return normalize(self.layers(features), dim=1)
 
 
-def replace_last_layer(module: nn.Module, make: Callable[[int], nn.Module]) -> None:
-    """Put another head in place of a network's last layer.
+def replace_last_layer(module: nn.Module, make: Callable[[int], nn.Module]) -> nn.Module:
+    """Put another head in place of a network's last layer, and return it.
 
     Args:
         make: makes the head for features of this width.
     """
     name, last = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)][-1]
     parent, _, own = name.rpartition(".")
-    setattr(module.get_submodule(parent), own, make(last.in_features))
+    head = make(last.in_features)
+    setattr(module.get_submodule(parent), own, head)
+    return head
