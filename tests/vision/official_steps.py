@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class Recorded:
         assert [each["high"] for each in drawn] == highest.tolist()
         return np.array([each["j"] for each in drawn])
 
+    def order(self, name: str, count: int, shuffled: bool) -> np.ndarray:
+        assert not shuffled
+        return np.arange(count)
+
     def weights(self) -> Any:
         return nullcontext()
 
@@ -134,6 +139,7 @@ def play(
     draws: Recorded | None = None,
     hidden: bool = False,
     first_step: int = 1,
+    double: bool = False,
 ) -> Any:
     """Take the steps of a case with a method, and compare parameters, memory and accuracies with the recorded ones.
 
@@ -146,12 +152,16 @@ def play(
         draws: the recorded draws, where the case has further kinds of them.
         hidden: do not tell the method which experience a batch belongs to.
         first_step: the number of the batch on which the official code takes its first step of the optimizer.
+        double: compute in float64, for a case in which a step in float32 depends on how its sums are rounded.
     """
     described, arrays = case(name)
     meta, draws = described["meta"], draws or Recorded()
     network = meta["net"].split()[0].removesuffix(",")
     labels = meta["labels"].split()[0]
     learner = learner_of(network, labels, draws)
+    if double:
+        learner.module.double()
+        learner.stream = replace(learner.stream, scale=lambda pixels: pixels.to(torch.float64) / 255)
     given = {"lr": meta["lr"], "memories": meta["mem_size"]}
     kind = METHODS[method]
     made: Any = kind(kind.Settings(**given | settings), learner)
@@ -162,23 +172,24 @@ def play(
         for mine, theirs in zip(own, official, strict=True):
             mine.copy_(torch.from_numpy(theirs))
     prepare(made)
-    experience, accuracies = 0, []
+    experience, taken, accuracies = 0, 1 - first_step, []
     for number, step in enumerate(described["steps"], start=1):
-        if not step.get("batch"):
+        at_end = step.get("end_task", False)  # what the code does at the end of an experience is a step of its own
+        if not step.get("batch") and not at_end:
             continue
         draws.of(step)
-        batch = Batch(learner.stream, np.array(step["batch"]), None if hidden else step["exp"])
-        made.observe(batch)
+        if not at_end:
+            made.observe(Batch(learner.stream, np.array(step["batch"]), None if hidden else step["exp"]))
+            taken += 1
+            if f"step{taken}/" in {key[: len(f"step{taken}/")] for key in arrays}:
+                same(learner.module, arrays, f"step{taken}")
+            after(made, step, number)
+        last = number == len(described["steps"]) or described["steps"][number].get("exp", experience) != experience
+        if last and not hidden:
+            made.end(experience)
         if "memory" in step and hasattr(made, "memory"):
             assert made.memory.numbers.tolist() == [slot for slot in step["memory"] if slot >= 0], number
-        taken = number - first_step + 1
-        if f"step{taken}/" in {key[: len(f"step{taken}/")] for key in arrays}:
-            same(learner.module, arrays, f"step{taken}")
-        after(made, step, number)
-        last = number == len(described["steps"]) or described["steps"][number].get("exp", experience) != experience
         if last:
-            if not hidden:
-                made.end(experience)
             accuracies.append([made.counts(e)["accuracy"] / 20 for e in range(5)])
             experience += 1
     same(learner.module, arrays, "end")

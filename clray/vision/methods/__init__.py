@@ -32,5 +32,10 @@ METHODS: Registry[Method] = Registry(
         "er_ace": "incremental.er_ace:ErAce",
         "der": "incremental.der:Der",
         "derpp": "incremental.der:Derpp",
+        "mir": "incremental.mir:Mir",
+        "ocl_agem": "incremental.agem:AGem",
+        "aser": "incremental.aser:Aser",
+        "refresh_derpp": "incremental.refresh:RefreshDerpp",
+        "refresh_er": "incremental.refresh:RefreshEr",
     },
 )
