@@ -37,5 +37,7 @@ METHODS: Registry[Method] = Registry(
         "aser": "incremental.aser:Aser",
         "refresh_derpp": "incremental.refresh:RefreshDerpp",
         "refresh_er": "incremental.refresh:RefreshEr",
+        "ocm": "incremental.ocm:Ocm",
+        "onpro": "incremental.onpro:OnPro",
     },
 )
