@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,10 @@ class Recorded:
         rest = sorted(set(range(count)) - set(self.review))  # of a last batch that is not full
         return np.array(self.review + rest)
 
+    def order(self, name: str, count: int, shuffled: bool) -> np.ndarray:
+        assert not shuffled
+        return np.arange(count)
+
     def weights(self) -> Any:
         return nullcontext()
 
@@ -140,6 +145,7 @@ def play(
     draws: Recorded | None = None,
     hidden: bool = False,
     first_step: int = 1,
+    double: bool = False,
 ) -> Any:
     """Take the steps of a case with a method, and compare parameters, memory and accuracies with the recorded ones.
 
@@ -152,12 +158,16 @@ def play(
         draws: the recorded draws, where the case has further kinds of them.
         hidden: do not tell the method which experience a batch belongs to.
         first_step: the number of the batch on which the official code takes its first step of the optimizer.
+        double: compute in float64, for a case in which a step in float32 depends on how its sums are rounded.
     """
     described, arrays = case(name)
     meta, draws = described["meta"], draws or Recorded()
     network = meta["net"].split()[0].removesuffix(",")
     labels = meta["labels"].split()[0]
     learner = learner_of(network, labels, draws)
+    if double:
+        learner.module.double()
+        learner.stream = replace(learner.stream, scale=lambda pixels: pixels.to(torch.float64) / 255)
     given = {"lr": meta["lr"], "memories": meta["mem_size"]}
     kind = METHODS[method]
     made: Any = kind(kind.Settings(**given | settings), learner)
@@ -170,32 +180,40 @@ def play(
     prepare(made)
     experience, accuracies = 0, []
     steps = [step for step in described["steps"] if step.get("batch")]
+    at_ends = {step["exp"]: step for step in described["steps"] if step.get("end_task")}
     reviewed = [step for step in described["steps"] if step.get("review")]
     reviews = {step["exp"]: [slot for batch in step["review_slots"] for slot in batch] for step in reviewed}
     for number, step in enumerate(steps, start=1):
         if not hidden and (number == 1 or steps[number - 2].get("exp") != step.get("exp")):
             made.begin(experience)
         draws.of(step)
-        batch = Batch(learner.stream, np.array(step["batch"]), None if hidden else step["exp"])
-        made.observe(batch)
-        if "memory" in step and hasattr(made, "memory"):
-            assert made.memory.numbers.tolist() == [slot for slot in step["memory"] if slot >= 0], number
+        made.observe(Batch(learner.stream, np.array(step["batch"]), None if hidden else step["exp"]))
+        remembers(made, step, number)
         taken = number - first_step + 1
         if f"step{taken}/" in {key[: len(f"step{taken}/")] for key in arrays}:
             same(learner.module, arrays, f"step{taken}")
         after(made, step, number)
         if number == len(steps) or steps[number].get("exp", experience) != experience:
             if not hidden:
+                if experience in at_ends:
+                    draws.of(at_ends[experience])
                 draws.review = reviews.get(experience, [])
                 made.end(experience)
+                remembers(made, at_ends.get(experience, {}), number)
                 if experience in reviews:
                     same(learner.module, arrays, f"after_review{experience}")
             accuracies.append([made.counts(e)["accuracy"] / 20 for e in range(5)])
             experience += 1
     same(learner.module, arrays, "end")
-    if "acc_matrix" in described:
+    if any(described.get("acc_matrix", [])):
         assert np.allclose(accuracies, np.array(described["acc_matrix"])[:, :5], atol=1e-9)
     return made
+
+
+def remembers(made: Any, step: dict[str, Any], number: int) -> None:
+    """Check that a method's memory holds what the official code's held after a step."""
+    if "memory" in step and hasattr(made, "memory"):
+        assert made.memory.numbers.tolist() == [slot for slot in step["memory"] if slot >= 0], number
 
 
 def same(module: nn.Module, arrays: dict[str, np.ndarray], moment: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from clray.trial import Trial
 from clray.vision.augmentations import AUGMENTATIONS
@@ -86,11 +87,25 @@ class IncrementalLearner(ModuleLearner):
         self.module.to(self.stream.device)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
 
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images as the module takes them: normalised, and in its layout."""
+        return self._laid_out(x)
+
     def _laid_out(self, x: Tensor) -> Tensor:
         if self._mean is not None:
             assert self._std is not None
             x = (x - self._mean) / self._std
         return super()._laid_out(x)
+
+    def logits_aside(self, x: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """The logits [n, outputs] in training mode, of a pass that leaves no trace in running statistics.
+
+        Args:
+            weights: other parameters to use, by name; those left out are the module's own.
+        """
+        self._train()
+        copies = {name: kept.clone() for name, kept in self.module.named_buffers()}
+        return functional_call(self.module, copies | (weights or {}), (self._laid_out(x),))
 
     def descend(self, loss: Tensor) -> None:
         """Take one step of the optimizer along the gradient of a loss."""

@@ -41,5 +41,12 @@ METHODS: Registry[Method] = Registry(
         "uer": "incremental.uer:Uer",
         "enmix": "incremental.enmix:EnMix",
         "nearest_mean": "incremental.nearest_mean:NearestMean",
+        "mir": "incremental.mir:Mir",
+        "ocl_agem": "incremental.agem:AGem",
+        "aser": "incremental.aser:Aser",
+        "refresh_derpp": "incremental.refresh:RefreshDerpp",
+        "refresh_er": "incremental.refresh:RefreshEr",
+        "ocm": "incremental.ocm:Ocm",
+        "onpro": "incremental.onpro:OnPro",
     },
 )

@@ -63,7 +63,7 @@ class ReplaySettings(IncrementalSettings):
 class IncrementalMethod(base.ModuleMethod):
     """A method on a torch module with one head for all classes.
 
-    ``observe`` takes the steps on a batch. A subclass has ``loss``, or another ``observe``.
+    ``observe`` takes the steps on a batch. A subclass has ``loss``, or another ``step`` or ``observe``.
     """
 
     learner_kind = "incremental"
@@ -87,8 +87,12 @@ class IncrementalMethod(base.ModuleMethod):
 
     def observe(self, batch: Batch) -> None:
         for _ in range(self.settings.iterations):
-            self.learner.descend(self.loss(batch))
+            self.step(batch)
             self.steps += 1
+
+    def step(self, batch: Batch) -> None:
+        """Take one step of the optimizer; a method that does more than descend along ``loss`` overrides it."""
+        self.learner.descend(self.loss(batch))
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a step on this batch."""
