@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clray.analysis.verdict import Sample, sample
 from clray.metrics import Matrix, Measurement, final_matrix, of_classes
 from clray.record import Record
+from clray.trial import Trial
 
 Order = tuple[int, ...] | None
 """A task order: task numbers from 0; None for the benchmark's own order."""
@@ -91,6 +92,7 @@ class Run:
         collapsed: the run fell to guessing while the other runs of its variant did not.
         stale: other code made the record than the code here.
         measurements: all measurements, for figures that show more than published metrics.
+        trial: its declaration.
     """
 
     id: str
@@ -109,6 +111,7 @@ class Run:
     collapsed: bool = False
     stale: bool = False
     measurements: Sequence[Measurement] = ()
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def run_of(record: Record, stale: bool = False) -> Run:
         # per cent, rounded to a millionth of a point, so that a difference of floats that is zero prints as zero
         metrics={name: round(100 * value, 6) + 0.0 for name, value in record.metrics.items()},
         measurements=record.measurements,
+        trial=record.trial,
         matrix=matrix,
         baseline=baseline,
         data=record.data,
