@@ -24,7 +24,7 @@ from clray.analysis.formatting import number
 from clray.analysis.orders import sensitivities
 from clray.analysis.runs import Runs
 from clray.analysis.verdict import Outcome
-from clray.metrics import Matrix
+from clray.metrics import Matrix, of_classes
 from clray.output import visible
 
 if TYPE_CHECKING:
@@ -183,18 +183,22 @@ def _draw_spread(axes: Axes, height: float, cell: ComparedCell, colour: str) -> 
 
 @drawing()
 def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
-    """Draw the mean accuracy matrix over the runs: row i after learning task i, column j measured on task j."""
+    """Draw the mean accuracy matrix over the runs: row i after learning task i, column j measured on task j.
+
+    Where tasks share classes, column j is measured on class j.
+    """
     matrix = runs.mean_matrix
     assert matrix is not None, "a heat map needs a run"
     figure, axes = _figure(3.9, 3.3)
-    tasks = len(matrix)
-    extent = (0.5, tasks + 0.5, tasks + 0.5, 0.5)
-    axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", interpolation="none", extent=extent)
-    axes.set_xlabel("measured on task")
+    tasks, columns = matrix.shape
+    extent = (0.5, columns + 0.5, tasks + 0.5, 0.5)
+    aspect = "auto" if of_classes(matrix) else "equal"
+    axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", interpolation="none", extent=extent, aspect=aspect)
+    axes.set_xlabel("measured on class" if of_classes(matrix) else "measured on task")
     axes.set_ylabel("after learning task")
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
-    if tasks <= 10:
+    if columns <= 10:
         write_values(axes, 100 * matrix, first=1)
     colour_scale(axes)
     return svg(figure, key, heat_map_alt(runs, label))
@@ -205,10 +209,11 @@ def heat_map_alt(runs: Runs, label: str) -> str:
     matrix = runs.mean_matrix
     assert matrix is not None
     learned, kept = 100 * np.diag(matrix).mean(), 100 * matrix[-1].mean()
-    measured = f"{learned:.1f}% right after learning a task on average, " if np.isfinite(learned) else ""
+    shown = np.isfinite(learned) and not of_classes(matrix)
+    measured = f"{learned:.1f}% right after learning a task on average, " if shown else ""
+    over = f"{len(matrix)} tasks" + (f" and {matrix.shape[1]} classes" if of_classes(matrix) else "")
     return (
-        f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {len(matrix)} tasks; {measured}"
-        f"{kept:.1f}% after the last task"
+        f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {over}; {measured}{kept:.1f}% after the last task"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from clray.analysis import attention, formatting, landscape, plots, pseudo_samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.curriculum import studies
+from clray.analysis.lifelong_table import lifelong_blocks
 from clray.analysis.orders import Block, blocks, sensitivities
 from clray.analysis.other_claims import other_claims
 from clray.analysis.runs import Run, order_name
@@ -132,7 +133,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
-        "orders": [_block(block) for block in blocks(table)],
+        "orders": [_block(block) for block in [*blocks(table), *lifelong_blocks(table)]],
         "order_dots": Markup(plots.orders(table, f"o{index}")) if sensitivities(table) else "",
         "curriculum": Markup(plots.curriculum(table, f"c{index}")) if studies(table) else "",
         "landscape": Markup(

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clray.analysis.verdict import Sample, sample
-from clray.metrics import Matrix, Measurement, final_matrix
+from clray.metrics import Matrix, Measurement, final_matrix, of_classes
 from clray.record import Record
+from clray.trial import Trial
 
 Order = tuple[int, ...] | None
 """A task order: task numbers from 0; None for the benchmark's own order."""
@@ -33,7 +34,12 @@ def mean_matrix(matrices: Sequence[Matrix]) -> Matrix:
 
 
 def seen_curve(matrix: Matrix) -> NDArray[np.float64]:
-    """Mean accuracy over the tasks seen so far, after each task: [T] from R [T, T]."""
+    """Mean accuracy over the tasks seen so far, after each task: [T] from R [T, T].
+
+    Where tasks share classes and ``R`` is [T, C], the mean is over the classes seen so far.
+    """
+    if of_classes(matrix):
+        return np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in matrix])
     return np.array([row[: i + 1].mean() for i, row in enumerate(matrix)])
 
 
@@ -75,8 +81,8 @@ class Run:
 
     Attributes:
         metrics: published metrics in per cent.
-        matrix: the accuracy matrix [T, T], fractions.
-        baseline: the accuracy on each task before any training [T], fractions; NaN where it was not measured.
+        matrix: the accuracy matrix [T, T], fractions; [T, C] where tasks share classes and these were measured.
+        baseline: the accuracy on each column before any training, fractions; NaN where it was not measured.
         data: the record's description of the data that the trial read.
         seconds: how long the trial took; None where its record does not say.
         code: the digest of the code that made the record.
@@ -86,6 +92,7 @@ class Run:
         collapsed: the run fell to guessing while the other runs of its variant did not.
         stale: other code made the record than the code here.
         measurements: all measurements, for figures that show more than published metrics.
+        trial: its declaration.
     """
 
     id: str
@@ -104,6 +111,7 @@ class Run:
     collapsed: bool = False
     stale: bool = False
     measurements: Sequence[Measurement] = ()
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ def diverged_run(record: Record) -> DivergedRun:
 
 def run_of(record: Record, stale: bool = False) -> Run:
     """Turn a finished record into a ``Run``."""
-    matrix, baseline = final_matrix(record.measurements)
+    matrix, baseline = final_matrix(record.measurements, record.tasks)
     provenance = record.provenance
     git, machine = (provenance.get(key) or {} for key in ("git", "machine"))
     seconds, saved = provenance.get("seconds"), provenance.get("saved")
@@ -157,6 +165,7 @@ def run_of(record: Record, stale: bool = False) -> Run:
         # per cent, rounded to a millionth of a point, so that a difference of floats that is zero prints as zero
         metrics={name: round(100 * value, 6) + 0.0 for name, value in record.metrics.items()},
         measurements=record.measurements,
+        trial=record.trial,
         matrix=matrix,
         baseline=baseline,
         data=record.data,

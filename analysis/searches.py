@@ -125,13 +125,15 @@ def select_point(points: Mapping[str, Runs], metric: str) -> str | None:
     order, and a later one must be strictly better. A point that lacks runs, or of which a run diverged, takes no part,
     because a mean of fewer runs is more likely to be good by chance.
     """
-    sign = -1 if METRICS[metric].lower_is_better else 1
+    values = {name: list(runs.values(metric).values()) if runs.complete else [] for name, runs in points.items()}
+    return best_of(values, METRICS[metric].lower_is_better)
+
+
+def best_of(values: Mapping[str, Sequence[float]], lower_is_better: bool = False) -> str | None:
+    """The name with the best mean; the first of several that are equally good. Names without values take no part."""
+    sign = -1 if lower_is_better else 1
     best, selected = -np.inf, None
-    for name, runs in points.items():
-        values = runs.values(metric)
-        if not runs.complete or not values:
-            continue
-        mean = sign * float(np.mean(list(values.values())))
-        if mean > best:
+    for name, of_point in values.items():
+        if len(of_point) and (mean := sign * float(np.mean(of_point))) > best:
             best, selected = mean, name
     return selected

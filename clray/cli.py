@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clray import __version__
-from clray.commands import data, overview, plan, publish, records, run, samples, setup, tables, trials, verify
+from clray.commands import data, overview, plan, publish, records, run, samples, setup, tables, trials, tune, verify
 from clray.errors import ClrayError
 from clray.folders import ensure_home
 from clray.output import accept_every_letter, complain, deliver, shown
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": run.sweep_command,
     "reproduce": run.reproduce_command,
     "run": run.run_command,
+    "tune": tune.tune_command,
     "table": tables.table_command,
     "report": tables.report_command,
     "verify": verify.verify_command,

@@ -1,7 +1,9 @@
 """The published metrics, computed from the accuracies that were measured: pure functions.
 
 ``R[i, j]`` is the accuracy on task ``j`` after training on task ``i`` (both from 0, a fraction), ``T`` the number of
-tasks, ``b[j]`` the accuracy on task ``j`` before any training. A matrix entry that was not measured is NaN.
+tasks, ``b[j]`` the accuracy on task ``j`` before any training. A matrix entry that was not measured is NaN. On streams
+whose tasks share classes, the classes are measured in place of the tasks: there ``j`` is a class, and ``R`` has more
+columns than rows. A few metrics are computed from the course of a trial, which is all its measurements in their order.
 
 Two papers may use one name for two metrics. So each name here has one definition, and a reproduction file names the
 metric that it compares.
@@ -9,9 +11,9 @@ metric that it compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ class Measurement(NamedTuple):
     Attributes:
         step: training examples seen by the learner so far; on the track of episodes, episodes.
         trained_tasks: tasks whose training has begun: 0 before any training, ``t + 1`` during and after task ``t``.
-        eval_task: the task it was measured on, from 0.
+        eval_task: the task it was measured on, from 0; the class, on streams whose tasks share classes.
         metric: its name, such as ``accuracy``.
         value: a fraction where the metric is a rate.
     """
@@ -37,11 +39,17 @@ class Measurement(NamedTuple):
     value: float
 
 
-def accuracy_matrix(measurements: Iterable[Measurement], metric: str = "accuracy") -> tuple[Matrix, Matrix]:
+def accuracy_matrix(
+    measurements: Iterable[Measurement], metric: str = "accuracy", tasks: int | None = None
+) -> tuple[Matrix, Matrix]:
     """The matrix ``R`` [T, T] and the baseline ``b`` [T] from a record's measurements.
 
     Where a task was measured more than once while the same task was trained, the last measurement counts, as in the
     official MER code's ``metrics.py`` (the row taken just before the next task's first example).
+
+    Args:
+        tasks: the number of tasks that the trial declares, where it is known. Measurements of more than so many tasks
+            are of classes: then ``R`` is [T, C] and ``b`` is [C].
     """
     latest: dict[tuple[int, int], tuple[int, float]] = {}
     for m in measurements:
@@ -49,15 +57,25 @@ def accuracy_matrix(measurements: Iterable[Measurement], metric: str = "accuracy
             key = (m.trained_tasks, m.eval_task)
             if key not in latest or latest[key][0] <= m.step:
                 latest[key] = (m.step, m.value)
-    tasks = max((max(trained, evaluated + 1) for trained, evaluated in latest), default=0)
-    matrix = np.full((tasks, tasks), np.nan)
-    baseline = np.full(tasks, np.nan)
+    columns = max((evaluated + 1 for _, evaluated in latest), default=0)
+    rows = max((trained for trained, _ in latest), default=0)
+    if tasks is None or columns <= tasks:
+        rows = columns = max(rows, columns)
+    else:
+        rows = tasks
+    matrix = np.full((rows, columns), np.nan)
+    baseline = np.full(columns, np.nan)
     for (trained, evaluated), (_, value) in latest.items():
         if trained == 0:
             baseline[evaluated] = value
         else:
             matrix[trained - 1, evaluated] = value
     return matrix, baseline
+
+
+def of_classes(R: Matrix) -> bool:
+    """True where the columns are classes that tasks share, so that a task has no column of its own."""
+    return R.shape[0] != R.shape[1]
 
 
 def retained_accuracy(R: Matrix, b: Matrix) -> float:
@@ -112,18 +130,97 @@ def forgetting_as_coded(R: Matrix, b: Matrix) -> float:
     return float(np.mean([np.max(R[j:, j]) - R[-1, j] for j in range(tasks - 1)]))
 
 
+def average_incremental_accuracy(R: Matrix, b: Matrix) -> float:
+    """AAA of ER-ACE (Caccia 2022), Avg_Acc of RaptorMai's code: mean over tasks of the mean accuracy on tasks seen."""
+    return float(np.mean([np.mean(R[i, : i + 1]) for i in range(len(R))]))
+
+
+def forgetting_over_all(R: Matrix, b: Matrix) -> float:
+    """Avg_End_Fgt of RaptorMai's ``compute_performance``: over all T tasks, the best accuracy ever less the last one.
+
+    The last task adds zero unless it was measured before it was learned. The same code has a second function for the
+    forgetting of a single run, which it uses while tuning. That one takes the best accuracy over tasks after one task,
+    in place of the best over time on one task, so it measures something else, and is not offered here.
+    """
+    if np.isnan(np.diag(R)).any():
+        return float("nan")
+    return float(np.mean(np.nanmax(R, axis=0) - R[-1]))
+
+
+def positive_backward_transfer(R: Matrix, b: Matrix) -> float:
+    """BWT+ of one run (Diaz-Rodriguez 2018), ``Avg_Bwtp`` of RaptorMai's code: mean of R[i, j] - R[j, j] over all
+    pairs j < i, and zero where that is negative."""
+    tasks = len(R)
+    below = np.tril_indices(tasks, -1)
+    return float(np.maximum(np.mean((R - np.diag(R))[below]), 0.0)) if tasks > 1 else float("nan")
+
+
+def average_over_seen_classes(R: Matrix, b: Matrix) -> float:
+    """A_avg of Si-Blurry's code: the mean over tasks of the accuracy on the classes seen, measured after each task."""
+    return float(np.mean([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in R]))
+
+
+def forgetting_of_classes(R: Matrix, b: Matrix) -> float:
+    """F_last of Si-Blurry's and CLIB's code: mean over classes of the best accuracy after an earlier task less the
+    last one. As in the code, a class that was never recognised after an earlier task takes no part."""
+    earlier = np.max(np.nan_to_num(R[:-1]), axis=0, initial=0.0)
+    known = earlier > 0
+    return float(np.mean((earlier - R[-1])[known])) if known.any() else float("nan")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Metrics of the course of a trial
+
+
+def mean_of_course(course: Sequence[Measurement]) -> float:
+    """The mean of all measurements: the area under their curve, where they are equally far apart."""
+    return float(np.mean([m.value for m in course]))
+
+
+def minimum_accuracy(course: Sequence[Measurement]) -> float:
+    """min-ACC (De Lange 2023, eq. 2): mean over tasks but the last of the lowest accuracy ever measured after the task
+    was learned. Not available (NaN) where nothing was measured within tasks: the drop at the start of a task, which
+    this metric is about, would not be in it."""
+    last = max(m.trained_tasks for m in course)
+    steps = {(m.trained_tasks, m.step) for m in course if m.trained_tasks > 1}
+    if len(steps) == len({trained for trained, _ in steps}):
+        return float("nan")
+    lowest = [
+        min((m.value for m in course if m.eval_task == task and m.trained_tasks > task + 1), default=float("nan"))
+        for task in range(last - 1)
+    ]
+    return float(np.mean(lowest)) if lowest else float("nan")
+
+
+def worst_case_accuracy(course: Sequence[Measurement]) -> float:
+    """WC-ACC (De Lange 2023, eq. 3): of k tasks, the last one's accuracy at the end over k, and min-ACC times 1 - 1/k:
+    the least that was guaranteed for each task once it was learned."""
+    tasks = max(m.trained_tasks for m in course)
+    R, _ = accuracy_matrix(course, course[0].metric)
+    return float(R[-1, -1] / tasks + (1 - 1 / tasks) * minimum_accuracy(course))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# By name
+
+
 @dataclass(frozen=True)
 class Metric:
     """A published metric: its formula, its full name, and the direction that is better."""
 
-    compute: Callable[[Matrix, Matrix], float]
+    compute: Callable[..., float]
+    """Of ``R`` and ``b``, or of the course, as ``reads`` says."""
     title: str
     definition: str
     measured: str = "accuracy"
-    """The name of the measurements whose matrix it is computed from."""
+    """The name of the measurements that it is computed from."""
     lower_is_better: bool = False
     computed_from: tuple[str, ...] = ()
     """Other metrics from which it follows by arithmetic: beside them it gives no new information."""
+    columns: Literal["tasks", "classes", "any"] = "tasks"
+    """The columns of the matrices that it is defined on."""
+    reads: Literal["matrix", "course"] = "matrix"
+    """``course``: it is computed from the list of all measurements of that name, in the order of their steps."""
 
 
 METRICS: dict[str, Metric] = {
@@ -135,7 +232,18 @@ METRICS: dict[str, Metric] = {
         "RA - LA: the mean over all T tasks",
         computed_from=("RA", "LA"),
     ),
-    "ACC": Metric(retained_accuracy, "average accuracy", "mean of the last row of the accuracy matrix"),
+    "ACC": Metric(retained_accuracy, "average accuracy", "mean of the last row of the accuracy matrix", columns="any"),
+    "TaskACC": Metric(
+        retained_accuracy,
+        "average accuracy, task given",
+        "mean of the last row of the matrix of accuracies among each task's own classes",
+        measured="task_accuracy",
+    ),
+    "AAA": Metric(
+        average_incremental_accuracy,
+        "average incremental accuracy",
+        "mean over tasks of the mean accuracy on the tasks seen after it",
+    ),
     "BWT": Metric(
         backward_transfer,
         "backward transfer",
@@ -155,6 +263,57 @@ METRICS: dict[str, Metric] = {
         "forgetting, as coded",
         "best accuracy, the last included, less the last, over T - 1 tasks",
         lower_is_better=True,
+    ),
+    "Avg_End_Fgt": Metric(
+        forgetting_over_all,
+        "forgetting, over all tasks",
+        "best accuracy, the last included, less the last, over T tasks",
+        lower_is_better=True,
+    ),
+    "Bwtp": Metric(
+        positive_backward_transfer,
+        "positive backward transfer",
+        "mean of R[i,j] - R[j,j] over all pairs j < i, or 0 where that is negative",
+    ),
+    "min-ACC": Metric(
+        minimum_accuracy,
+        "minimum accuracy",
+        "mean over tasks but the last of the lowest accuracy measured after the task was learned",
+        reads="course",
+    ),
+    "WC-ACC": Metric(
+        worst_case_accuracy,
+        "worst-case accuracy",
+        "accuracy on the last of k tasks over k, and min-ACC times 1 - 1/k",
+        reads="course",
+    ),
+    "A_AUC": Metric(
+        mean_of_course,
+        "area under the accuracy curve",
+        "mean of the accuracy on all classes seen so far, measured every N examples",
+        measured="seen_accuracy",
+        columns="any",
+        reads="course",
+    ),
+    "A_avg": Metric(
+        average_over_seen_classes,
+        "average accuracy over tasks",
+        "mean over tasks of the mean accuracy on the classes seen after it",
+        columns="classes",
+    ),
+    "A_last": Metric(
+        retained_accuracy,
+        "last accuracy",
+        "mean accuracy on the classes at the end",
+        columns="classes",
+        computed_from=("ACC",),
+    ),
+    "F_last": Metric(
+        forgetting_of_classes,
+        "forgetting of classes",
+        "mean over classes of the best accuracy after an earlier task less the last; classes never recognised left out",
+        lower_is_better=True,
+        columns="classes",
     ),
     "TestAcc": Metric(
         retained_accuracy, "test accuracy", "queries of the test split answered exactly, at the end", "test_accuracy"
@@ -177,20 +336,37 @@ FINAL = ("accuracy", "test_accuracy")
 """The measurement that a finished trial has on each of its tasks; the name depends on the track."""
 
 
-def final_matrix(measurements: Iterable[Measurement]) -> tuple[Matrix, Matrix]:
-    """``R`` and ``b`` of what the trial's track measures at the end, one of ``FINAL``; empty where there is nothing."""
+def final_matrix(measurements: Iterable[Measurement], tasks: int | None = None) -> tuple[Matrix, Matrix]:
+    """``R`` and ``b`` of what the trial's track measures at the end, one of ``FINAL``; empty where there is nothing.
+
+    Args:
+        tasks: as for ``accuracy_matrix``.
+    """
     measurements = list(measurements)
     present = {m.metric for m in measurements}
-    return accuracy_matrix(measurements, next((name for name in FINAL if name in present), FINAL[0]))
+    return accuracy_matrix(measurements, next((name for name in FINAL if name in present), FINAL[0]), tasks)
 
 
-def summarize(measurements: Iterable[Measurement]) -> dict[str, float]:
-    """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty where there is no matrix."""
-    measurements = list(measurements)
-    matrices = {name: accuracy_matrix(measurements, name) for name in {metric.measured for metric in METRICS.values()}}
+def summarize(measurements: Iterable[Measurement], tasks: int | None = None) -> dict[str, float]:
+    """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty where there is no matrix.
+
+    Args:
+        tasks: as for ``accuracy_matrix``.
+    """
+    courses: dict[str, list[Measurement]] = {metric.measured: [] for metric in METRICS.values()}
+    for m in measurements:
+        if m.metric in courses:
+            courses[m.metric].append(m)
+    for course in courses.values():
+        course.sort(key=lambda m: m.step)
+    matrices = {name: accuracy_matrix(course, name, tasks) for name, course in courses.items()}
     values = {}
     for name, metric in METRICS.items():
         R, b = matrices[metric.measured]
-        if len(R) and np.isfinite(value := metric.compute(R, b)):
+        if not len(R) or metric.columns not in ("any", "classes" if of_classes(R) else "tasks"):
+            continue
+        course = courses[metric.measured]
+        value = metric.compute(R, b) if metric.reads == "matrix" else metric.compute(course)
+        if np.isfinite(value):
             values[name] = value
     return values

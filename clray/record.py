@@ -46,9 +46,14 @@ class Record:
     sweep: str = ""
 
     @property
+    def tasks(self) -> int | None:
+        """The number of tasks that the trial declares; None where its declaration does not say."""
+        return stored.task_count(self.trial.benchmark)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The published metrics, as fractions. A trial that diverged has none: it has not learned all its tasks."""
-        return {} if self.status == "diverged" else summarize(self.measurements)
+        return {} if self.status == "diverged" else summarize(self.measurements, self.tasks)
 
     def to_table(self) -> pa.Table:
         import pyarrow as pa

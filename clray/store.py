@@ -113,6 +113,14 @@ class Store:
             self.storage.write(relative, content, before=before)
         return self.path(relative)
 
+    def read_file(self, relative: str) -> bytes | None:
+        """A file's content; None where there is none.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._read(relative)
+
     def _read(self, relative: str) -> bytes | None:
         with self.problems(relative, "read"):
             return self.storage.read(relative)

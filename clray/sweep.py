@@ -94,6 +94,20 @@ class Cell:
     resources: Resources
 
 
+class Tuning(Declared):
+    """How ``clray tune`` chooses a point of each variant's grid. The sweep itself is the evaluation; this is what
+    differs in the tuning phase before it, whose classes and images must be others."""
+
+    metric: str = "ACC"
+    """The metric that chooses."""
+    first_tasks: Annotated[int, Field(ge=1)] | None = None
+    """Also show what is chosen after so many tasks of the evaluated streams."""
+    benchmark: dict[str, Any] = {}
+    """The changes to ``benchmark``, such as the classes to tune on."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """The seeds of the tuning phase, none of which is a seed of the evaluation."""
+
+
 class Sweep(Declared):
     """All trials declared in one file."""
 
@@ -127,6 +141,8 @@ class Sweep(Declared):
     """The distances between the tasks' classes, a row a task, by the name of the features that they are of: then the
     sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
     They change no number."""
+    tuning: Tuning | None = None
+    """The tuning phase of ``clray tune``; ``clray sweep`` does not run it."""
     quick: dict[str, Any] = {}
     """The changes of ``--quick``: keys of this file, and ``only`` with a list of variants."""
 
@@ -180,6 +196,11 @@ class Sweep(Declared):
         if twice := _twice(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
         self._check_curriculum()
+        if self.tuning and self.tuning.metric not in METRICS:
+            metric = self.tuning.metric
+            raise self._wrong(["tuning", "metric"], f"{shown(metric)} is not a metric; {one_of(metric, METRICS)}")
+        if self.tuning and (twice := _twice(self.tuning.seeds)):
+            raise self._wrong(["tuning", "seeds"], f"a seed stands twice: {twice[0]}")
         for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
                 raise self._wrong(["variants", variant], f"{problem} in the name of a variant")
@@ -229,6 +250,23 @@ class Sweep(Declared):
         kept = self.model_copy(update={"variants": variants, "grid": {}})
         kept.__dict__.pop("cells", None)  # else the copy would keep the cells of the original
         return kept
+
+    def tuning_phase(self) -> Sweep:
+        """The tuning phase of ``tuning`` as a sweep: the same variants on other classes, with other seeds.
+
+        Raises:
+            DeclarationError: a setting of it is not accepted.
+        """
+        assert self.tuning is not None
+        changes = {"benchmark": merged(self.benchmark, self.tuning.benchmark), "seeds": self.tuning.seeds}
+        phase = self.model_copy(update=changes)
+        phase.__dict__.pop("cells", None)
+        phase._resolved = {}
+        try:
+            _ = phase.cells
+        except DeclarationError as error:
+            raise self._wrong(["tuning"], f"in the tuning phase: {error}") from None
+        return phase
 
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each variant with its settings, the axes of the grids crossed in, named ``variant@axis=value``.

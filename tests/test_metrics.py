@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from clray.analysis.verdict import interval, published, sample
 from clray.metrics import METRICS, Measurement, accuracy_matrix, final_matrix, summarize
+from clray.reproduction import Claim
 
 R = np.array(
     [
@@ -25,6 +30,9 @@ BY_HAND = {
     "FWT_T": 0.4 / 3,  # as GEM's and MER's code have it
     "forgetting": 0.25,  # ((0.9 - 0.5) + (0.8 - 0.7)) / 2
     "F": 0.25,  # the same here, where no task is best at the end
+    "AAA": (0.9 + 0.7 + 0.6) / 3,
+    "Avg_End_Fgt": 0.5 / 3,  # (0.4 + 0.1 + 0) / 3
+    "Bwtp": 0.0,  # (-0.3 - 0.4 - 0.1) / 3 is negative
 }
 
 
@@ -42,14 +50,20 @@ def test_each_metric_by_hand(name):
 
 
 def of_accuracy() -> set[str]:
-    return {name for name, metric in METRICS.items() if metric.measured == "accuracy"}
+    """The metrics of an accuracy matrix over tasks; the others are tested below."""
+    return {
+        name
+        for name, m in METRICS.items()
+        if (m.measured, m.reads) == ("accuracy", "matrix") and m.columns != "classes"
+    }
 
 
 def test_every_metric_was_worked_out():
     assert set(BY_HAND) == of_accuracy()
-    assert set(METRICS) - of_accuracy() == set(OF_EPISODES)
+    assert set(METRICS) - of_accuracy() == {*OF_EPISODES, *OF_STREAMS}
 
 
+OF_STREAMS = {"TaskACC", "min-ACC", "WC-ACC", "A_AUC", "A_avg", "A_last", "F_last"}
 OF_EPISODES = {"TestAcc": 0.9, "ValAccRetrieval": 0.8, "ValAccGeneralize": 0.7}
 
 
@@ -137,3 +151,130 @@ def test_nothing_gives_nothing_and_other_metrics_stay_out():
     assert summarize([Measurement(5, 1, 0, "loss", 2.5)]) == {}
     other = [m._replace(metric="loss", value=9.0) for m in measured()]
     assert summarize(measured() + other) == summarize(measured())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Metrics of online continual learning
+
+ONLINE = json.loads((Path(__file__).parent / "fixtures" / "online" / "metrics.json").read_text())
+CASES = ["full", "cil_lower_triangular"]
+
+
+def matrices(case: str) -> list[np.ndarray]:
+    return [np.array(run) for run in ONLINE[case]["acc"]]
+
+
+def measured_run(matrix: np.ndarray, unseen: bool) -> list[Measurement]:
+    """A record's measurements of a run; unseen tasks, which that code logs as 0, are not measured here."""
+    return [m for m in measured(matrix, []) if unseen or m.eval_task < m.trained_tasks]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("ACC", "Avg_End_Acc"), ("Avg_End_Fgt", "Avg_End_Fgt"), ("AAA", "Avg_Acc"), ("Bwtp", "Avg_Bwtp")],
+)
+def test_raptormai_figures(case, name, published):
+    """Means over three runs and the half-widths of their 95% intervals, as ``compute_performance`` gives them."""
+    values = [summarize(measured_run(run, case == "full"))[name] for run in matrices(case)]
+    mean, half = ONLINE[case][published]
+    ours = sample(values)
+    assert ours.mean == pytest.approx(mean, abs=1e-12)
+    assert interval(ours) == pytest.approx((mean - half, mean + half), abs=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forgetting_has_two_denominators_and_one_figure_that_is_not_offered(case):
+    per_run = ONLINE[case]["per_run"]
+    for i, run in enumerate(matrices(case)):
+        found = summarize(measured_run(run, case == "full"))
+        assert found["ACC"] == pytest.approx(per_run["end_acc"][i])
+        assert found["Avg_End_Fgt"] == pytest.approx(per_run["forgetting_div_T"][i])
+        if case != "full":  # there that code takes the best over rows before a task was learned, and F does not
+            assert found["F"] == pytest.approx(per_run["forgetting_div_T_minus_1"][i])
+        faulty = ONLINE[case]["single_run_avg_end_fgt_as_coded"][i]
+        assert np.mean(run.max(axis=1) - run[-1]) == pytest.approx(faulty)
+        assert not any(value == pytest.approx(faulty) for value in found.values())
+
+
+def test_mammoth_figures():
+    """Its forgetting takes the best over all rows, its forward transfer subtracts the accuracy before training."""
+    for case in CASES:
+        for run, known in zip(matrices(case), ONLINE[case]["mammoth"], strict=True):
+            assert METRICS["BWT"].compute(run, B) == pytest.approx(known["backward_transfer"])
+            assert METRICS["FWT"].compute(run, np.full(5, 0.1)) == pytest.approx(known["forward_transfer_random_0p1"])
+            if case != "full":
+                assert METRICS["F"].compute(run, B) == pytest.approx(known["forgetting"])
+
+
+def test_the_interval_is_that_of_the_recorded_rule():
+    known = ONLINE["ci"]
+    low, high = interval(sample(known["example"]["values"]))
+    assert (low + high) / 2 == pytest.approx(known["example"]["mean"])
+    assert (high - low) / 2 == pytest.approx(known["example"]["half"])
+    for runs, ratio in known["half_width_over_std_ddof1"].items():
+        claim = Claim(mean=0.0, spread=ratio, kind="95% interval", runs=int(runs), decimals=2)
+        assert published(claim).sd == pytest.approx(1.0)
+
+
+def within_tasks() -> list[Measurement]:
+    """Three tasks of 100 examples, evaluated every 50; by hand the lowest after learning are 0.2 and 0.4."""
+    rows = [
+        (50, 1, [0.5]),
+        (100, 1, [0.1]),  # right after it was learned: not later than that, so it does not count
+        (150, 2, [0.2, 0.3]),
+        (200, 2, [0.7, 0.9]),
+        (250, 3, [0.6, 0.4, 0.1]),
+        (300, 3, [0.5, 0.6, 0.8]),
+    ]
+    found = [Measurement(step, t, j, "accuracy", v) for step, t, row in rows for j, v in enumerate(row)]
+    found += [Measurement(step, t, t - 1, "seen_accuracy", float(np.mean(row))) for step, t, row in rows]
+    return found + [m._replace(metric="task_accuracy", value=0.9) for m in found if m.metric == "accuracy"]
+
+
+def test_the_lowest_accuracy_between_tasks_is_seen_in_both_orders():
+    for found in (within_tasks(), within_tasks()[::-1]):
+        values = summarize(found, 3)
+        assert values["min-ACC"] == pytest.approx(0.3)  # (0.2 + 0.4) / 2
+        assert values["WC-ACC"] == pytest.approx(0.8 / 3 + 2 / 3 * 0.3)
+        assert values["A_AUC"] == pytest.approx(np.mean([0.5, 0.1, 0.25, 0.8, 1.1 / 3, 1.9 / 3]))
+        assert values["TaskACC"] == pytest.approx(0.9)
+        assert values["ACC"] == pytest.approx(1.9 / 3)
+        assert not {"A_avg", "A_last", "F_last"} & set(values)
+
+
+def test_without_evaluations_within_tasks_there_is_no_lowest_accuracy():
+    ends = [m for m in within_tasks() if m.step % 100 == 0]
+    assert not {"min-ACC", "WC-ACC"} & set(summarize(ends, 3))
+
+
+def by_class() -> list[Measurement]:
+    """Two tasks that share classes, four classes; class 3 arrives in the second task, class 2 was never recognised."""
+    rows = [(100, 1, {0: 0.8, 1: 0.5, 2: 0.0}), (200, 2, {0: 0.6, 1: 0.7, 2: 0.4, 3: 0.9})]
+    return [Measurement(step, t, c, "accuracy", v) for step, t, row in rows for c, v in row.items()]
+
+
+def test_metrics_over_classes():
+    matrix, baseline = accuracy_matrix(by_class(), tasks=2)
+    assert matrix.shape == (2, 4)
+    assert np.isnan(baseline).all()
+    values = summarize(by_class(), 2)
+    assert values == pytest.approx(
+        {
+            "ACC": 0.65,
+            "A_last": 0.65,  # (0.6 + 0.7 + 0.4 + 0.9) / 4
+            "A_avg": (1.3 / 3 + 0.65) / 2,
+            "F_last": ((0.8 - 0.6) + (0.5 - 0.7)) / 2,
+        }
+    )
+    half = summarize([m for m in by_class() if m.trained_tasks == 1], 2)
+    assert "A_last" not in half
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_it_is(name):
+    metric = METRICS[name]
+    assert metric.title
+    assert metric.definition
+    assert metric.lower_is_better == ("forgetting" in metric.title), "a direction that is better"
+    assert set(metric.computed_from) <= set(METRICS)

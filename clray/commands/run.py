@@ -68,7 +68,7 @@ def sweep_command(
         console.print(f"Not comparable with the paper: {changes}", style="yellow", soft_wrap=True)
     publisher = start_publisher(target, store, wandb, console)
     try:
-        outcome = _runner(local)(planned, store, console, options)
+        outcome = runner(local)(planned, store, console, options)
     finally:
         comparison = target.compare(store)
         stop_publisher(publisher, target, comparison, store, console)
@@ -83,7 +83,7 @@ def reproduce_command(**flags: Any) -> None:
 reproduce_command.__doc__ = """Run the trials for a published table, and compare: a verdict for every cell."""
 
 
-def _runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
+def runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
     """The function that runs what a plan has left to do: in this process, or on Ray."""
     if local:
         from clray.launch import run_here
@@ -132,6 +132,15 @@ def _show_outcome(
         if reference_runs.count(target.name):
             console.print(f"Our own runs of it ship with clray: clray table {target.name} --records reference")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
+    show_failures(outcome, target, console)
+
+
+def show_failures(outcome: Outcome, target: Target, console: PlainConsole) -> None:
+    """Print which trials failed, and why; nothing where all of them finished.
+
+    Raises:
+        typer.Exit: the launch was interrupted, or a trial failed.
+    """
     if outcome.interrupted:
         console.print("Interrupted: the same command continues from here.")
         raise typer.Exit(130)

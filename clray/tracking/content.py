@@ -37,10 +37,13 @@ def history(record: Record) -> list[dict[str, float]]:
 
 
 def matrix_rows(record: Record) -> list[list[float]]:
-    """The accuracy matrix as rows (trained_tasks, eval_task, accuracy); the baseline has 0 trained tasks."""
-    R, b = accuracy_matrix(record.measurements)
+    """The accuracy matrix as rows (trained_tasks, eval_task, accuracy); the baseline has 0 trained tasks.
+
+    On streams whose tasks share classes, ``eval_task`` is a class.
+    """
+    R, b = accuracy_matrix(record.measurements, tasks=record.tasks)
     rows = [[0, task, float(value)] for task, value in enumerate(b)]
-    rows += [[i + 1, j, float(R[i, j])] for i in range(len(R)) for j in range(len(R))]
+    rows += [[i + 1, j, float(R[i, j])] for i in range(len(R)) for j in range(len(b))]
     return [row for row in rows if math.isfinite(row[2])]
 
 

@@ -1,0 +1,186 @@
+"""``clray tune``: choose hyper-parameters on one part of the classes, freeze them, and evaluate them on another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clray.commands.answers import require_writable
+from clray.commands.options import (
+    Address,
+    Cpus,
+    DryRun,
+    Gpu,
+    Gpus,
+    Local,
+    Only,
+    Quick,
+    RequireGpu,
+    RerunStale,
+    Results,
+    Seeds,
+    Set,
+)
+from clray.commands.plan import show_plan
+from clray.commands.run import options_of, runner, show_failures
+from clray.commands.target import Target, print_json, selected, store_at, target_of, terminal
+from clray.errors import ClrayError, DeclarationError
+from clray.output import redacted
+
+if TYPE_CHECKING:
+    from clray.analysis.tuning import Protocols
+    from clray.console import PlainConsole
+    from clray.launch import Options
+    from clray.planning import Plan, Planned
+    from clray.store import Store
+    from clray.sweep import Sweep
+    from clray.tuning import Frozen, Phases
+
+
+def tune_command(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep, or a sweep file, with a tuning phase.")],
+    quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
+    results: Results = "results", address: Address = None, gpu: Gpu = None,
+    local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:  # fmt: skip
+    """Choose settings on some classes, freeze them, evaluate them on others, and compare the ways of choosing. The
+    same command again continues."""
+    from clray import tuning
+    from clray.analysis.tuning import as_data, compare_protocols
+    from clray.planning import plan
+
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
+    if target.reproduction:
+        raise DeclarationError(f"{name}: a reproduction; only a sweep can have a tuning phase")
+    found = tuning.phases(next(iter(target.sweeps.values())))
+    stages = {
+        "tuning": replace(target, name=f"{target.name}, tuning phase", sweeps={target.name: found.tuning}),
+        "evaluation": replace(target, name=f"{target.name}, evaluation", sweeps={target.name: found.evaluation}),
+    }
+    before, after = (plan(stage.sweeps, store, download=not dry_run) for stage in stages.values())
+    tuning.refuse_shared_images(found, (before, after))
+    file = tuning.frozen_file(target.name, target.selection.suffix)
+    place = redacted(store.path(file))
+    frozen = tuning.read_frozen(store, file)
+    if frozen:
+        frozen.require(found, (before, after), place)
+    if not dry_run:
+        _refuse_stale([*before.in_state("stale"), *after.in_state("stale")], rerun_stale)
+
+    def take(stage: Target, planned: Plan) -> None:
+        if not as_json:
+            show_plan(stage, planned, console, rerun_stale)
+        if not dry_run:
+            _run(stage, planned, store, console, options, local, as_json)
+
+    take(stages["tuning"], before)
+    if not dry_run:
+        state = "were frozen before" if frozen else "are frozen"
+        frozen = frozen or _freeze(found, (before, after), store, file)
+        if not as_json:
+            console.print(f"The settings {state}: {place}", soft_wrap=True)
+    take(stages["evaluation"], after)
+    if frozen is None or dry_run:
+        return
+    tuned, evaluated, first = _results(found, store)
+    compared = compare_protocols(found.evaluation, frozen.chosen, tuned, evaluated, first)
+    if as_json:
+        print_json(as_data(compared) | {"frozen": place}, console)
+    else:
+        _show(compared, found.evaluation, console)
+
+
+def _refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
+    """Refuse records that other code made: the digest of the code in the frozen file would not be theirs.
+
+    Raises:
+        ClrayError: there are some, and they are not to be run again.
+    """
+    if stale and not rerun_stale:
+        raise ClrayError(
+            f"{len(stale)} records of these trials were made by other code, such as {stale[0].id} ({stale[0].name}); "
+            "allowed: --rerun-stale, which runs them again, or another store (--results)"
+        )
+
+
+def _run(
+    target: Target, planned: Plan, store: Store, console: PlainConsole, options: Options, local: bool, quiet: bool
+) -> None:
+    """Run what is left of a phase.
+
+    Raises:
+        typer.Exit: it was interrupted, or a trial failed.
+    """
+    from rich.console import Console
+
+    if not planned.left(options.rerun_stale):
+        return
+    require_writable(store)
+    shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
+    outcome = runner(local)(planned, store, shown, options)
+    show_failures(outcome, target, console)
+
+
+def _results(
+    found: Phases, store: Store
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[float]] | None]:
+    """The results of all points: on the tuning data, on the evaluated data, and there after the first tasks."""
+    from clray.analysis.gather import gather, read
+    from clray.analysis.tuning import results
+
+    rule = found.evaluation.tuning
+    assert rule is not None
+    records = read(store)
+    tuned, evaluated = (
+        gather(phase, [name for name, _ in phase.variant_settings()], records)
+        for phase in (found.tuning, found.evaluation)
+    )
+    first = None if rule.first_tasks is None else results(evaluated, rule.metric, rule.first_tasks)
+    return results(tuned, rule.metric), results(evaluated, rule.metric), first
+
+
+def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) -> Frozen:
+    """Choose a point for each method on the tuning data, and write the choice.
+
+    Raises:
+        ClrayError: no point of a method has a result.
+    """
+    from clray.analysis.tuning import choose, points_by_method
+    from clray.analysis.verdict import sample
+    from clray.tuning import Frozen, write_frozen
+
+    rule = found.evaluation.tuning
+    assert rule is not None
+    tuned, _, _ = _results(found, store)
+    chosen = choose(points_by_method(found.tuning), tuned, rule.metric)
+    if without := [method for method, point in chosen.items() if point is None]:
+        raise ClrayError(
+            f"{', '.join(without)}: no setting has a result in {rule.metric} from all its tuning runs, so that none "
+            "can be frozen (runs diverged, or this metric is not measured)"
+        )
+    means = {point: sample(values).mean for point, values in tuned.items() if values}
+    frozen = Frozen.of(found, plans, {m: p for m, p in chosen.items() if p is not None}, means)
+    write_frozen(store, file, frozen)
+    return frozen
+
+
+def _show(compared: Protocols, sweep: Sweep, console: PlainConsole) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from clray.analysis.tuning import lines, notes
+
+    head, body = lines(compared)
+    table = Table(title=sweep.title or sweep.name, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for i, heading in enumerate(head):
+        table.add_column(heading, justify="left" if i < 3 else "right", no_wrap=i != 2)
+    for line in body:
+        table.add_row(*map(Text, line))
+    console.print(table)
+    for key, sentence in notes(compared, sweep):
+        console.print(f"{key}: {sentence}" if key else sentence, soft_wrap=True, markup=False)

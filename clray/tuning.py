@@ -1,0 +1,223 @@
+"""Honest tuning: hyper-parameters are chosen in one phase, frozen in a file, and evaluated in another phase.
+
+The protocol is that of Cha and Cho (2025, "Hyperparameters in continual learning: a reality check"): the same scenario
+on classes that tuning has not seen, with other class orders and seeds, and no choice after the evaluation. The file of
+frozen settings holds the digests of the sweep, of its code and of its data, so that settings which were chosen for
+another experiment are refused. docs/tuning.md is for users.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clray.equal_code import representative
+from clray.errors import DeclarationError, StateError
+from clray.output import redacted
+from clray.planning import Plan
+from clray.provenance import code_digest
+from clray.store import Store
+from clray.sweep import Sweep
+from clray.trial import short_hash
+
+FORMAT = 1
+_MOST_NAMED = 20
+"""The most classes that an error names."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A sweep as its two phases: the same variants and grids on different classes, with different seeds."""
+
+    tuning: Sweep
+    evaluation: Sweep
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the two phases declare: every trial with its variant, and how points are chosen."""
+        rule = self.evaluation.tuning
+        assert rule is not None
+        trials = [[[c.variant, c.trial.declaration] for c in phase.cells] for phase in (self.tuning, self.evaluation)]
+        return short_hash([rule.metric, trials])
+
+    @property
+    def code(self) -> str:
+        """A hash of the code that runs its trials; the same for code that is known to give the same numbers."""
+        cells = [cell for phase in (self.tuning, self.evaluation) for cell in phase.cells]
+        return short_hash(sorted({representative(code_digest(cell.trial)) for cell in cells}))
+
+
+def phases(sweep: Sweep) -> Phases:
+    """The two phases of a sweep.
+
+    Raises:
+        DeclarationError: it declares no tuning, a class or a seed is in both phases, or it asks for too many tasks.
+    """
+    if sweep.tuning is None:
+        raise DeclarationError(f"{sweep.place() or sweep.name}: this sweep declares no tuning phase (a key 'tuning')")
+    if sweep.track != "vision":
+        raise DeclarationError(f"{sweep.place('tuning')}: tuning phases are for the track vision, not {sweep.track}")
+    both = sorted(set(sweep.seeds) & set(sweep.tuning.seeds))
+    if both:
+        named = ", ".join(map(str, both))
+        raise DeclarationError(
+            f"{sweep.place('tuning', 'seeds')}: seeds of both phases: {named}; allowed: seeds that the evaluation does "
+            "not have, so that no class order and no initial weights are in both"
+        )
+    found = Phases(sweep.tuning_phase(), sweep)
+    _refuse_shared_classes(found)
+    for cell in sweep.cells:
+        tasks = cell.trial.benchmark.get("tasks", 1)
+        if sweep.tuning.first_tasks is not None and sweep.tuning.first_tasks >= tasks:
+            raise DeclarationError(
+                f"{sweep.place('tuning', 'first_tasks')}: {sweep.tuning.first_tasks} of the {tasks} tasks of "
+                f"{cell.variant}; allowed: fewer than there are"
+            )
+    return found
+
+
+def _refuse_shared_classes(found: Phases) -> None:
+    from clray.vision.disjoint import labels_of, shared_classes
+
+    sets = [labels_of(cell.trial for cell in phase.cells) for phase in (found.tuning, found.evaluation)]
+    if both := shared_classes(*sets):
+        named = "; ".join(f"{dataset} {_named(labels)}" for dataset, labels in both.items())
+        raise DeclarationError(
+            f"{found.evaluation.place('tuning')}: classes of both phases: {named}; allowed: classes for tuning that "
+            "are not evaluated (benchmark.classes, or another dataset)"
+        )
+
+
+def _named(labels: set[int]) -> str:
+    first = sorted(labels)
+    more = f" and {len(first) - _MOST_NAMED} more" if len(first) > _MOST_NAMED else ""
+    return ", ".join(map(str, first[:_MOST_NAMED])) + more
+
+
+def refuse_shared_images(found: Phases, plans: tuple[Plan, Plan]) -> None:
+    """Check that no image of the tuning phase is one of the evaluation.
+
+    Args:
+        plans: of the tuning phase and of the evaluation; they say which data the trials read.
+
+    Raises:
+        DeclarationError: some are; the message names their classes.
+    """
+    from clray.vision.disjoint import labels_of, shared_images
+
+    one, other = (labels_of(cell.trial for cell in phase.cells) for phase in (found.tuning, found.evaluation))
+    data = {t.trial.benchmark["dataset"]: t.data for plan in plans for t in plan.trials}
+    if same := shared_images(one, other, data):
+        pairs = dict.fromkeys(f"class {a} of {first} and class {b} of {second}" for first, a, second, b in same)
+        named = list(pairs)[:3]
+        raise DeclarationError(
+            f"{found.evaluation.place('tuning')}: {len(same)} images are in both phases: {'; '.join(named)}"
+            + (f" and {len(pairs) - 3} more pairs of classes" if len(pairs) > 3 else "")
+            + "; allowed: classes without common images"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Frozen settings
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The settings that tuning chose, and what they were chosen for.
+
+    Attributes:
+        chosen: the name of the chosen point of each variant, ``variant@axis=value``.
+        digest, code: of ``Phases``.
+        data: the fingerprints of the data of both phases.
+        means: the mean of the metric over the tuning runs of every point that took part, in per cent.
+    """
+
+    sweep: str
+    metric: str
+    digest: str
+    code: str
+    data: list[str]
+    chosen: dict[str, str]
+    means: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, found: Phases, plans: tuple[Plan, Plan], chosen: Mapping[str, str], means: Mapping[str, float]
+    ) -> Frozen:
+        assert found.evaluation.tuning is not None
+        metric = found.evaluation.tuning.metric
+        data = _fingerprints(plans)
+        return cls(found.evaluation.name, metric, found.digest, found.code, data, dict(chosen), dict(means))
+
+    def require(self, found: Phases, plans: tuple[Plan, Plan], place: str) -> None:
+        """Check that the settings were chosen for this sweep, by this code and on this data.
+
+        Args:
+            place: the file that holds them, for the message.
+
+        Raises:
+            DeclarationError: they were not.
+        """
+        here = {"sweep": found.digest, "code": found.code, "data": ", ".join(_fingerprints(plans))}
+        frozen = {"sweep": self.digest, "code": self.code, "data": ", ".join(self.data)}
+        for what, value in here.items():
+            if frozen[what] != value:
+                raise DeclarationError(
+                    f"{place}: its settings were frozen for another {what} (digest {frozen[what]}, here {value}), so "
+                    "nothing is evaluated with them; allowed: the sweep, code and data that they were chosen for, or "
+                    "another choice once this file is removed"
+                )
+        points = {name for name, _ in found.evaluation.variant_settings()}
+        methods = {name.split("@")[0] for name in points}
+        if set(self.chosen) != methods or not all(p in points and p.split("@")[0] == m for m, p in self.chosen.items()):
+            raise DeclarationError(
+                f"{place}: it does not hold a point of each variant's grid; remove the file to choose again"
+            )
+
+
+def _fingerprints(plans: tuple[Plan, Plan]) -> list[str]:
+    return sorted({t.data["fingerprint"] for plan in plans for t in plan.trials})
+
+
+def frozen_file(name: str, suffix: str) -> str:
+    """The place of a sweep's frozen settings within a store.
+
+    Args:
+        suffix: that of the selection, so that each form of a sweep has its own.
+    """
+    return f"tuning/{name.replace('/', '-')}{suffix}.json"
+
+
+def read_frozen(store: Store, file: str) -> Frozen | None:
+    """The frozen settings; None where nothing is frozen yet.
+
+    Raises:
+        StateError: the file holds something else.
+    """
+    content = store.read_file(file)
+    if content is None:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(content)
+        if facts.pop("format") != FORMAT:
+            raise ValueError("format")
+        frozen = Frozen(**facts)
+        texts = [frozen.sweep, frozen.metric, frozen.digest, frozen.code, *frozen.data, *frozen.chosen.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("texts")
+        return frozen
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise StateError(
+            f"{redacted(store.path(file))}: it holds no frozen settings; remove the file to choose again"
+        ) from None
+
+
+def write_frozen(store: Store, file: str, frozen: Frozen) -> None:
+    """Write the frozen settings.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    store.write_file(file, json.dumps({"format": FORMAT, **asdict(frozen)}, indent=1, sort_keys=True).encode())
