@@ -4,8 +4,8 @@ For each batch of the stream the network takes ``steps`` steps, each on the batc
 then its parameters go back to the point ``gamma`` of the way from where they began (Reptile's step across batches):
 w = w0 + gamma (w - w0). The batch is offered to a reservoir after that.
 
-MER's own code learns one image at a time (``mer``), which batch normalisation does not allow. How Chaudhry et al. ran it
-on a ResNet was not to be read: the division into steps is ours, and the row carries that difference.
+MER's own code learns one image at a time (``mer``), which batch normalisation does not allow. How Chaudhry et al. ran
+it on a ResNet was not to be read: the division into steps is ours, and the row carries that difference.
 """
 
 from __future__ import annotations
