@@ -17,7 +17,7 @@ import pytest
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 # Ray starts its workers with a niceness of 15: beside another test that computes they would hardly get on.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ.update(RAY_worker_niceness="0")
 # The user's own downloads are none of a test's business: real data is named by CLRAY_DATA or is not there.
 os.environ["CLRAY_CACHE"] = tempfile.mkdtemp(prefix="clray-test-cache-")
 
