@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pytest
 # Before numpy and torch are loaded: with free threads small matrices take ten times as long on a busy machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
+# Ray starts its workers with a niceness of 15: beside another test that computes they would hardly get on.
+os.environ.update(RAY_worker_niceness="0")
 # The user's own downloads are none of a test's business: real data is named by CLRAY_DATA or is not there.
 os.environ["CLRAY_CACHE"] = tempfile.mkdtemp(prefix="clray-test-cache-")
 
@@ -96,6 +100,18 @@ past.steps(np.array([2])), past.program(), past.projected_step(2, np.ones(1))
 
 
 @pytest.fixture(scope="session")
-def kernels() -> None:
-    """Every fused kernel is in numba's cache on disk, so that no test's process spends its time compiling one."""
-    subprocess.run([sys.executable, "-c", WARM], cwd=ROOT, check=True, timeout=300)
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every fused kernel is in numba's cache on disk, so that no test's process spends its time compiling one.
+
+    One of pytest-xdist's workers sees to it. The others wait for that, as they would compile the same at the same time.
+    """
+    warm = partial(subprocess.run, [sys.executable, "-c", WARM], cwd=ROOT, check=True, timeout=300)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        warm()
+        return
+    run = tmp_path_factory.getbasetemp().parent  # the folder that all workers of this run share, and nobody else
+    with open(run / "kernels.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "kernels.done").exists():
+            warm()
+            (run / "kernels.done").touch()

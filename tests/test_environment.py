@@ -519,6 +519,7 @@ def test_a_launch_on_one_core_in_poor_surroundings(tmp_path: Path) -> None:
     long.mkdir()
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_")) and k != "CLRAY_CACHE"}
     env = {**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(long), "HOME": "/proc/self", "MPLCONFIGDIR": str(tmp_path)}
+    env["RAY_worker_niceness"] = "0"  # as in conftest.py
     pinned = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
     command = [sys.executable, "-c", f"{pinned}from clray.cli import main; main()", "sweep", str(file)]
     command += ["--results", str(results), "--wandb", "off", "--gpus", "1"]

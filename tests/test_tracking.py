@@ -164,6 +164,7 @@ def online(
 def log_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "1")  # wandb sends rows every 15 seconds by default
 
 
 def offline_runs(store: Store, id: str) -> list[Path]:

@@ -105,6 +105,7 @@ def environment(ray_tmpdir: Path, **changes: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "WANDB_"))}
     ours = {
         "RAY_TMPDIR": str(ray_tmpdir),
+        "RAY_worker_niceness": "0",  # as in conftest.py
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE, HERE.parent))),
         "WANDB_MODE": "disabled",
     }
@@ -117,15 +118,16 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 def launch(
-    sweep: Path, results: Path, ray_tmpdir: Path, *address: str, meet: Meeting | None = None
+    sweep: Path, results: Path, ray_tmpdir: Path, *address: str, meet: Meeting | None = None, **variables: str
 ) -> subprocess.Popen[str]:
     """A driver with a Ray of its own, or of a cluster; its checkpoints are as often as can be.
 
     Args:
         meet: where its trials wait in the middle; they do not by default.
+        variables: more of its environment.
     """
     command = [sys.executable, str(HERE / "driver.py"), str(sweep), str(results), *address]
-    pipe, env = subprocess.PIPE, environment(ray_tmpdir, **(meet.environment if meet else {}))
+    pipe, env = subprocess.PIPE, environment(ray_tmpdir, **(meet.environment if meet else {}), **variables)
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
 
 

@@ -102,6 +102,7 @@ def head(ray_tmpdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # as in conftest.py
         "RAY_enable_metrics_collection": "0",
     }
     port, dashboard, client = _free_ports(3)

@@ -63,7 +63,7 @@ def test_errors_that_do_not_travel_are_reasons_like_others(file: Path, ray_tmpdi
 @pytest.mark.slow
 def test_a_trial_that_comes_farther_each_time_is_not_given_up(file: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
     """Its process ends after every second step, and Tune itself would not start it once more."""
-    file.write_text(SWEEP.replace("[0, 1, 2]", "[0]"))
+    file.write_text(SWEEP.replace("[0, 1, 2]", "[0]").replace("evaluate: 20", "evaluate: 30"))
     store, whole = Store(tmp_path / "results"), Store(tmp_path / "whole")
     run_here(planned(file, whole), whole, quiet())
     outcome = launched("preempted", file, tmp_path / "results", ray_tmpdir)
