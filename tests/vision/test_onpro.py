@@ -12,6 +12,8 @@ import torch
 from official_steps import FOLDER, NETWORKS, case, play, stream_of
 
 from clray.errors import DeclarationError
+from clray.training import run
+from clray.trial import Trial
 from clray.vision.draws import ClrayDraws
 from clray.vision.learners.incremental import IncrementalLearner
 from clray.vision.methods import METHODS
@@ -25,6 +27,7 @@ from clray.vision.rotation_contrast import (
     to_the_other_view,
 )
 from clray.vision.stream import Batch
+from clray.vision.training import resolve, train
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +331,20 @@ def made(name, settings, network="conv", **changes):
 
 
 @pytest.mark.parametrize("name", ["ocm", "onpro"])
-class TestWhatFits:
+class TestBoth:
+    def test_the_second_task_is_learned_from_memory(self, name, embedded):
+        """The stream's batches have no cross-entropy then."""
+        benchmark = {"name": "class-incremental", "dataset": "mnist", "tasks": 2, "source": "embedded"}
+        benchmark |= {"classes": [0, 1, 2, 3], "train_per_class": 300, "test_per_class": 50}
+        settings = {"lr": 0.005, "memories": 200, "replay_batch": 20, "projection": 20, "iterations": 2}
+        declared = {"benchmark": benchmark, "model": {"name": "mlp", "hidden": [50]}, "method": name}
+        resolved = resolve(declared | {"hyperparameters": settings})
+        rest = {"evaluate": "after_task", "randomness": "clray", "engine": "auto", "task_order": None}
+        trial = Trial(version=1, track="vision", precision="float32", seed=0, **rest, **resolved)
+        measured = run(train(trial, embedded, "cpu"))
+        end = {m.eval_task: m.value for m in measured if m.metric == "accuracy" and m.trained_tasks == 2}
+        assert min(end.values()) > 0.5
+
     def test_the_projection_must_be_smaller_than_the_features(self, name):
         with pytest.raises(DeclarationError, match=rf"^{name}: projection 64 .* 64 features"):
             made(name, {"projection": 64})
