@@ -341,8 +341,8 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
 def curriculum(table: ComparedTable, key: str = "curriculum") -> str:
     """Draw a plot for each variant, with a dot for each task order: its score, and the F-score that was measured.
 
-    A colour is a kind of features that the score's distances are of. Each plot has its own scale of F-scores, as methods
-    differ by more than orders do.
+    A colour is a kind of features that the score's distances are of. Each plot has its own scale, as methods differ by
+    more than orders do.
     """
     found, names = studies(table), list(table.curriculum)
     figure, plots = _figure(0.8 + 2.5 * len(found), 3.0, panels=len(found))
