@@ -339,24 +339,26 @@ def orders(table: ComparedTable, key: str = "orders") -> str:
 
 @drawing()
 def curriculum(table: ComparedTable, key: str = "curriculum") -> str:
-    """Draw a dot for each task order of each variant: its score, and the F-score that was measured.
+    """Draw a plot for each variant, with a dot for each task order: its score, and the F-score that was measured.
 
-    There is a plot for each kind of features that distances between classes are declared of.
+    A colour is a kind of features that the score's distances are of. Each plot has its own scale, as methods differ by
+    more than orders do.
     """
-    found = studies(table)
-    names = list(table.curriculum)
-    figure, plots = _figure(3.3 * len(names), 3.4, panels=len(names))
-    marks: list[Any] = []
-    for i, study in enumerate(found):
-        colour, marker = _order_mark(i)
-        for axes, name in zip(plots, names, strict=True):
+    found, names = studies(table), list(table.curriculum)
+    figure, plots = _figure(0.8 + 2.5 * len(found), 3.0, panels=len(found))
+    for axes, study in zip(plots, found, strict=True):
+        for i, name in enumerate(names):
+            colour, marker = _order_mark(i)
             axes.plot(study.scores[name], study.measured, marker, color=colour, markersize=3.5, alpha=0.7, mew=0)
-        marks += plots[0].plot([], [], marker, color=colour, markersize=5, markeredgewidth=0)
-    for axes, name in zip(plots, names, strict=True):
-        axes.set_xlabel(visible(f"score, {name}"))
+        axes.set_title(visible(study.label), fontsize=9.5, color=INK)
+        axes.set_xlabel("score")
         axes.grid(alpha=0.15, color=INK)
     plots[0].set_ylabel("F-score")
-    legend(figure, marks, [study.label for study in found], 3)
+    marks: list[Any] = []
+    for i in range(len(names)):
+        colour, marker = _order_mark(i)
+        marks += plots[0].plot([], [], marker, color=colour, markersize=5, markeredgewidth=0)
+    legend(figure, marks, names, 3)
     return svg(figure, key, curriculum_alt(table))
 
 

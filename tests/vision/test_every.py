@@ -58,7 +58,12 @@ def small(declared, embedded, kernels) -> Any:
     """``small(method)``: a trial of a method on the embedded digits, of seconds."""
 
     def ready(
-        method: str, per_task: int = 30, device: str = "cpu", boundaries: str = "given", **changes: Any
+        method: str,
+        per_task: int = 30,
+        device: str = "cpu",
+        boundaries: str = "given",
+        stream: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> loop.VisionTraining:
         settings = dict(declared[method])
         if "lr" in settings:
@@ -79,6 +84,7 @@ def small(declared, embedded, kernels) -> Any:
         elif kind == "incremental":
             benchmark = {"name": "class-incremental", "dataset": "mnist", "tasks": 3, "source": "embedded"}
             benchmark |= {"classes": list(range(6)), "train_per_class": per_task // 2, "boundaries": boundaries}
+            benchmark |= stream or {}
         else:
             benchmark |= {"name": "mnist-rotations"}
         if method != "multitask_cyclic":  # whose epochs are its cycles
@@ -174,6 +180,17 @@ class TestEveryMethod:
             assert run(training)
         assert set(batches) == {None}
         assert ends == []
+
+    @pytest.mark.parametrize("stream", [{"name": "si-blurry"}, {"name": "coarse-to-fine", "classes": None}])
+    def test_it_runs_where_tasks_share_classes_and_where_labels_have_levels(self, method, stream, small):
+        """Nothing of these streams is in a method; the tasks are given, so that those that need them run as well."""
+        if METHODS[method].learner_kind != "incremental":
+            pytest.skip("these streams are for one head")
+        training = small(method, per_task=100, stream=stream)
+        measured = run(training)
+        last = [m for m in measured if m.trained_tasks == 3 and m.metric == "accuracy"]
+        assert {m.eval_task for m in last} == set(range(len(training.stream.groups)))
+        assert sum(m.value for m in last) / len(last) > 0.15
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_it_runs_on_another_device(self, method, small):

@@ -105,7 +105,7 @@ class IncrementalLearner(ModuleLearner):
         """
         self._train()
         copies = {name: kept.clone() for name, kept in self.module.named_buffers()}
-        return functional_call(self.module, copies | (weights or {}), (self._laid_out(x),))
+        return self._by_level(functional_call(self.module, copies | (weights or {}), (self._laid_out(x),)))
 
     def descend(self, loss: Tensor) -> None:
         """Take one step of the optimizer along the gradient of a loss."""
