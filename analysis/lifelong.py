@@ -78,11 +78,23 @@ class TaskMetrics:
 TRANSFERS = ("forward_ratio", "backward_ratio", "forward_contrast", "backward_contrast")
 TITLES = {
     "maintenance": ("PM", "performance maintenance: change of an evaluation since the first one after the task"),
-    "maintenance_of_learning": ("PM mrtlp", "the same, since the terminal performance of learning"),
+    "maintenance_of_learning": (
+        "PM mrtlp",
+        "change of an evaluation since the terminal performance of learning the task",
+    ),
     "forward_ratio": ("FT ratio", "forward transfer: after over before learning another task, for tasks to come"),
-    "backward_ratio": ("BT ratio", "backward transfer: the same for tasks learned before"),
-    "forward_contrast": ("FT contrast", "forward transfer: difference over sum in place of the ratio"),
-    "backward_contrast": ("BT contrast", "backward transfer: difference over sum"),
+    "backward_ratio": (
+        "BT ratio",
+        "backward transfer: after over before learning another task, for tasks learned before",
+    ),
+    "forward_contrast": (
+        "FT contrast",
+        "forward transfer: difference over sum, after and before learning another task",
+    ),
+    "backward_contrast": (
+        "BT contrast",
+        "backward transfer: difference over sum, after and before learning another task",
+    ),
     "relative_performance": ("RP", "relative performance: area under the learning curve over that of the expert"),
     "sample_efficiency": ("SE", "sample efficiency: height and speed of learning beside the expert"),
     "recovery": ("PR", "performance recovery: how much sooner each relearning recovers"),

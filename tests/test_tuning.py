@@ -229,8 +229,9 @@ def test_common_images_are_refused_and_their_classes_named(tmp_path, monkeypatch
     monkeypatch.setattr("clray.vision.disjoint.sources.load", lambda data: content)
     tuning.refuse_shared_images(found, plans)
     content.test_images[content.test_labels == 7] = pixels[labels == 2][0]
-    with pytest.raises(DeclarationError, match=r"1 images are in both phases: class 2 of mnist and class 7 of mnist"):
+    with pytest.raises(DeclarationError, match=r"images in both phases: 1, of class 2 of mnist and class 7 of mnist;"):
         tuning.refuse_shared_images(found, plans)
+    tuning.refuse_shared_images(tuning.phases(sweep_of(tmp_path, **tuned_on(common_images=1))), plans)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
