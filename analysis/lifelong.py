@@ -313,10 +313,10 @@ def curve_of(measurements: Iterable[Measurement], task: int, metric: str = "accu
     return np.array([steps[step] for step in sorted(steps)])
 
 
-def blocks_of(measurements: Iterable[Measurement], tasks: int, metric: str = "accuracy") -> list[Block]:
+def blocks_of(measurements: Iterable[Measurement], metric: str = "accuracy") -> list[Block]:
     """A trial's life in blocks: evaluations of all measured tasks before the first task, and after each."""
     measurements = list(measurements)
-    R, b = accuracy_matrix(measurements, metric, tasks)
+    R, b = accuracy_matrix(measurements, metric)
     log: list[Block] = []
     for trained in range(len(R) + 1):
         if trained and len(curve := curve_of(measurements, trained - 1, metric)):
@@ -336,13 +336,13 @@ def has_curves(measurements: Iterable[Measurement]) -> bool:
 
 
 def of_run(
-    measurements: Iterable[Measurement], tasks: int, experts: Mapping[int, Sequence[Curve]] | None = None
+    measurements: Iterable[Measurement], experts: Mapping[int, Sequence[Curve]] | None = None
 ) -> dict[str, float]:
     """The metrics of a trial's life.
 
     Args:
         experts: the learning curves of single-task experts, by task.
     """
-    log = blocks_of(measurements, tasks)
+    log = blocks_of(measurements)
     ready, others = prepared(log, {str(task): list(curves) for task, curves in (experts or {}).items()})
     return of_life(metrics_of_tasks(ready, others))

@@ -81,7 +81,7 @@ def run(seed: int, matrix) -> Run:
     found = [
         Measurement(100 * (i + 1), i + 1, j, "accuracy", v) for i, row in enumerate(matrix) for j, v in enumerate(row)
     ]
-    metrics = {name: 100 * value for name, value in summarize(found, len(matrix)).items()}
+    metrics = {name: 100 * value for name, value in summarize(found).items()}
     R, b = accuracy_matrix(found)
     return Run(f"{seed}", "ocl_er", seed, None, metrics, R, b, {}, measurements=found)
 
