@@ -98,7 +98,7 @@ def _reason_against(record: Record, folder: str) -> str:
         return ""
     if record.status != "finished":
         return f"a record of a trial that is {record.status!r}"
-    matrix, _ = final_matrix(record.measurements, record.tasks)
+    matrix, _ = final_matrix(record.measurements, record.sharing)
     declared = record.trial.benchmark.get("tasks", len(matrix))
     tasks = len(declared) if isinstance(declared, list) else declared
     if not len(matrix) or len(matrix) != tasks or np.isnan(matrix[-1]).any():

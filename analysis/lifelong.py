@@ -78,11 +78,23 @@ class TaskMetrics:
 TRANSFERS = ("forward_ratio", "backward_ratio", "forward_contrast", "backward_contrast")
 TITLES = {
     "maintenance": ("PM", "performance maintenance: change of an evaluation since the first one after the task"),
-    "maintenance_of_learning": ("PM mrtlp", "the same, since the terminal performance of learning"),
+    "maintenance_of_learning": (
+        "PM mrtlp",
+        "change of an evaluation since the terminal performance of learning the task",
+    ),
     "forward_ratio": ("FT ratio", "forward transfer: after over before learning another task, for tasks to come"),
-    "backward_ratio": ("BT ratio", "backward transfer: the same for tasks learned before"),
-    "forward_contrast": ("FT contrast", "forward transfer: difference over sum in place of the ratio"),
-    "backward_contrast": ("BT contrast", "backward transfer: difference over sum"),
+    "backward_ratio": (
+        "BT ratio",
+        "backward transfer: after over before learning another task, for tasks learned before",
+    ),
+    "forward_contrast": (
+        "FT contrast",
+        "forward transfer: difference over sum, after and before learning another task",
+    ),
+    "backward_contrast": (
+        "BT contrast",
+        "backward transfer: difference over sum, after and before learning another task",
+    ),
     "relative_performance": ("RP", "relative performance: area under the learning curve over that of the expert"),
     "sample_efficiency": ("SE", "sample efficiency: height and speed of learning beside the expert"),
     "recovery": ("PR", "performance recovery: how much sooner each relearning recovers"),
@@ -301,10 +313,10 @@ def curve_of(measurements: Iterable[Measurement], task: int, metric: str = "accu
     return np.array([steps[step] for step in sorted(steps)])
 
 
-def blocks_of(measurements: Iterable[Measurement], tasks: int, metric: str = "accuracy") -> list[Block]:
+def blocks_of(measurements: Iterable[Measurement], metric: str = "accuracy") -> list[Block]:
     """A trial's life in blocks: evaluations of all measured tasks before the first task, and after each."""
     measurements = list(measurements)
-    R, b = accuracy_matrix(measurements, metric, tasks)
+    R, b = accuracy_matrix(measurements, metric)
     log: list[Block] = []
     for trained in range(len(R) + 1):
         if trained and len(curve := curve_of(measurements, trained - 1, metric)):
@@ -324,13 +336,13 @@ def has_curves(measurements: Iterable[Measurement]) -> bool:
 
 
 def of_run(
-    measurements: Iterable[Measurement], tasks: int, experts: Mapping[int, Sequence[Curve]] | None = None
+    measurements: Iterable[Measurement], experts: Mapping[int, Sequence[Curve]] | None = None
 ) -> dict[str, float]:
     """The metrics of a trial's life.
 
     Args:
         experts: the learning curves of single-task experts, by task.
     """
-    log = blocks_of(measurements, tasks)
+    log = blocks_of(measurements)
     ready, others = prepared(log, {str(task): list(curves) for task, curves in (experts or {}).items()})
     return of_life(metrics_of_tasks(ready, others))

@@ -23,7 +23,6 @@ from clray.analysis.lifelong import TITLES, Curve, curve_of, has_curves, of_run
 from clray.analysis.orders import Block
 from clray.analysis.runs import Run
 from clray.analysis.verdict import sample
-from clray.metrics import of_classes
 from clray.trial import Trial
 
 _OF_CLASSES = ("classes", "class_order", "tasks")
@@ -61,12 +60,12 @@ def _text(values: Iterable[float]) -> str:
 
 def has_life(run: Run) -> bool:
     """True for a run over several tasks whose accuracies were measured while tasks were learned."""
-    return len(run.matrix) > 1 and not of_classes(run.matrix) and has_curves(run.measurements)
+    return len(run.matrix) > 1 and not run.by_class and has_curves(run.measurements)
 
 
 def life(run: Run, others: Iterable[Run] = ()) -> dict[str, float]:
     """The lifelong-learning metrics of a run; with those that need experts where ``others`` holds some of its."""
-    return of_run(run.measurements, len(run.matrix), experts_of(run, others))
+    return of_run(run.measurements, experts_of(run, others))
 
 
 def experts_of(run: Run, others: Iterable[Run]) -> dict[int, list[Curve]]:

@@ -24,7 +24,7 @@ from clray.analysis.formatting import number
 from clray.analysis.orders import sensitivities
 from clray.analysis.runs import Runs
 from clray.analysis.verdict import Outcome
-from clray.metrics import Matrix, of_classes
+from clray.metrics import Matrix
 from clray.output import visible
 
 if TYPE_CHECKING:
@@ -192,9 +192,10 @@ def heat_map(runs: Runs, label: str, key: str = "matrix") -> str:
     figure, axes = _figure(3.9, 3.3)
     tasks, columns = matrix.shape
     extent = (0.5, columns + 0.5, tasks + 0.5, 0.5)
-    aspect = "auto" if of_classes(matrix) else "equal"
+    by_class = runs.runs[0].by_class
+    aspect = "auto" if by_class else "equal"
     axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", interpolation="none", extent=extent, aspect=aspect)
-    axes.set_xlabel("measured on class" if of_classes(matrix) else "measured on task")
+    axes.set_xlabel("measured on class" if by_class else "measured on task")
     axes.set_ylabel("after learning task")
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
@@ -209,9 +210,10 @@ def heat_map_alt(runs: Runs, label: str) -> str:
     matrix = runs.mean_matrix
     assert matrix is not None
     learned, kept = 100 * np.diag(matrix).mean(), 100 * matrix[-1].mean()
-    shown = np.isfinite(learned) and not of_classes(matrix)
+    by_class = runs.runs[0].by_class
+    shown = np.isfinite(learned) and not by_class
     measured = f"{learned:.1f}% right after learning a task on average, " if shown else ""
-    over = f"{len(matrix)} tasks" + (f" and {matrix.shape[1]} classes" if of_classes(matrix) else "")
+    over = f"{len(matrix)} tasks" + (f" and {matrix.shape[1]} classes" if by_class else "")
     return (
         f"{label}: mean accuracy matrix of {len(runs.runs)} runs over {over}; {measured}{kept:.1f}% after the last task"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clray.analysis.verdict import Sample, sample
-from clray.metrics import Matrix, Measurement, final_matrix, of_classes
+from clray.metrics import Matrix, Measurement, final_matrix
 from clray.record import Record
 from clray.trial import Trial
 
@@ -33,12 +33,13 @@ def mean_matrix(matrices: Sequence[Matrix]) -> Matrix:
     return np.mean(np.stack(matrices), axis=0)
 
 
-def seen_curve(matrix: Matrix) -> NDArray[np.float64]:
+def seen_curve(matrix: Matrix, by_class: bool = False) -> NDArray[np.float64]:
     """Mean accuracy over the tasks seen so far, after each task: [T] from R [T, T].
 
-    Where tasks share classes and ``R`` is [T, C], the mean is over the classes seen so far.
+    Args:
+        by_class: tasks share classes, and ``R`` is [T, C]: the mean is over the classes seen so far.
     """
-    if of_classes(matrix):
+    if by_class:
         return np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in matrix])
     return np.array([row[: i + 1].mean() for i, row in enumerate(matrix)])
 
@@ -93,6 +94,7 @@ class Run:
         stale: other code made the record than the code here.
         measurements: all measurements, for figures that show more than published metrics.
         trial: its declaration.
+        by_class: the columns of the matrix are classes, which tasks share.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Run:
     stale: bool = False
     measurements: Sequence[Measurement] = ()
     trial: Trial | None = None
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def diverged_run(record: Record) -> DivergedRun:
 
 def run_of(record: Record, stale: bool = False) -> Run:
     """Turn a finished record into a ``Run``."""
-    matrix, baseline = final_matrix(record.measurements, record.tasks)
+    matrix, baseline = final_matrix(record.measurements, record.sharing)
     provenance = record.provenance
     git, machine = (provenance.get(key) or {} for key in ("git", "machine"))
     seconds, saved = provenance.get("seconds"), provenance.get("saved")
@@ -166,6 +169,7 @@ def run_of(record: Record, stale: bool = False) -> Run:
         metrics={name: round(100 * value, 6) + 0.0 for name, value in record.metrics.items()},
         measurements=record.measurements,
         trial=record.trial,
+        by_class=record.sharing is not None,
         matrix=matrix,
         baseline=baseline,
         data=record.data,
@@ -273,7 +277,7 @@ class Runs:
     @cached_property
     def seen_curves(self) -> NDArray[np.float64]:
         """Mean accuracy over the tasks seen so far, after each task: [runs, T], fractions."""
-        return np.array([seen_curve(r.matrix) for r in self.runs])
+        return np.array([seen_curve(r.matrix, r.by_class) for r in self.runs])
 
     @cached_property
     def overall_curves(self) -> NDArray[np.float64]:

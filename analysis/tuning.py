@@ -97,8 +97,8 @@ def results(gathered: Gathered, metric: str, first_tasks: int | None = None) -> 
 
 def after_tasks(run: Run, metric: str, count: int) -> float | None:
     """A metric as if a run had ended after so many tasks, in per cent; None where it was not measured."""
-    first = [m for m in run.measurements if m.trained_tasks <= count and m.eval_task < count]
-    value = summarize(first, count).get(metric)
+    first = [m for m in run.measurements if m.trained_tasks <= count and (run.by_class or m.eval_task < count)]
+    value = summarize(first, count if run.by_class else None).get(metric)
     return None if value is None else 100 * value
 
 

@@ -251,7 +251,7 @@ class Execution:
     @property
     def metrics(self) -> dict[str, float]:
         """The published metrics of the measurements so far, as fractions; empty for a trial that diverged."""
-        return {} if self.diverged else summarize(self.measurements, stored.task_count(self.trial.benchmark))
+        return {} if self.diverged else summarize(self.measurements, stored.sharing_tasks(self.trial.benchmark))
 
     @property
     def end(self) -> TrialEnd:

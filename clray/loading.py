@@ -121,8 +121,6 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
                 raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
         sweep = sweep.keep({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
     _ = sweep.cells  # so that a wrong setting is an error now
-    if sweep.tuning:
-        sweep.tuning_phase()
     return sweep
 
 

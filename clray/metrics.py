@@ -40,7 +40,7 @@ class Measurement(NamedTuple):
 
 
 def accuracy_matrix(
-    measurements: Iterable[Measurement], metric: str = "accuracy", tasks: int | None = None
+    measurements: Iterable[Measurement], metric: str = "accuracy", sharing: int | None = None
 ) -> tuple[Matrix, Matrix]:
     """The matrix ``R`` [T, T] and the baseline ``b`` [T] from a record's measurements.
 
@@ -48,8 +48,8 @@ def accuracy_matrix(
     official MER code's ``metrics.py`` (the row taken just before the next task's first example).
 
     Args:
-        tasks: the number of tasks that the trial declares, where it is known. Measurements of more than so many tasks
-            are of classes: then ``R`` is [T, C] and ``b`` is [C].
+        sharing: the number of tasks where tasks share classes, so that the classes were measured: then ``R`` is [T, C]
+            and ``b`` is [C]. None for all other streams.
     """
     latest: dict[tuple[int, int], tuple[int, float]] = {}
     for m in measurements:
@@ -59,10 +59,10 @@ def accuracy_matrix(
                 latest[key] = (m.step, m.value)
     columns = max((evaluated + 1 for _, evaluated in latest), default=0)
     rows = max((trained for trained, _ in latest), default=0)
-    if tasks is None or columns <= tasks:
+    if sharing is None:
         rows = columns = max(rows, columns)
-    else:
-        rows = tasks
+    elif columns:
+        rows = sharing
     matrix = np.full((rows, columns), np.nan)
     baseline = np.full(columns, np.nan)
     for (trained, evaluated), (_, value) in latest.items():
@@ -71,11 +71,6 @@ def accuracy_matrix(
         else:
             matrix[trained - 1, evaluated] = value
     return matrix, baseline
-
-
-def of_classes(R: Matrix) -> bool:
-    """True where the columns are classes that tasks share, so that a task has no column of its own."""
-    return R.shape[0] != R.shape[1]
 
 
 def retained_accuracy(R: Matrix, b: Matrix) -> float:
@@ -336,22 +331,22 @@ FINAL = ("accuracy", "test_accuracy")
 """The measurement that a finished trial has on each of its tasks; the name depends on the track."""
 
 
-def final_matrix(measurements: Iterable[Measurement], tasks: int | None = None) -> tuple[Matrix, Matrix]:
+def final_matrix(measurements: Iterable[Measurement], sharing: int | None = None) -> tuple[Matrix, Matrix]:
     """``R`` and ``b`` of what the trial's track measures at the end, one of ``FINAL``; empty where there is nothing.
 
     Args:
-        tasks: as for ``accuracy_matrix``.
+        sharing: as for ``accuracy_matrix``.
     """
     measurements = list(measurements)
     present = {m.metric for m in measurements}
-    return accuracy_matrix(measurements, next((name for name in FINAL if name in present), FINAL[0]), tasks)
+    return accuracy_matrix(measurements, next((name for name in FINAL if name in present), FINAL[0]), sharing)
 
 
-def summarize(measurements: Iterable[Measurement], tasks: int | None = None) -> dict[str, float]:
+def summarize(measurements: Iterable[Measurement], sharing: int | None = None) -> dict[str, float]:
     """Every metric of ``METRICS`` that the measurements allow, as fractions. Empty where there is no matrix.
 
     Args:
-        tasks: as for ``accuracy_matrix``.
+        sharing: as for ``accuracy_matrix``.
     """
     courses: dict[str, list[Measurement]] = {metric.measured: [] for metric in METRICS.values()}
     for m in measurements:
@@ -359,11 +354,11 @@ def summarize(measurements: Iterable[Measurement], tasks: int | None = None) -> 
             courses[m.metric].append(m)
     for course in courses.values():
         course.sort(key=lambda m: m.step)
-    matrices = {name: accuracy_matrix(course, name, tasks) for name, course in courses.items()}
+    matrices = {name: accuracy_matrix(course, name, sharing) for name, course in courses.items()}
     values = {}
     for name, metric in METRICS.items():
         R, b = matrices[metric.measured]
-        if not len(R) or metric.columns not in ("any", "classes" if of_classes(R) else "tasks"):
+        if not len(R) or metric.columns not in ("any", "tasks" if sharing is None else "classes"):
             continue
         course = courses[metric.measured]
         value = metric.compute(R, b) if metric.reads == "matrix" else metric.compute(course)

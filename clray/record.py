@@ -46,14 +46,14 @@ class Record:
     sweep: str = ""
 
     @property
-    def tasks(self) -> int | None:
-        """The number of tasks that the trial declares; None where its declaration does not say."""
-        return stored.task_count(self.trial.benchmark)
+    def sharing(self) -> int | None:
+        """The number of tasks where they share classes, so that classes were measured; None elsewhere."""
+        return stored.sharing_tasks(self.trial.benchmark)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The published metrics, as fractions. A trial that diverged has none: it has not learned all its tasks."""
-        return {} if self.status == "diverged" else summarize(self.measurements, self.tasks)
+        return {} if self.status == "diverged" else summarize(self.measurements, self.sharing)
 
     def to_table(self) -> pa.Table:
         import pyarrow as pa

@@ -213,6 +213,11 @@ def of_classes(benchmark: dict[str, Any]) -> bool:
     return benchmark.get("measured") == "classes"
 
 
+def sharing_tasks(benchmark: dict[str, Any]) -> int | None:
+    """The number of tasks where they share classes, as metrics want to know it (``clray.metrics.accuracy_matrix``)."""
+    return task_count(benchmark) if of_classes(benchmark) else None
+
+
 def task_count(benchmark: dict[str, Any]) -> int | None:
     """The number of tasks of a declared benchmark; None where it does not say."""
     match benchmark.get("tasks"):

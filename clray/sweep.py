@@ -106,6 +106,8 @@ class Tuning(Declared):
     """The changes to ``benchmark``, such as the classes to tune on."""
     seeds: Annotated[list[Seed], Field(min_length=1)]
     """The seeds of the tuning phase, none of which is a seed of the evaluation."""
+    common_images: Annotated[int, Field(ge=0)] = 0
+    """So many images may be in both phases. CIFAR-100 has one image in class 26 and again in class 79."""
 
 
 class Sweep(Declared):

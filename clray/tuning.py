@@ -109,13 +109,15 @@ def refuse_shared_images(found: Phases, plans: tuple[Plan, Plan]) -> None:
 
     one, other = (labels_of(cell.trial for cell in phase.cells) for phase in (found.tuning, found.evaluation))
     data = {t.trial.benchmark["dataset"]: t.data for plan in plans for t in plan.trials}
-    if same := shared_images(one, other, data):
+    same = shared_images(one, other, data)
+    assert found.evaluation.tuning is not None
+    if len(same) > (most := found.evaluation.tuning.common_images):
         pairs = dict.fromkeys(f"class {a} of {first} and class {b} of {second}" for first, a, second, b in same)
         named = list(pairs)[:3]
         raise DeclarationError(
-            f"{found.evaluation.place('tuning')}: {len(same)} images are in both phases: {'; '.join(named)}"
+            f"{found.evaluation.place('tuning')}: images in both phases: {len(same)}, of {'; '.join(named)}"
             + (f" and {len(pairs) - 3} more pairs of classes" if len(pairs) > 3 else "")
-            + "; allowed: classes without common images"
+            + f"; allowed: at most {most}, or as many as tuning.common_images says"
         )
 
 

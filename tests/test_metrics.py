@@ -234,7 +234,7 @@ def within_tasks() -> list[Measurement]:
 
 def test_the_lowest_accuracy_between_tasks_is_seen_in_both_orders():
     for found in (within_tasks(), within_tasks()[::-1]):
-        values = summarize(found, 3)
+        values = summarize(found)
         assert values["min-ACC"] == pytest.approx(0.3)  # (0.2 + 0.4) / 2
         assert values["WC-ACC"] == pytest.approx(0.8 / 3 + 2 / 3 * 0.3)
         assert values["A_AUC"] == pytest.approx(np.mean([0.5, 0.1, 0.25, 0.8, 1.1 / 3, 1.9 / 3]))
@@ -245,7 +245,7 @@ def test_the_lowest_accuracy_between_tasks_is_seen_in_both_orders():
 
 def test_without_evaluations_within_tasks_there_is_no_lowest_accuracy():
     ends = [m for m in within_tasks() if m.step % 100 == 0]
-    assert not {"min-ACC", "WC-ACC"} & set(summarize(ends, 3))
+    assert not {"min-ACC", "WC-ACC"} & set(summarize(ends))
 
 
 def by_class() -> list[Measurement]:
@@ -255,7 +255,7 @@ def by_class() -> list[Measurement]:
 
 
 def test_metrics_over_classes():
-    matrix, baseline = accuracy_matrix(by_class(), tasks=2)
+    matrix, baseline = accuracy_matrix(by_class(), sharing=2)
     assert matrix.shape == (2, 4)
     assert np.isnan(baseline).all()
     values = summarize(by_class(), 2)
@@ -267,6 +267,12 @@ def test_metrics_over_classes():
             "F_last": ((0.8 - 0.6) + (0.5 - 0.7)) / 2,
         }
     )
+    # as many classes as tasks: the matrix is square, and its columns are no tasks all the same
+    square = [m for m in by_class() if m.eval_task < 2]
+    assert set(summarize(square, 2)) == {"ACC", "A_last", "A_avg", "F_last"}
+    assert set(summarize(square)) > {"LA", "BWT"}
+    fewer = [m for m in by_class() if m.eval_task < 1]
+    assert summarize(fewer, 2)["A_last"] == pytest.approx(0.6)
     half = summarize([m for m in by_class() if m.trained_tasks == 1], 2)
     assert "A_last" not in half
 

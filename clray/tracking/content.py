@@ -41,7 +41,7 @@ def matrix_rows(record: Record) -> list[list[float]]:
 
     On streams whose tasks share classes, ``eval_task`` is a class.
     """
-    R, b = accuracy_matrix(record.measurements, tasks=record.tasks)
+    R, b = accuracy_matrix(record.measurements, sharing=record.sharing)
     rows = [[0, task, float(value)] for task, value in enumerate(b)]
     rows += [[i + 1, j, float(R[i, j])] for i in range(len(R)) for j in range(len(b))]
     return [row for row in rows if math.isfinite(row[2])]

@@ -134,7 +134,7 @@ def of_matrix(matrix, every=()):
 
 def test_a_constant_matrix_maintains_and_transfers_nothing():
     before = [Measurement(0, 0, j, "accuracy", 0.5) for j in range(3)]
-    life = of_run(before + of_matrix(np.full((3, 3), 0.5)), 3)
+    life = of_run(before + of_matrix(np.full((3, 3), 0.5)))
     assert life["maintenance"] == 0
     assert life["forward_ratio"] == life["backward_ratio"] == 1
     assert "relative_performance" not in life
@@ -143,7 +143,7 @@ def test_a_constant_matrix_maintains_and_transfers_nothing():
 def test_a_matrix_by_hand():
     """Without the normalisation, so that the numbers stay readable."""
     matrix = np.array([[0.9, 0.2, 0.1], [0.6, 0.8, 0.4], [0.5, 0.7, 0.6]])
-    log = blocks_of(of_matrix(matrix), 3)
+    log = blocks_of(of_matrix(matrix))
     life = of_life(metrics_of_tasks(log))
     assert life["maintenance"] == pytest.approx(((-0.3 - 0.4) / 2 + -0.1) / 2)
     assert life["forward_ratio"] == pytest.approx(0.4 / 0.1)  # task 1 on task 2; nothing was measured before task 0
@@ -153,7 +153,7 @@ def test_a_matrix_by_hand():
 def test_blocks_of_measurements():
     """Evaluations within a task are its learning block; the one at its end counts once."""
     found = of_matrix([[0.9], [0.6, 0.8]], every=[(50, 0, 0.4), (150, 1, 0.3)])
-    log = blocks_of(found, 2)
+    log = blocks_of(found)
     assert [(b.learns, b.task, b.curve.tolist()) for b in log] == [
         (True, "0", [0.4, 0.9]),
         (False, "0", [0.9]),
