@@ -38,16 +38,16 @@ def rotated_labels(y: Tensor, classes: int) -> Tensor:
     return (y + classes * forms).flatten().repeat(2)
 
 
-def similarity(features: Tensor, projections: Tensor, window: int) -> Tensor:
-    """The similarity [m, m] of projections to each other and to a window of the features; each has length 1 before.
+def similarity(features: Tensor, projections: Tensor, window: int, factor: float = 1.0) -> Tensor:
+    """``factor`` times the similarity [m, m] of projections to each other and to a window of the features.
 
     Args:
-        features: [m, width], longer than projections.
+        features: [m, width], longer than projections; they get length 1 before the window is taken.
         projections: [m, size], of length 1.
         window: the first feature that counts.
     """
     seen = normalize(features, dim=1)[:, window : window + projections.shape[1]]
-    return projections @ (seen + projections).T
+    return projections @ (factor * (seen + projections)).T
 
 
 def among_same_labels(similarities: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -57,7 +57,7 @@ def among_same_labels(similarities: Tensor, labels: Tensor, temperature: float) 
         similarities: [m, m].
         labels: [m]; real numbers that are equal are the same label.
     """
-    return _mean_among(_surprise(similarities, temperature, itself=True), labels)
+    return -_mean_among(_expected(similarities, temperature, itself=True), labels)
 
 
 def to_the_other_view(similarities: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -69,23 +69,23 @@ def to_the_other_view(similarities: Tensor, labels: Tensor, temperature: float) 
         similarities: [m, m] between images, of which the second half shows the first half in another view.
         labels: [m].
     """
-    surprise, half = _surprise(similarities, temperature, itself=False), len(labels) // 2
-    views = surprise.diagonal(half).sum() + surprise.diagonal(-half).sum()
-    return views / len(labels) + 2 * _mean_among(surprise, labels)
+    expected, half = _expected(similarities, temperature, itself=False), len(labels) // 2
+    views = expected.diagonal(half).sum() + expected.diagonal(-half).sum()
+    return -views / len(labels) - 2 * _mean_among(expected, labels)
 
 
-def _surprise(similarities: Tensor, temperature: float, itself: bool) -> Tensor:
-    """The negative logarithm of a softmax over each row; ``_EPS`` keeps it finite, as in the codes."""
+def _expected(similarities: Tensor, temperature: float, itself: bool) -> Tensor:
+    """The logarithm of a softmax over each row: minus the surprise. ``_EPS`` keeps it finite, as in the codes."""
     odds = ((similarities - similarities.amax(1, keepdim=True).detach()) / temperature).exp()
     if not itself:
         odds = odds * ~torch.eye(len(odds), dtype=torch.bool, device=odds.device)
-    return -(odds / (odds.sum(1, keepdim=True) + _EPS) + _EPS).log()
+    return (odds / (odds.sum(1, keepdim=True) + _EPS) + _EPS).log()
 
 
-def _mean_among(surprise: Tensor, labels: Tensor) -> Tensor:
+def _mean_among(expected: Tensor, labels: Tensor) -> Tensor:
     """The mean over rows of the mean over those with the row's label."""
-    same = (labels.unsqueeze(1) == labels).to(surprise.dtype)
-    return (same / (same.sum(1, keepdim=True) + _EPS) * surprise).sum() / len(labels)
+    same = labels.unsqueeze(1) == labels
+    return (torch.where(same, expected, 0.0).sum(1) / (same.sum(1) + _EPS)).mean()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

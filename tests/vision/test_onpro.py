@@ -46,7 +46,7 @@ def test_contrasts(units, number):
     recorded, given = units["ocm"][number], units["ocm_inputs"]
     z = torch.nn.functional.normalize(torch.tensor(given["projections"]), dim=1).requires_grad_()
     labels = torch.tensor(recorded["labels"]).repeat(2)
-    similarities = recorded["lam"] * similarity(torch.tensor(given["features"]), z, given["window_start"])
+    similarities = similarity(torch.tensor(given["features"]), z, given["window_start"], recorded["lam"])
     contrast = {"n": to_the_other_view, "uni": among_same_labels}[recorded["kind"]]
     loss = contrast(similarities, labels, recorded["temperature"])
     assert loss.item() == pytest.approx(recorded["loss"], rel=1e-5)

@@ -120,14 +120,14 @@ class RotationContrast(ReplayMethod):
         """The contrast of the stream's batch, of labels y [n], from its ``turned`` images' embeddings."""
         from clray.vision.rotation_contrast import rotated_labels, similarity, to_the_other_view
 
-        similarities = factor * similarity(features, z, self.window("stream"))
+        similarities = similarity(features, z, self.window("stream"), factor)
         return to_the_other_view(similarities, rotated_labels(y, self.stream.outputs), self.settings.temperature)
 
     def memory_contrast(self, features: Tensor, z: Tensor, y: Tensor) -> Tensor:
         """The contrast of memories; their labels y [n] may be real numbers."""
         from clray.vision.rotation_contrast import among_same_labels, rotated_labels, similarity
 
-        similarities = self.settings.similarity * similarity(features, z, self.window("memory"))
+        similarities = similarity(features, z, self.window("memory"), self.settings.similarity)
         return among_same_labels(similarities, rotated_labels(y, self.stream.outputs), self.settings.temperature)
 
     def state_dict(self) -> dict[str, Any]:
