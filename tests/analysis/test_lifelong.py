@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clray.analysis.comparison import ComparedRow, ComparedTable
+from clray.analysis.formatting import number
+from clray.analysis.gather import Gathered
 from clray.analysis.lifelong import (
     Block,
     blocks_of,
@@ -18,8 +21,8 @@ from clray.analysis.lifelong import (
     recovery_times,
     smooth,
 )
-from clray.analysis.lifelong_table import experts_of, has_life, life
-from clray.analysis.runs import Run
+from clray.analysis.lifelong_table import experts_of, has_life, life, lifelong_blocks
+from clray.analysis.runs import Run, Runs
 from clray.metrics import Measurement, accuracy_matrix
 from clray.trial import Trial
 
@@ -221,3 +224,27 @@ def test_a_life_with_experts_has_all_metrics_that_need_them():
     assert found["sample_efficiency"] == pytest.approx(scaled[1] / scaled[3])
     assert not has_life(expert)
     assert not has_life(run(of_matrix([[0.9], [0.6, 0.8]])))
+
+
+def test_the_table_below_a_table_shows_what_was_measured():
+    """A line for each method with learning curves; experts have none of their own."""
+
+    def row(label, runs):
+        return ComparedRow(label, label, "", Runs(label, runs, len(runs)), {})
+
+    def table(*rows):
+        return ComparedTable("t", "", "s", ["ACC"], rows, Gathered({}, None))
+
+    course = of_matrix([[0.9], [0.6, 0.8]], every=[(50, 0, 0.4), (150, 1, 0.3)])
+    here = run(course, benchmark={"tasks": 2, "classes": [2, 3, 4, 5]})
+    expert = run(ALONE, benchmark={"tasks": 1, "classes": [2, 3]})
+    [block] = lifelong_blocks(table(row("er", [here]), row("er-alone", [expert])))
+    assert [line[0] for line in block.body] == ["er"]
+    shown = dict(zip(block.head, block.body[0], strict=True))
+    assert shown["PM"] == number(life(here, [expert])["maintenance"])
+    assert shown["RP"] == number(life(here, [expert])["relative_performance"])
+    assert len(block.columns) == len(block.head) == len(block.body[0])
+    [without] = lifelong_blocks(table(row("er", [here])))
+    assert "RP" not in without.head
+    assert "experts" in dict(without.notes)
+    assert lifelong_blocks(table(row("er", [run(of_matrix([[0.9], [0.6, 0.8]]))]))) == []
