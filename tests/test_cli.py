@@ -381,14 +381,15 @@ class TestInit:
         method, put where the message says."""
         shown = here("init", "new one", "--like", f"{of}/{method}")
         variant = shown.split("--only ")[1].split()[0]
-        registry, name, target = re.search(r'into (\w+) in __init__.py there: "(\w+)": "(\w+:\w+)",', shown).groups()
+        registry, name, target = re.search(r'into (\w+) in .*: "(\w+)": "([\w.]+:\w+)",', shown).groups()
         [found] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,))).cells
         assert (found.trial.track, found.trial.method) == (of, method)
         quick = load_sweep("new one/sweep.yaml", Selection(quick=True, only=(variant,))).cells
         assert {cell.trial.method for cell in quick} == {method}
 
         methods = importlib.import_module(f"clray.{of}.methods")
-        spec = importlib.util.spec_from_file_location(f"{methods.__name__}.{name}", place / "new one" / "method.py")
+        module = f"{methods.__name__}.{target.partition(':')[0]}"
+        spec = importlib.util.spec_from_file_location(module, place / "new one" / "method.py")
         copied = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(copied)
         monkeypatch.setitem(sys.modules, spec.name, copied)
@@ -418,8 +419,8 @@ class TestInit:
         assert list(place.iterdir()) == []
 
     def test_an_unknown_method_names_the_others(self, place):
-        with pytest.raises(ClrayError, match=r"mir: no such method; did you mean 'mer'\? allowed: online"):
-            here("init", "mine", "--like", "mir")
+        with pytest.raises(ClrayError, match=r"merr: no such method; did you mean 'mer'\? allowed: online"):
+            here("init", "mine", "--like", "merr")
         with pytest.raises(ClrayError, match="episodes/mer: no such method"):
             here("init", "mine", "--like", "episodes/mer")
 

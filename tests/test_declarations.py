@@ -169,8 +169,8 @@ class TestWrongSweeps:
             (("lr: 0.01}", "lr: 0.01, resources: {cpu: inf}}"), "plain:", "variants.plain.resources.cpu",
              ["finite number"]),
             # What refers to nothing.
-            (("paper: mer", "paper: mre"), "paper:", "paper",
-             ["'mre' is not in papers.yaml; did you mean 'mer'?", "leave the key out"]),
+            (("paper: mer", "paper: merr"), "paper:", "paper",
+             ["'merr' is not in papers.yaml; did you mean 'mer'?", "leave the key out"]),
             # What is empty or twice.
             (("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: []"), "task_orders", "task_orders", ["at least 1"]),
             (("seeds: [0, 1]", "seeds: [0, 1]\nmetrics: [RA, RA]"), "metrics", "metrics",

@@ -78,14 +78,18 @@ def init_command(
     kind = next(kind for kind in kinds[of] if method in kind.methods)
     sweep, variant = _start(kind, method)
     module, _, name = kind.methods[method].partition(":")
-    methods = Path(__file__).parents[1] / of / "methods"
+    package, _, file = module.rpartition(".")  # the methods of a family may have a folder of their own
+    registry = Path(__file__).parents[1] / of / "methods"
+    methods = registry / package.replace(".", "/")
     mine = _module_name(folder.name, offered[of])
+    target = f"{package}.{mine}" if package else mine
     command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')}"
     text = find_sweep(sweep).read_text(encoding="utf-8").replace(f"# clray sweep {sweep}\n", f"# {command}\n", 1)
-    _write_new(folder, {"sweep.yaml": text, "method.py": (methods / f"{module}.py").read_text(encoding="utf-8")})
+    _write_new(folder, {"sweep.yaml": text, "method.py": (methods / f"{file}.py").read_text(encoding="utf-8")})
     say(f"{folder}/sweep.yaml: a sweep to change; try: {command} --quick --only {variant}")
     say(f"{folder}/method.py: a method to change; to declare variants of it, copy it to {methods / mine}.py,")
-    say(f'  and put a line into {kind.registry} in __init__.py there: "{mine}": "{mine}:{name}",')
+    place = f"{registry / '__init__.py'}" if package else "__init__.py there"
+    say(f'  and put a line into {kind.registry} in {place}: "{mine}": "{target}:{name}",')
 
 
 def _write_new(folder: Path, files: Mapping[str, str]) -> None:
