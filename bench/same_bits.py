@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MER = ("benchmark.tasks=3", "benchmark.train_per_task=60", "benchmark.source=embedded")
 TAG = ("benchmark.source=embedded", "benchmark.tasks=3", "benchmark.train_per_task=60", "benchmark.test_per_task=100")
+CLASSES = ("benchmark.train_per_class=40", "benchmark.test_per_class=20", "evaluate=50")
+SMALL = ("model.filters=4",)
 EPISODES = ("model.embedding=8",)
 BOTH = ("engine=eager", "engine=auto")
 DRAWS = ("randomness=clray", "randomness=official")
@@ -57,6 +59,15 @@ CASES: list[tuple[str, tuple[str, ...], Axes]] = [
     ("stable_sgd/experiment_1_rotated", (*TAG[:1], "benchmark.tasks=2", "benchmark.train_per_task=50",
      "benchmark.test_per_task=50"), (DRAWS,)),
     ("stable_sgd/experiment_2_permuted", TAG, ()),
+    ("online/mnist", ("benchmark.source=embedded", "model.hidden=[150]", *CLASSES), ()),
+    ("online/blurry", ("benchmark.source=embedded", *CLASSES), ()),
+    ("online/coarse_to_fine", (*CLASSES[1:], "benchmark.train_per_class=10", *SMALL), ()),
+    ("online/class_orders", ("benchmark.source=embedded", *CLASSES, "task_orders=[[4, 1, 3, 0, 2]]"), ()),
+    ("online/er_ace_cifar10", (*CLASSES, *SMALL), ()),
+    ("online/mir_cifar10", (*CLASSES, *SMALL), ()),
+    ("online/scr_cifar10", (*CLASSES, *SMALL), ()),
+    ("online/tiny_memories_cifar100", ("benchmark.tasks=3", "benchmark.train_per_task=30",
+                                       "benchmark.test_per_task=20", *SMALL), ()),
     ("metaseq2seq/mutual_exclusivity", EPISODES, (BOTH,)),
     ("metaseq2seq/add_jump_permutation", EPISODES, ()),
     ("metaseq2seq/around_right", EPISODES, ()),

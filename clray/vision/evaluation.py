@@ -128,6 +128,6 @@ class Evaluator:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._unmeasured, self._landscape_due = list(state["unmeasured"]), state["landscape_due"]
-        self._tally = state["tally"]
+        self._tally = None if state["tally"] is None else [int(count) for count in state["tally"]]
         if self._landscape is not None:
             self._landscape.load_state_dict(state["landscape"], self._stream.device)

@@ -47,6 +47,10 @@ class OfficialDraws:
     def below(self, highest: int, count: int) -> NDArray[np.int64]:
         return torch.empty(count).uniform_(0, highest).long().numpy()
 
+    def below_each(self, highest: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One after the other: for methods with an exact reservoir, which these codes do not have."""
+        return np.array([int(self.below(high, 1)[0]) for high in highest.tolist()], np.int64)
+
     def state_dict(self) -> dict[str, Any]:
         return {"torch": self._torch.state_dict(), "numpy": self._numpy.state_dict()}
 
