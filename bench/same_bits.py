@@ -169,9 +169,12 @@ def digests(trials: list[tuple[str, Any]]) -> dict[str, str]:
 
     def digest(trial: Any) -> str:
         side: Any = tracks.track(trial.track)
-        if hasattr(side, "module_of"):  # revisions up to 450dae2
-            return code_digest(trial.track, side.module_of(trial.method))  # type: ignore[call-arg, arg-type]
-        return code_digest(trial)
+        try:
+            if hasattr(side, "module_of"):  # revisions up to 450dae2
+                return code_digest(trial.track, side.module_of(trial.method))  # type: ignore[call-arg, arg-type]
+            return code_digest(trial)
+        except KeyError:  # a revision that lacks the benchmark or the method
+            return ""
 
     return {label: digest(trial) for label, trial in trials}
 
@@ -202,7 +205,9 @@ def child(file: str, only_digests: bool) -> None:
         track = tracks.track(trial.track)
         try:
             data = track.data(trial, False)
-        except DataError as error:
+            if hasattr(track, "modules_of"):  # since 450dae2
+                track.modules_of(trial)
+        except (DataError, KeyError) as error:  # no data, or a revision that lacks the benchmark or the method
             print(json.dumps({"label": label, "left_out": str(error).splitlines()[0]}), flush=True)
             continue
         try:
