@@ -55,7 +55,9 @@ def add(tmp_path, monkeypatch, kernels) -> Callable[..., Any]:
         monkeypatch.setitem(sys.modules, f"{package}.mine", module)
         spec.loader.exec_module(module)
         for each in lists:
-            monkeypatch.setitem(each.targets if isinstance(each, Registry) else each, "mine", "mine:Mine")
+            within = package.removeprefix(f"{each.package}.") if isinstance(each, Registry) else package
+            target = f"{within}.mine:Mine" if within != package else "mine:Mine"
+            monkeypatch.setitem(each.targets if isinstance(each, Registry) else each, "mine", target)
         return module.Mine
 
     return added
@@ -95,6 +97,12 @@ ROTATED = ("tag/rotated_mnist", (*SMALL, "benchmark.test_per_task=50"))
 def test_a_method_on_images(add, tmp_path, monkeypatch):
     add("clray.vision.methods", "A method on images", METHODS)
     check(tmp_path, monkeypatch, ROTATED[0], "{method: mine, lr: 0.01}", ROTATED[1])
+
+
+def test_a_method_of_class_incremental_streams(add, tmp_path, monkeypatch):
+    add("clray.vision.methods.incremental", "Class by class", METHODS)
+    small = ("benchmark.train_per_class=30", "benchmark.test_per_class=20", "benchmark.source=embedded")
+    check(tmp_path, monkeypatch, "online/mnist", "{method: mine, lr: 0.01, memories: 20}", small)
 
 
 def test_a_method_of_single_examples(add, tmp_path, monkeypatch):
