@@ -136,6 +136,7 @@ def test_every_example_is_run():
     headings = [title for title, _ in blocks(GUIDE) if title]
     assert headings == [
         "A method on images",
+        "Class by class",
         "One example at a time",
         "A network",
         "A benchmark",
