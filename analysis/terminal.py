@@ -79,7 +79,7 @@ class _TerminalTable:
 
         lines = notes(self.table)
         if not self.table.judged:
-            yield _matrix_grid(self.table)
+            yield from _matrix_grids(self.table, console, options.max_width)
         elif options.max_width >= max(120, _width_of_wide(self.table, console)):
             yield _wide_grid(self.table)
         else:
@@ -166,17 +166,41 @@ def _width_of_wide(table: ComparedTable, console: Console) -> int:
     return Measurement.get(console, console.options.update(max_width=10_000), grid).maximum + _REASON + 2
 
 
-def _matrix_grid(table: ComparedTable) -> RenderableType:
-    """A table without published numbers: a line for each variant, a column for each metric."""
+def _matrix_grids(table: ComparedTable, console: Console, width: int) -> Iterator[RenderableType]:
+    """A table without published numbers: a line for each variant, a column for each metric.
+
+    Where the columns do not fit beside each other, the first ones that do are a grid, and the others follow below it.
+    """
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    rest = list(range(len(matrix_titles(table))))
+    while rest:
+        taken = len(rest)
+        while taken > 1:
+            grid = _matrix_grid(table, rest[:taken])
+            if Measurement.get(console, console.options.update(max_width=10_000), grid).maximum <= width:
+                break
+            taken -= 1
+        yield _matrix_grid(table, rest[:taken])
+        rest = rest[taken:]
+        if rest:
+            yield Text("")
+
+
+def _matrix_grid(table: ComparedTable, columns: Sequence[int]) -> Grid:
+    """The lines of a table without published numbers, with some of its columns."""
     from rich.table import Table as Grid
     from rich.text import Text
 
+    titles = matrix_titles(table)
     grid = Grid(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
     grid.add_column("", overflow="fold")
-    for title in matrix_titles(table):
-        grid.add_column(title, justify="right", no_wrap=table.shown != "both")  # twice as many columns are folded
+    for column in columns:
+        grid.add_column(titles[column], justify="right", no_wrap=True)
     for row in table.rows:
-        grid.add_row(Text(row.label), *map(Text, matrix_texts(table, row)))
+        texts = matrix_texts(table, row)
+        grid.add_row(Text(row.label), *(Text(texts[column]) for column in columns))
     return grid
 
 

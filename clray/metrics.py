@@ -151,8 +151,17 @@ def positive_backward_transfer(R: Matrix, b: Matrix) -> float:
 
 
 def average_over_seen_classes(R: Matrix, b: Matrix) -> float:
-    """A_avg of Si-Blurry's code: the mean over tasks of the accuracy on the classes seen, measured after each task."""
-    return float(np.mean([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in R]))
+    """A_avg of Si-Blurry's code: the mean over tasks of the accuracy on the classes seen, measured after each task.
+
+    A task that got no image (Si-Blurry draws such divisions) changes nothing: its accuracy is the one before it;
+    before the first image no class is seen, and nothing is averaged. Not available (NaN) where nothing was measured
+    after the last task: such a run is not over.
+    """
+    means: list[float] = []
+    for row in R:
+        measured = row[np.isfinite(row)]
+        means += [float(np.mean(measured))] if len(measured) else means[-1:]
+    return float(np.mean(means)) if np.isfinite(R[-1]).any() else float("nan")
 
 
 def forgetting_of_classes(R: Matrix, b: Matrix) -> float:

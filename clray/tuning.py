@@ -15,6 +15,7 @@ from typing import Any
 
 from clray.equal_code import representative
 from clray.errors import DeclarationError, StateError
+from clray.metrics import METRICS
 from clray.output import redacted
 from clray.planning import Plan
 from clray.provenance import code_digest
@@ -56,7 +57,10 @@ def phases(sweep: Sweep) -> Phases:
         DeclarationError: it declares no tuning, a class or a seed is in both phases, or it asks for too many tasks.
     """
     if sweep.tuning is None:
-        raise DeclarationError(f"{sweep.place() or sweep.name}: this sweep declares no tuning phase (a key 'tuning')")
+        raise DeclarationError(
+            f"{sweep.place() or sweep.name}: this sweep declares no tuning phase (a key 'tuning'; docs/tuning.md shows "
+            "how, and the sweep online/tuning_mnist has one)"
+        )
     if sweep.track != "vision":
         raise DeclarationError(f"{sweep.place('tuning')}: tuning phases are for the track vision, not {sweep.track}")
     both = sorted(set(sweep.seeds) & set(sweep.tuning.seeds))
@@ -72,8 +76,8 @@ def phases(sweep: Sweep) -> Phases:
         tasks = cell.trial.benchmark.get("tasks", 1)
         if sweep.tuning.first_tasks is not None and sweep.tuning.first_tasks >= tasks:
             raise DeclarationError(
-                f"{sweep.place('tuning', 'first_tasks')}: {sweep.tuning.first_tasks} of the {tasks} tasks of "
-                f"{cell.variant}; allowed: fewer than there are"
+                f"{sweep.place('tuning', 'first_tasks')}: {sweep.tuning.first_tasks}, and {cell.variant} has only "
+                f"{tasks} tasks; allowed: fewer, so that other tasks follow"
             )
     return found
 
@@ -177,6 +181,31 @@ class Frozen:
             raise DeclarationError(
                 f"{place}: it does not hold a point of each variant's grid; remove the file to choose again"
             )
+        self._require_the_best(found, place)
+
+    def _require_the_best(self, found: Phases, place: str) -> None:
+        """Check that the choice is what follows from the results in the file: a person may have edited it.
+
+        Raises:
+            DeclarationError: it is not.
+        """
+        rule = found.evaluation.tuning
+        assert rule is not None
+        if self.metric != rule.metric:
+            raise DeclarationError(
+                f"{place}: its metric is {self.metric}, and the sweep chooses by {rule.metric}: the file was edited "
+                "after the choice; allowed: the file as clray wrote it, or another choice once this file is removed"
+            )
+        sign = -1 if METRICS[rule.metric].lower_is_better else 1
+        for method, point in self.chosen.items():
+            means = {name: mean for name, mean in self.means.items() if name.split("@")[0] == method}
+            best = max(means, key=lambda name: sign * means[name], default=None)
+            if best is None or point not in means or abs(means[point] - means[best]) > 1e-9:
+                tuned = "no tuning result of this method" if best is None else f"{best} is better on the tuning data"
+                raise DeclarationError(
+                    f"{place}: it holds the choice {point}, and {tuned}: the file was edited after the choice; "
+                    "allowed: the file as clray wrote it, or another choice once this file is removed"
+                )
 
 
 def _fingerprints(plans: tuple[Plan, Plan]) -> list[str]:
@@ -207,8 +236,9 @@ def read_frozen(store: Store, file: str) -> Frozen | None:
             raise ValueError("format")
         frozen = Frozen(**facts)
         texts = [frozen.sweep, frozen.metric, frozen.digest, frozen.code, *frozen.data, *frozen.chosen.values()]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("texts")
+        numbers = frozen.means.values()
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(mean, float) for mean in numbers):
+            raise ValueError("types")
         return frozen
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise StateError(

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from clray.analysis.verdict import interval, published, sample
-from clray.metrics import METRICS, Measurement, accuracy_matrix, final_matrix, summarize
+from clray.metrics import (
+    METRICS,
+    Measurement,
+    accuracy_matrix,
+    average_over_seen_classes,
+    final_matrix,
+    summarize,
+)
 from clray.reproduction import Claim
 
 R = np.array(
@@ -284,3 +291,10 @@ def test_every_metric_says_what_it_is(name):
     assert metric.definition
     assert metric.lower_is_better == ("forgetting" in metric.title), "a direction that is better"
     assert set(metric.computed_from) <= set(METRICS)
+
+
+def test_tasks_without_images_do_not_lose_a_avg():
+    nan = float("nan")
+    R = np.array([[nan, nan], [0.4, nan], [nan, nan], [0.6, 0.8]])  # the first task and the third one had no image
+    assert average_over_seen_classes(R, R[0]) == pytest.approx((0.4 + 0.4 + 0.7) / 3)
+    assert np.isnan(average_over_seen_classes(R[:3], R[0]))

@@ -196,7 +196,9 @@ def test_a_seed_of_both_phases_is_refused(tmp_path):
 
 
 def test_too_many_first_tasks_are_refused(tmp_path):
-    assert "first_tasks: 2 of the 2 tasks" in refusal(tmp_path, **tuned_on(first_tasks=2))
+    assert "first_tasks: 2, and er@lr=0.01 has only 2 tasks; allowed: fewer" in refusal(
+        tmp_path, **tuned_on(first_tasks=2)
+    )
 
 
 def test_a_sweep_without_a_tuning_phase_is_refused(tmp_path):
@@ -243,7 +245,8 @@ def frozen(tmp_path):
     store = Store(tmp_path / "store")
     plans = tuple(plan({"tuned": phase}, store) for phase in (found.tuning, found.evaluation))
     chosen = {"er": "er@lr=0.1", "er-ace": "er-ace@lr=0.01"}
-    settings = tuning.Frozen.of(found, plans, chosen, {"er@lr=0.1": 50.0})
+    means = {"er@lr=0.01": 40.0, "er@lr=0.1": 50.0, "er-ace@lr=0.01": 60.0, "er-ace@lr=0.1": 60.0}
+    settings = tuning.Frozen.of(found, plans, chosen, means)
     tuning.write_frozen(store, "tuning/x.json", settings)
     return found, plans, store, settings
 
@@ -269,6 +272,22 @@ def test_a_choice_that_is_no_point_is_refused(frozen, chosen):
     found, plans, _, settings = frozen
     with pytest.raises(DeclarationError, match="does not hold a point of each variant's grid"):
         replace(settings, chosen=chosen).require(found, plans, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("edited", "said"),
+    [
+        ({"chosen": {"er": "er@lr=0.01", "er-ace": "er-ace@lr=0.01"}}, "choice er@lr=0.01, and er@lr=0.1 is better"),
+        ({"means": {"er@lr=0.1": 50.0}}, "choice er-ace@lr=0.01, and no tuning result of this method"),
+        ({"metric": "AAA"}, "its metric is AAA, and the sweep chooses by ACC"),
+    ],
+)
+def test_an_edited_choice_is_refused(frozen, edited, said):
+    found, plans, _, settings = frozen
+    with pytest.raises(DeclarationError, match=rf"^x\.json: .*{said}.*was edited"):
+        replace(settings, **edited).require(found, plans, "x.json")
+    equal = {"er": "er@lr=0.1", "er-ace": "er-ace@lr=0.1"}  # as good as the other one
+    replace(settings, chosen=equal).require(found, plans, "x.json")
 
 
 def test_the_digest_is_that_of_all_trials_and_of_the_rule(tmp_path):

@@ -63,10 +63,15 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
     measured = any(t.memory for t in plan.trials)
     headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        name = heading == "variant"  # a long one is folded: its end may be all that tells it from the next one
+        table.add_column(heading, justify="left" if name else "right", overflow="fold" if name else "ellipsis")
+    last, several = "", len(target.sweeps) > 1
     for variant in dict.fromkeys((t.sweep, t.variant) for t in plan.trials):
         trials = [t for t in plan.trials if (t.sweep, t.variant) == variant]
-        name = variant[1] if len(target.sweeps) == 1 else "/".join(variant)
+        if several and variant[0] != last:  # a line of its own: beside it a variant's name would not fit in 80 columns
+            last = variant[0]
+            table.add_row(last)
+        name = "  " * several + variant[1]
         counts = [sum(t.state == s for t in trials) for s in ("finished", "half-done", "to do", "stale")]
         memory = _memory_columns(trials) if measured else ()
         table.add_row(name, *(str(c or "·") for c in counts), f"{max(t.seconds for t in trials):.0f} s", *memory)

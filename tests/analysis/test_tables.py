@@ -353,6 +353,19 @@ def test_the_terminal_form_fits_and_says_everything(comparison, width):
         assert needed in flat
 
 
+def test_many_metrics_without_claims_are_several_tables_in_a_narrow_terminal(rotations, store, fill):
+    sweep = rotations.model_copy(update={"metrics": ["ACC", "LA", "RA", "BWT", "F", "AAA"], "paper": ""})
+    fill(sweep, "online", [(90.0, 60.0), (91.0, 62.0)])
+    comparison = compare("x", {"x": sweep}, store)
+    narrow, wide = printed(comparison, 80), printed(comparison, 200)
+    for text, times in ((narrow, 2), (wide, 1)):
+        assert "…" not in text.split("runs")[0]
+        assert sum(line.startswith("mer-200 ") for line in text.splitlines()) == times
+    heads = [line.split() for line in narrow.splitlines() if line.split() and set(line.split()) <= set(sweep.metrics)]
+    assert [name for head in heads for name in head] == sweep.metrics
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 80
+
+
 def test_a_terminal_narrower_than_a_line_folds_it(comparison):
     text = printed(comparison, 60)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 60

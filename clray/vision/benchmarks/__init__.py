@@ -20,6 +20,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "split-cifar100": "split:SplitCifar100",
         "split-mini-imagenet": "split:SplitMiniImageNet",
         "split-cub": "split:SplitCub",
+        "split-mnist": "split_mnist:SplitMnist",
         "5-dataset": "five_datasets:FiveDatasets",
         "class-incremental": "class_incremental:ClassIncremental",
         "i-blurry": "blurry:IBlurry",
