@@ -63,8 +63,8 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
     measured = any(t.memory for t in plan.trials)
     headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
     for heading in headings:
-        name = heading == "variant"  # a long one is folded: its end may be all that tells it from the next one
-        table.add_column(heading, justify="left" if name else "right", overflow="fold" if name else "ellipsis")
+        names = heading == "variant"  # a long one is folded: its end may be all that tells it from the next one
+        table.add_column(heading, justify="left" if names else "right", overflow="fold" if names else "ellipsis")
     last, several = "", len(target.sweeps) > 1
     for variant in dict.fromkeys((t.sweep, t.variant) for t in plan.trials):
         trials = [t for t in plan.trials if (t.sweep, t.variant) == variant]
