@@ -16,6 +16,7 @@ import torch
 
 from clray.errors import DeclarationError
 from clray.loading import load_sweep, sweep_names
+from clray.selection import Selection
 from clray.sweep import Cell
 from clray.training import run
 from clray.trial import SettingError, Trial
@@ -38,10 +39,12 @@ SMALL = 10
 
 
 def shipped() -> Iterator[Cell]:
+    """The trials of all sweeps, and of tiny memories' quick form, which alone is on digits in tasks of two classes."""
     for name in sweep_names():
         sweep = load_sweep(name)
         if sweep.track == "vision":
             yield from sweep.cells
+    yield from load_sweep("online/tiny_memories_cifar100", Selection(quick=True)).cells
 
 
 @pytest.fixture(scope="module")
