@@ -296,6 +296,8 @@ class Reproduction(Declared):
     """The differences between the settings in the paper and in its script, and the choice of this reproduction."""
     tables: list[Table] = []
     searches: list[Searches] = []
+    quick: list[str] = []
+    """The variants whose rows ``--quick`` runs, where it need not run all of them to show that everything works."""
 
     _name: str = PrivateAttr("")
 
@@ -349,16 +351,19 @@ class Reproduction(Declared):
     def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
         """The sweeps that fill the tables and searches. Each has only the variants that these need.
 
-        With ``--only``, a sweep has only the variants that belong to the variants named by the flag.
+        With ``--only``, a sweep has only the variants that belong to the variants named by the flag; the quick form has
+        those of ``quick``.
 
         Args:
             read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
         """
         groups: list[Table | Searches] = [*self.tables, *self.searches]
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
-        for variant in selection.only:
-            if variant not in every:
-                raise DeclarationError(f"--only {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
+        for flag, variants in (("--only", selection.only), (f"{self.name}: quick:", self.quick)):
+            for variant in variants:
+                if variant not in every:
+                    raise DeclarationError(f"{flag} {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
+        asked = selection.only or (tuple(self.quick) if selection.quick else ())
         loaded = {}
         for name in dict.fromkeys(group.sweep for group in groups):
             sweep, _ = read(name, selection)
@@ -370,7 +375,7 @@ class Reproduction(Declared):
                 for row in group.rows
                 for variant in self._filling(row, name, present)
             ]
-            chosen = [v for of, v in wanted if not selection.only or of in selection.only]
+            chosen = [v for of, v in wanted if not asked or of in asked]
             if chosen:
                 loaded[name] = sweep.keep({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells

@@ -26,6 +26,12 @@ def test_the_reproductions_that_ship():
     assert set(NAMES) <= set(FILES)
 
 
+def test_a_row_of_the_quick_form_that_is_not_there():
+    wrong = load_reproduction("online_mir").model_copy(update={"quick": ["mir-2"]})
+    with pytest.raises(DeclarationError, match=r"^online_mir: quick: mir-2: no row of online_mir .* did you mean"):
+        wrong.sweeps(Selection())
+
+
 @pytest.mark.parametrize("name", FILES)
 class TestEveryFile:
     def test_it_opens_with_the_command_that_runs_it(self, name):
@@ -59,6 +65,16 @@ class TestEveryFile:
             assert "the quick form keeps none of these variants" in str(error)  # noqa: PT017
         else:
             assert not any(sweep.comparable for sweep in sweeps.values())
+
+    def test_its_quick_form_has_the_rows_that_it_declares(self, name):
+        if not FILES[name].quick:
+            pytest.skip("it runs all rows")
+        sweeps = FILES[name].sweeps(Selection(quick=True))
+        found = {cell.variant for sweep in sweeps.values() for cell in sweep.cells}
+        assert found == set(FILES[name].quick)
+        some = FILES[name].quick[0]
+        chosen = FILES[name].sweeps(Selection(quick=True, only=(some,)))
+        assert {cell.variant for sweep in chosen.values() for cell in sweep.cells} == {some}
 
     def test_every_claim_has_a_margin_with_a_reason(self, name):
         for _, metric, claim in claims(name):

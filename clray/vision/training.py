@@ -64,6 +64,11 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     _check_engine(declared, model, settings)
     _check_randomness(declared, checked)
     _check_counts(checked, settings)
+    if checked.hides_boundaries and getattr(settings, "needs_boundaries", False):
+        message = (
+            f"hidden: {method} must be told which task a batch belongs to, with these settings; allowed here: given"
+        )
+        raise SettingError("benchmark", ["boundaries"], message)
     return {
         "benchmark": declared_settings(checked),
         "model": declared_settings(model),

@@ -199,3 +199,30 @@ class TestFashionMnist:
         assert stream.pixels(np.array([number]))[0, 0].tolist() == here[stream.image[number]].tolist()
         last = [m.value for m in run(training) if m.trained_tasks == 5 and m.metric == "accuracy"]
         assert np.mean(last) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("hpcr", {}),
+        ("ocl_er", {"review": True}),
+        ("ocl_agem", {"memory": "task_end"}),
+        ("er_ace", {"begins": "second_task"}),
+        ("refresh_er", {"review": True}),
+    ],
+)
+@pytest.mark.parametrize("benchmark", [{"name": "class-incremental", "boundaries": "hidden"}, {"name": "si-blurry"}])
+def test_a_method_that_needs_boundaries_is_refused_where_they_are_hidden(method, settings, benchmark):
+    declared: dict[str, Any] = {
+        "benchmark": {"dataset": "mnist", **benchmark},
+        "model": {"name": "mlp"},
+        "method": method,
+        "hyperparameters": {"lr": 0.1, "memories": 60, **settings},
+    }
+    with pytest.raises(
+        SettingError, match=f"^hidden: {method} must be told which task .*; allowed here: given"
+    ) as caught:
+        resolve(declared)
+    assert (caught.value.section, caught.value.keys) == ("benchmark", ("boundaries",))
+    declared["benchmark"]["boundaries"] = "given"
+    assert resolve(declared)["method"] == method

@@ -172,6 +172,10 @@ class TestEveryMethod:
         """A method that needs the boundaries raises an error that says so."""
         if METHODS[method].learner_kind == "perceptron":
             pytest.skip("its examples know their tasks")
+        if METHODS[method].learner_kind == "incremental" and method in NEED_BOUNDARIES:
+            with pytest.raises(SettingError, match=f"hidden: {method} must be told .*; allowed here: given"):
+                small(method, boundaries="hidden")
+            return
         monkeypatch.setattr(RotatedMnist, "hides_boundaries", True)
         training = small(method, boundaries="hidden")
         batches, ends = [], []

@@ -30,6 +30,10 @@ class AGem(ReplayMethod):
     class Settings(ReplaySettings):
         memory: Literal["reservoir", "task_end"] = "reservoir"
 
+        @property
+        def needs_boundaries(self) -> bool:
+            return self.memory == "task_end"
+
     passes = 2.0
 
     def step(self, batch: Batch) -> None:

@@ -40,6 +40,11 @@ class IncrementalSettings(base.Settings):
     augmentation: AugmentationName = "none"
     """How images of the stream and of the memory are changed at random before they are learned."""
 
+    @property
+    def needs_boundaries(self) -> bool:
+        """True where the method must know which task a batch belongs to, or when one ends."""
+        return False
+
     def make(self, parameters: list[Any]) -> torch.optim.Optimizer:
         """Make the optimizer. OnPro's and OCM's Adam has betas of 0.9 and 0.99, as Adam has here."""
         import torch

@@ -32,6 +32,10 @@ class Er(ClassMeansMethod):
         review: bool = False
         """At the end of each task learn from all memories once, with a tenth of the gradient. Needs boundaries."""
 
+        @property
+        def needs_boundaries(self) -> bool:
+            return self.review
+
     passes = 2.0
 
     @property

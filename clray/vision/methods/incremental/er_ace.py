@@ -32,6 +32,10 @@ class ErAce(ReplayMethod):
         head: Literal["linear", "cosine"] = "linear"
         """Mammoth has a cosine head with a scale of 10 by default, the paper a linear one."""
 
+        @property
+        def needs_boundaries(self) -> bool:
+            return self.begins == "second_task"
+
     passes = 2.0
 
     def build(self) -> None:

@@ -52,6 +52,10 @@ class Hpcr(Pcr):
         features: Literal["as_coded", "corrected"] = "as_coded"
         """Where the stored features differ from the examples' own: see the top of the file."""
 
+        @property
+        def needs_boundaries(self) -> bool:
+            return True
+
     def __init__(self, settings: Any, learner: IncrementalLearner) -> None:
         super().__init__(settings, learner)
         self.batches = 0
