@@ -164,8 +164,8 @@ AGREEMENT_HEAD = ("method", "with", "orders", "in the same fifth", "at random")
 AGREEMENT_NOTES = (
     (
         "fifth",
-        "the share of orders that are in the same fifth of both methods' rankings by F; beside it that of 1,000 rankings "
-        "drawn at random: the mean, and the value that one in forty of them passes",
+        "the share of orders that are in the same fifth of both methods' rankings by F; beside it that of 1,000 "
+        "rankings drawn at random: the mean, and the value that one in forty of them passes",
     ),
 )
 
