@@ -141,7 +141,7 @@ def figures(page: Page) -> dict[str, tuple[str, str]]:
         if table.gathered.runs:
             title = escaped(table.title)
             drawn[f"{start}-runs.svg"] = (
-                f"{title}: {_RUNS}",
+                f"{title}: {_RUNS}{_PUBLISHED if any(cell.claim for _, cell in table.cells) else ''}",
                 plots.standalone(plots.spreads(table, table.metrics, f"s{i}")),
             )
             if plots.has_curve(table, "accuracy/mean_seen"):
@@ -149,7 +149,8 @@ def figures(page: Page) -> dict[str, tuple[str, str]]:
     return drawn
 
 
-_RUNS = "each run is a dot, with the mean and one standard deviation; the published mean is a diamond"
+_RUNS = "each run is a dot, with the mean and one standard deviation"
+_PUBLISHED = "; the published mean is a diamond"
 _CURVES = "mean accuracy over the tasks seen so far"
 
 
