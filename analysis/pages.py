@@ -141,7 +141,7 @@ def figures(page: Page) -> dict[str, tuple[str, str]]:
         if table.gathered.runs:
             title = escaped(table.title)
             drawn[f"{start}-runs.svg"] = (
-                f"{title}: {_RUNS}{_PUBLISHED if any(cell.claim for _, cell in table.cells) else ''}",
+                f"{title}: {_RUNS}{_PUBLISHED if table.judged else ''}",
                 plots.standalone(plots.spreads(table, table.metrics, f"s{i}")),
             )
             if plots.has_curve(table, "accuracy/mean_seen"):

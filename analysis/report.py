@@ -130,7 +130,6 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "stale": formatting.stale_text(table),
         "other_claims": [_block(block) for block in other_claims(table)],
         "rows": [_row(table, row) for row in table.rows],
-        "has_claims": any(cell.claim for _, cell in table.cells),
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
