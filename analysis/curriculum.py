@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 FIFTHS = 5
 """The parts into which a ranking is divided to compare it with another."""
 TOPS = (10, 20, 50)
-"""Of so many best orders by F it is counted how many are in the best quarter by score."""
+"""The numbers of best orders by F of which those in the best quarter by score are counted."""
 _RANDOM_ORDERS = 1000
 
 

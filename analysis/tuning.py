@@ -32,7 +32,7 @@ Values = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What one protocol chose for one method.
+    """The choice of one protocol for one method.
 
     Attributes:
         point: the name of the point; None where no point has all its runs.

@@ -1,4 +1,4 @@
-"""What two phases of an experiment have in common: classes of an image set, and images.
+"""The classes and the images that two phases of an experiment have in common.
 
 Hyper-parameters that were tuned on one phase are evaluated on the other, so nothing may be in both.
 """

@@ -1,4 +1,4 @@
-"""What OCM (Guo 2022) and OnPro (Wei 2023, arXiv 2308.00301) compute from images and projections.
+"""The computations of OCM (Guo 2022) and OnPro (Wei 2023, arXiv 2308.00301) on images and projections.
 
 The terms follow the codes of both (``Supervised_NT_xent_n`` and ``Supervised_NT_xent_uni``, ``OPELoss``).
 """

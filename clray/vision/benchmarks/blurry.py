@@ -122,7 +122,7 @@ class _Blurry(OfClasses):
     class_order: Literal["labels", "trial"] | Annotated[int, Field(ge=0, lt=2**63)] | list[int] = "trial"
     boundaries: Literal["given", "hidden"] = "hidden"
     measured: Literal["classes"] = "classes"
-    """What is measured one by one: the classes that have arrived, as tasks share them."""
+    """The classes that have arrived are measured one by one, since tasks share them."""
 
     @property
     def label_classes(self) -> int:  # type: ignore[override]

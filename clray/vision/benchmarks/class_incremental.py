@@ -53,7 +53,7 @@ class OfClasses(Benchmark):
     validation: bool = False
     """Hold out a tenth of each class's training images, and evaluate on those. No test image is looked at then."""
     boundaries: Literal["given", "hidden"] = "given"
-    """Whether the method is told which task a batch belongs to, and when one begins and ends."""
+    """``given``: the method is told which task a batch belongs to, and when one begins and ends."""
     normalise: Literal["none", "mammoth", "onpro"] = "none"
     """Subtract the means of the channels and divide by their deviations, with the numbers of that code."""
 

@@ -50,7 +50,7 @@ class Hpcr(Pcr):
         beta: Weight = 0.5
         """The weight of the distillation of samples."""
         features: Literal["as_coded", "corrected"] = "as_coded"
-        """Where the stored features differ from the examples' own: see the top of the file."""
+        """``corrected`` stores each example's own features: see the top of the file."""
 
         @property
         def needs_boundaries(self) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class RotationContrast(ReplayMethod):
-    """What OCM and OnPro share: the projection, the contrast of turned images, the draws of memories."""
+    """The base of OCM and OnPro: the projection, the contrast of turned images, the draws of memories."""
 
     class Settings(ReplaySettings):
         optimizer: Literal["sgd", "adam"] = "adam"
