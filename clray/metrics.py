@@ -213,7 +213,7 @@ class Metric:
     """A published metric: its formula, its full name, and the direction that is better."""
 
     compute: Callable[..., float]
-    """Of ``R`` and ``b``, or of the course, as ``reads`` says."""
+    """The formula: of ``R`` and ``b``, or of the course, as ``reads`` says."""
     title: str
     definition: str
     measured: str = "accuracy"

@@ -150,7 +150,7 @@ def test_lower_is_better_turns_ranks_and_regret_around(tmp_path):
 
 
 def test_kendalls_tau_by_hand():
-    """Of six pairs one is the other way round: (5 - 1) / 6."""
+    """One of six pairs is the other way round: (5 - 1) / 6."""
     assert kendall({"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 1, "b": 3, "c": 2, "d": 4}) == pytest.approx(4 / 6)
     assert kendall({"a": 1}, {"a": 1}) is None
     assert kendall({"a": 1, "b": 1}, {"a": 1, "b": 2}) is None

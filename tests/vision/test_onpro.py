@@ -407,7 +407,7 @@ class TestOcm:
         assert total == pytest.approx(expected, rel=1e-4)
 
     def test_the_first_task_is_that_of_onpro_without_prototypes(self):
-        """Where the batch is the first of all, OnPro's loss has one more term, that of the batch's prototypes."""
+        """OnPro's loss of the first batch has one more term, that of the batch's prototypes."""
         batches, losses = {}, {}
         for name in ("ocm", "onpro"):
             method = made(name, SETTINGS)

@@ -56,7 +56,7 @@ class CoarseToFine(OfClasses):
     class_order: Literal["labels", "trial"] | Annotated[int, Field(ge=0, lt=2**63)] | list[int] = 0
     """The order of the superclasses; a list holds their numbers."""
     again: bool = False
-    """Whether an image of task 0 comes again with the name of its class. Otherwise one half of each class's images
+    """True: an image of task 0 comes again with the name of its class. Otherwise one half of each class's images
     comes with the superclass, the other half with the class."""
     boundaries: Literal["given", "hidden"] = "hidden"
 
