@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, Protocol, runtime_checkable
 import pydantic
 import pydantic.dataclasses
 
-from clray import gpu, stored
+from clray import gpu, own_code, stored
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.equal_code import is_equal
 from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
@@ -51,6 +51,7 @@ class Task:
         launch: the launch that this is part of; by default the process that runs it is a launch of its own.
         dead_lease: the name of a lease on this trial that the launch found dead (``clray.leases.acquire``).
         code: the digest of the code that the trial was planned with; empty where any code will do.
+        own_code: the files of the user's own code that it runs (``clray.own_code.held_for``).
     """
 
     id: str
@@ -67,6 +68,7 @@ class Task:
     launch: str = ""
     dead_lease: str = ""
     code: str = ""
+    own_code: dict[str, Any] = field(default_factory=dict)
 
     @property
     def resources(self) -> dict[str, float]:
@@ -165,6 +167,7 @@ class Execution:
             OtherCodeError: this process has other code than the launch was planned with.
         """
         self.task, self.store = task, store
+        own_code.adopt(task.own_code)
         self.measurements: list[Measurement] = []
         self.seconds = 0.0
         self.resumed = 0.0
@@ -218,8 +221,9 @@ class Execution:
         """
         if code != self._code:
             raise OtherCodeError(
-                f"{socket.gethostname()}: the code of clray here is not the code that this launch was planned with: "
-                "use the same checkout on all machines, and launch again where files were edited after the launch began"
+                f"{socket.gethostname()}: the code here is not the code that this launch was planned with: use the "
+                "same clray, and the same package of your own, on all machines, and launch again where files were "
+                "edited after the launch began"
             )
 
     def _begin(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the source text of every module of clray as it was when this process imported it.
+"""Keeps the source text of each module of clray and of the user's own code, as it was when this process imported it.
 
 A record names the code that made it by a hash of the source. A file on disk may have been edited since the process
 imported it, so the hash has to be of the text that was imported.
@@ -21,6 +21,9 @@ from types import CodeType, ModuleType
 _TEXTS: dict[str, bytes] = {}
 """The source of each imported module, by the path of its file."""
 
+_ROOTS: set[str] = set()
+"""The packages whose sources are kept."""
+
 
 def source_of(file: Path) -> bytes:
     """The source that this process imported from a file, or the file's present content if it imported none.
@@ -28,7 +31,7 @@ def source_of(file: Path) -> bytes:
     Raises:
         OSError: the file was not imported and cannot be read.
     """
-    text = _TEXTS.get(str(file))
+    text = _TEXTS.get(str(file.resolve()))
     return file.read_bytes() if text is None else text
 
 
@@ -43,7 +46,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(f"{__package__}."):
+        if fullname.partition(".")[0] not in _ROOTS:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
@@ -51,7 +54,8 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def keep_sources() -> None:
-    """From now on keep the source of each module of clray that is imported; calling it again changes nothing."""
+def keep_sources(package: str = "clray") -> None:
+    """From now on keep the source of each module of a package that is imported; calling it again changes nothing."""
+    _ROOTS.add(package)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

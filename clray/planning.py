@@ -13,7 +13,7 @@ from clray.data_sets import data_set_of, data_sets
 from clray.equal_code import is_equal
 from clray.errors import DataError, StoreError
 from clray.execution import Task
-from clray.provenance import code_digest
+from clray.provenance import code_digest, own_texts
 from clray.record import Record
 from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
@@ -64,6 +64,7 @@ class Planned(Cell):
             data=self.data,
             cpu=self.resources.cpu,
             code=self.code,
+            own_code=own_texts(self.trial),
             **{"threads": max(1, int(self.resources.cpu)), **changes},
         )
 

@@ -13,9 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clray import __version__, tracks
+from clray import __version__, own_code, tracks
 from clray.equal_code import is_equal
 from clray.errors import ClrayError
+from clray.imports import names_imported
 from clray.loaded_code import source_of
 from clray.machine import cores_given, cores_of_machine
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent
 _NO_NUMBERS = (
-    "cache", "data_files", "documents", "errors", "folders", "gpu", "machine", "metrics", "output", "settings",
+    "cache", "data_files", "documents", "errors", "folders", "gpu", "machine", "metrics", "output", "registry", "settings",
     "track_interface", "tracks", "trial",
 )  # fmt: skip
 """Modules directly below the package that tracks import and that change no number. Metrics are among them: they are
@@ -42,13 +43,14 @@ def code_digest(trial: Trial) -> str:
     """A hash of the code that determines a trial's numbers, as this process has loaded it.
 
     That code is what the track's ``modules_of`` names (the method, the training loop, and what the trial chooses by
-    name), and everything within clray that these import. A module that is not loaded yet is read from its file.
-    Comments, docstrings and layout do not count, nor do imports for type checkers alone, registries, other methods, the
+    name), and everything within clray that these import. Of a method, benchmark or network of the user's own
+    (``clray.own_code``) it is also what it imports from its folder or package. A module that is not loaded yet is read
+    from its file. Comments, docstrings and layout do not count, nor do imports for type checkers alone, registries, other methods, the
     metrics, the store, the cluster or the command line.
 
     Once computed, the digest of the same modules stays the same in this process; see ``loaded_digest``.
     """
-    return _kept_digest(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE)
+    return _kept_digest(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE, own_code.edition())
 
 
 def loaded_digest(trial: Trial) -> str:
@@ -66,13 +68,27 @@ def is_fresh(record: Record) -> bool:
 
 def files_of(trial: Trial) -> list[Path]:
     """The files that ``code_digest`` covers, in their order."""
-    return _files(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE)
+    return list(_files(tuple(tracks.track(trial.track).modules_of(trial)), _PACKAGE).values())
 
 
-def _digest(modules: tuple[str, ...], package: Path) -> str:
+def own_texts(trial: Trial) -> dict[str, Any]:
+    """The files of the user's own code that a trial runs, for the processes that run it; see ``own_code.held_for``."""
+    modules = tuple(tracks.track(trial.track).modules_of(trial))
+    if all(module.startswith("clray.") for module in modules):
+        return {}
+    files = _files(modules, _PACKAGE)
+    return own_code.held_for({n.removeprefix(own_code.LABEL): f for n, f in files.items() if own_code.LABEL in n})
+
+
+def _digest(modules: tuple[str, ...], package: Path, edition: int = 0) -> str:
+    """A hash of all that modules import.
+
+    Args:
+        edition: of the user's own code; another one makes ``_kept_digest`` compute anew.
+    """
     digest = hashlib.sha256()
-    for file in _files(modules, package):
-        digest.update(str(file.relative_to(package)).encode())
+    for name, file in _files(modules, package).items():
+        digest.update(name.encode())
         digest.update(_meaning(source_of(file)))
     return digest.hexdigest()[:16]
 
@@ -80,16 +96,24 @@ def _digest(modules: tuple[str, ...], package: Path) -> str:
 _kept_digest = functools.cache(_digest)
 
 
-def _files(modules: tuple[str, ...], package: Path) -> list[Path]:
-    files: set[Path] = set()
+def _files(modules: tuple[str, ...], package: Path) -> dict[str, Path]:
+    """The files of modules and of what they import, by their names in a digest: a path, or for own code the module."""
+    found: dict[str, Path] = {}
+    own = [module for module in modules if not module.startswith("clray.")]
     waiting = list(modules)
     while waiting:
-        name = waiting.pop()
-        file = _file_of(name, package)
-        if file is not None and file not in files and _counts(name, file):
-            files.add(file)
-            waiting += _names_imported(source_of(file))
-    return sorted(files)
+        module = waiting.pop()
+        if any(own_code.is_own(module, root) for root in own):
+            name, file = own_code.LABEL + module, own_code.source_file(module)
+            waiting += [above] if (above := module.rpartition(".")[0]) else []  # its __init__ runs before it
+        else:
+            file = _file_of(module, package)
+            name = str(file.relative_to(package)) if file is not None and _counts(module, file) else ""
+        if name and file is not None and name not in found:
+            found[name] = file
+            within = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            waiting += names_imported(source_of(file), within)
+    return dict(sorted(found.items(), key=lambda item: (item[0].startswith(own_code.LABEL), item[1])))
 
 
 def _file_of(module: str, package: Path) -> Path | None:
@@ -108,24 +132,6 @@ def _counts(module: str, file: Path) -> bool:
     if first not in tracks.TRACKS:
         return True
     return inside[0] not in _NO_NUMBERS_IN_TRACK and not (file.name == "__init__.py" and inside[0] in _REGISTRIES)
-
-
-@functools.lru_cache(maxsize=512)
-def _names_imported(source: bytes) -> list[str]:
-    """The names that a text imports, except for type checkers alone; of ``from a import b`` both a and a.b."""
-    names: list[str] = []
-    waiting: list[ast.AST] = [ast.parse(source)]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            waiting += node.orelse
-        elif not isinstance(node, ast.expr):
-            waiting += ast.iter_child_nodes(node)
-    return names
 
 
 @functools.lru_cache(maxsize=512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clray.documents import Document, dotted
@@ -44,6 +45,11 @@ class Origin:
 
     def __init__(self, document: Document, selection: Selection, flags: Sequence[tuple[tuple[str, ...], str]]) -> None:
         self._document, self._quick, self._flags = document, selection.quick, list(flags)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, from which the paths in it are taken."""
+        return self._document.path.parent
 
     def has(self, keys: Sequence[Any]) -> bool:
         """True where a path of keys was declared."""

@@ -9,14 +9,17 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from clray import own_code
 from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
+from clray.own_code import OwnCodeError
 from clray.selection import Origin, Selection
 from clray.tracks import TRACKS, track
 from clray.trial import Precision, SettingError, Trial
@@ -356,6 +359,8 @@ class Sweep(Declared):
         try:
             resolved = here.resolve(declared)
             share = _resources(resources)
+        except OwnCodeError as error:  # the class is there and is of another kind
+            raise self._wrong(("variants", name.split("@")[0]), str(error)) from None
         except SettingError as error:
             section = () if error.section == "hyperparameters" else (error.section,)
             raise self._wrong(self._setting(name, *section, *error.keys), str(error)) from None
@@ -379,6 +384,8 @@ class Sweep(Declared):
         if section != "resources" and not isinstance(both.get("name", ""), str):
             problem = f"expected a name (it is {shown(both['name'])})"
             raise self._wrong(self._setting(name, section, "name"), problem)
+        if section != "resources" and own_code.is_reference(both.get("name")):
+            both["name"] = self._own(both["name"], self._setting(name, section, "name"))
         return both
 
     def _method(self, name: str, settings: dict[str, Any]) -> str:
@@ -388,7 +395,21 @@ class Sweep(Declared):
             raise self._wrong(("variants", name.split("@")[0]), "a variant needs a method")
         if not isinstance(method, str):
             raise self._wrong(self._setting(name, "method"), f"expected the name of a method (it is {shown(method)})")
+        if own_code.is_reference(method):
+            return self._own(method, self._setting(name, "method"))
         return method
+
+    def _own(self, reference: str, keys: Sequence[Any]) -> str:
+        """A class of the user's own, by the name that a trial holds.
+
+        Args:
+            keys: where the reference is declared.
+        """
+        folder = self._source.folder if self._source else Path()
+        try:
+            return own_code.declared(reference, folder)
+        except OwnCodeError as error:
+            raise self._wrong(keys, str(error)) from error
 
     def _setting(self, name: str, *keys: Any) -> tuple[Any, ...]:
         """The path of keys at which a setting of a variant was declared.

@@ -16,6 +16,7 @@ import torch
 
 from clray import tracks
 from clray.loading import load_sweep
+from clray.registry import Registry
 from clray.selection import Selection
 from clray.training import run
 from clray.vision.benchmarks import BENCHMARKS
@@ -23,7 +24,6 @@ from clray.vision.datasets.published import ImageSet
 from clray.vision.draws import ClrayDraws
 from clray.vision.methods import METHODS
 from clray.vision.networks import NETWORKS
-from clray.vision.registry import Registry
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "your_method.md"
 TAG = GUIDE.parent / "papers" / "tag.md"

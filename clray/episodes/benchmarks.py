@@ -18,6 +18,7 @@ from pydantic import Field
 
 from clray.episodes import scan
 from clray.episodes.scan import ACTIONS, COMMAND_WORDS, PRIMITIVES, TURNS, Pair, Words
+from clray.registry import Registry
 from clray.settings import TrialSettings
 
 Int = NDArray[np.int64]
@@ -146,8 +147,14 @@ def _identifier(words: Words, actions: Words) -> str:
     return "\n".join(sorted(f"{word} -> {action}" for word, action in zip(words, actions, strict=True)))
 
 
+Kind = Literal["episodes", "split"]
+"""Episodes have a support set; a split has a training set and a test set."""
+
+
 class Settings(TrialSettings):
     """The common base of the benchmarks' settings."""
+
+    kind: ClassVar[Kind] = "episodes"
 
     @property
     def file_split(self) -> str | None:
@@ -354,6 +361,8 @@ def _all_pairs(commands: Words, actions: Words) -> Pairs:
 class ScanSplit(Settings):
     """One of SCAN's own splits for standard networks: an episode is a batch of training pairs without a support set."""
 
+    kind = "split"
+
     name: Literal["scan_split"]
     split: Literal["simple", *scan.SPLITS]  # type: ignore[valid-type]
     """``simple`` is read from its official files; the grammar makes all others."""
@@ -389,12 +398,17 @@ class _ScanSplit:
         return [Drawn(None, self.test)]
 
 
-BENCHMARKS: dict[str, Any] = {
-    "mutual_exclusivity": MutualExclusivity,
-    "scan_prim_permutation": ScanPrimPermutation,
-    "scan_prim_augmentation": ScanPrimAugmentation,
-    "scan_around_right": ScanAroundRight,
-    "scan_length": ScanLength,
-    "scan_split": ScanSplit,
-}
+BENCHMARKS: Registry[Any] = Registry(
+    "clray.episodes",
+    {
+        "mutual_exclusivity": "benchmarks:MutualExclusivity",
+        "scan_prim_permutation": "benchmarks:ScanPrimPermutation",
+        "scan_prim_augmentation": "benchmarks:ScanPrimAugmentation",
+        "scan_around_right": "benchmarks:ScanAroundRight",
+        "scan_length": "benchmarks:ScanLength",
+        "scan_split": "benchmarks:ScanSplit",
+    },
+    base="clray.episodes.benchmarks:Settings",
+    group="clray.benchmarks",
+)
 """The settings of each benchmark, by its name; they build the benchmark."""

@@ -6,47 +6,58 @@ from typing import Any
 
 from clray.documents import one_of
 from clray.episodes import data as sources
-from clray.episodes.methods import EPISODE_METHODS, METHODS, SPLIT_METHODS, find
+from clray.episodes.methods import METHODS
+from clray.episodes.methods.base import Kind
+from clray.own_code import is_reference
 from clray.track_interface import BenchmarkFamily
 from clray.training import NO_OFFICIAL_DRAWS, Training
-from clray.trial import SettingError, Trial, check_settings, declared_settings
+from clray.trial import SettingError, Trial, check_settings, declared_settings, short_hash
 
 PRECISIONS = ("float32",)
 
 
 def kinds() -> list[BenchmarkFamily]:
     """The benchmarks with a support set, and those without; see ``Track``."""
-    from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
-
-    splits = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark is ScanSplit)
-    episodes = tuple(name for name in BENCHMARKS if name not in splits)
     own, split = ("metaseq2seq/mutual_exclusivity",), ("metaseq2seq/add_jump_permutation",)
     return [
-        BenchmarkFamily("by episodes", episodes, EPISODE_METHODS, "EPISODE_METHODS", own),
-        BenchmarkFamily("on a training set and a test set", splits, SPLIT_METHODS, "SPLIT_METHODS", split),
+        BenchmarkFamily("by episodes", _benchmarks("episodes"), methods_of("episodes"), "METHODS", own),
+        BenchmarkFamily(
+            "on a training set and a test set", _benchmarks("split"), methods_of("split"), "METHODS", split
+        ),
     ]
+
+
+def _benchmarks(kind: Kind) -> tuple[str, ...]:
+    from clray.episodes.benchmarks import BENCHMARKS
+
+    return tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.kind == kind)
+
+
+def methods_of(kind: Kind) -> dict[str, str]:
+    """The methods for benchmarks of one kind, in the form of ``METHODS.targets``."""
+    every = {**METHODS.targets, **METHODS.listed}
+    return {name: target for name, target in every.items() if METHODS[name].kind == kind}
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     """Check a variant's settings and fill in the defaults; see ``Track``."""
-    from clray.episodes.benchmarks import BENCHMARKS, ScanSplit
+    from clray.episodes.benchmarks import BENCHMARKS
     from clray.episodes.models import Model
 
     name, method = declared["benchmark"].get("name"), declared["method"]
     if name not in BENCHMARKS:
         raise SettingError("benchmark", ["name"], f"{name!r} is not a benchmark; {one_of(str(name), BENCHMARKS)}")
-    known = SPLIT_METHODS if BENCHMARKS[name] is ScanSplit else EPISODE_METHODS
-    if method not in METHODS:
-        raise SettingError("hyperparameters", ["method"], f"{method!r} is not a method; {one_of(str(method), known)}")
-    if method not in known:
-        raise SettingError("hyperparameters", ["method"], f"{method!r} is not for {name}; {one_of(method, known)}")
+    kind = BENCHMARKS[name].kind
+    if method not in METHODS or METHODS[method].kind != kind:
+        problem = f"{method!r} is not for {name}" if method in METHODS else f"{method!r} is not a method"
+        raise SettingError("hyperparameters", ["method"], f"{problem}; {one_of(str(method), methods_of(kind))}")
     if declared.get("randomness", "clray") != "clray":
         raise SettingError("randomness", [], NO_OFFICIAL_DRAWS)
     if declared.get("task_orders", ["identity"]) != ["identity"]:
         raise SettingError("task_orders", [], "episodes have no order of tasks; allowed: [identity]")
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Model, declared["model"])
-    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
+    settings = check_settings("hyperparameters", METHODS[method].Settings, declared["hyperparameters"])
     return {
         "benchmark": declared_settings(benchmark),
         "model": declared_settings(model),
@@ -58,6 +69,8 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
     """The data a trial would use here; see ``Track``."""
     name = trial.benchmark["name"]
+    if is_reference(name):  # a benchmark of the user's own makes its pairs itself
+        return {"name": name, "source": "grammar", "fingerprint": short_hash(name)}
     return sources.locate(name, "simple" if trial.benchmark.get("split") == "simple" else None)
 
 
@@ -70,7 +83,11 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
 
 def modules_of(trial: Trial) -> list[str]:
     """The modules that a trial runs; see ``Track``."""
-    return [f"clray.episodes.methods.{METHODS[trial.method].partition(':')[0]}", "clray.episodes.trial"]
+    from clray.episodes.benchmarks import BENCHMARKS
+
+    modules = [METHODS.module_of(trial.method), "clray.episodes.trial"]
+    benchmark = trial.benchmark["name"]
+    return modules if benchmark in BENCHMARKS.targets else [*modules, BENCHMARKS.module_of(benchmark)]
 
 
 _SYMBOLS = {
@@ -86,7 +103,7 @@ _SYMBOLS = {
 
 def estimate(trial: Trial) -> float:
     """The seconds on one core, from the figures of bench/episodes.py; see ``Track``."""
-    read, written = _SYMBOLS[trial.benchmark["name"]]
+    read, written = _SYMBOLS.get(trial.benchmark["name"], (500, 500))
     width = (trial.model["embedding"] / 200) ** 2
     episode = 0.015 + width * (read * 0.00016 + written * 0.00011)
     return 5 + trial.hyperparameters["episodes"] * episode

@@ -13,7 +13,7 @@ from clray.episodes import data as sources
 from clray.episodes.benchmarks import BENCHMARKS, Benchmark, Drawn, Pairs, draw_allowed
 from clray.episodes.evaluation import scores
 from clray.episodes.learner import Learner, as_episode
-from clray.episodes.methods import find
+from clray.episodes.methods import METHODS
 from clray.episodes.methods.base import EpisodeMethod
 from clray.episodes.models import Model
 from clray.episodes.networks import Dropout
@@ -42,7 +42,7 @@ class EpisodeTraining:
         self.form = "eager" if trial.engine == "eager" else "fused"
         settings = BENCHMARKS[trial.benchmark["name"]](**trial.benchmark)
         self.benchmark: Benchmark = settings.build(sources.load(data))
-        method = find(trial.method)
+        method = METHODS[trial.method]
         self.method: EpisodeMethod = method(method.Settings(**trial.hyperparameters))
         self.rng = generator(trial.seed, "episodes")
         self.validation = self.benchmark.validation(generator(trial.seed, "validation"))

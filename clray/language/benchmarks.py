@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from clray.documents import one_of
 from clray.language.examples import Example, TaskData
 from clray.language.tasks import TASKS
+from clray.registry import Registry
 from clray.settings import BenchmarkSeed, TrialSettings
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -51,4 +52,9 @@ class TextStream(TrialSettings):
         return [examples[i] for i in np.sort(rng.choice(len(examples), count, replace=False))]
 
 
-BENCHMARKS: dict[str, type[TextStream]] = {"text-stream": TextStream}
+BENCHMARKS: Registry[TextStream] = Registry(
+    "clray.language",
+    {"text-stream": "benchmarks:TextStream"},
+    base="clray.language.benchmarks:TextStream",
+    group="clray.benchmarks",
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 from clray.documents import one_of
 from clray.language import data as sources
-from clray.language.methods import METHODS, find
+from clray.language.methods import METHODS
 from clray.track_interface import BenchmarkFamily
 from clray.training import NO_OFFICIAL_DRAWS, Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings
@@ -19,7 +19,11 @@ def kinds() -> list[BenchmarkFamily]:
     """The one benchmark of the track; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
 
-    return [BenchmarkFamily("", tuple(BENCHMARKS), METHODS, "METHODS", ("lamol/two_tasks_small",))]
+    return [
+        BenchmarkFamily(
+            "", tuple(BENCHMARKS), {**METHODS.targets, **METHODS.listed}, "METHODS", ("lamol/two_tasks_small",)
+        )
+    ]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("randomness", [], NO_OFFICIAL_DRAWS)
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Settings, declared["model"])
-    settings = check_settings("hyperparameters", find(method).Settings, declared["hyperparameters"])
+    settings = check_settings("hyperparameters", METHODS[method].Settings, declared["hyperparameters"])
     return {
         "benchmark": declared_settings(benchmark),
         "model": declared_settings(model),
@@ -76,7 +80,11 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
 
 def modules_of(trial: Trial) -> list[str]:
     """The modules that a trial runs; see ``Track``."""
-    return [f"clray.language.methods.{METHODS[trial.method].partition(':')[0]}", "clray.language.trial"]
+    from clray.language.benchmarks import BENCHMARKS
+
+    modules = [METHODS.module_of(trial.method), "clray.language.trial"]
+    benchmark = trial.benchmark["name"]
+    return modules if benchmark in BENCHMARKS.targets else [*modules, BENCHMARKS.module_of(benchmark)]
 
 
 _LENGTHS = {

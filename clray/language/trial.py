@@ -21,7 +21,7 @@ from clray.language.evaluation import Evaluation
 from clray.language.export import Prediction, PseudoSample
 from clray.language.learner import Learner, as_batch
 from clray.language.losses import Batch
-from clray.language.methods import find
+from clray.language.methods import METHODS
 from clray.language.methods.base import LanguageMethod
 from clray.language.scoring import as_compared
 from clray.metrics import Measurement
@@ -54,7 +54,7 @@ class LanguageTraining:
         tasks = benchmark.taken(sources.load(data["texts"]))
         self.tasks = [tasks[i] for i in trial.task_order or range(len(tasks))]
         self.form = "eager" if trial.engine == "eager" else "fused"
-        method = find(trial.method)
+        method = METHODS[trial.method]
         settings = method.Settings(**trial.hyperparameters)
         model = models.Settings(**trial.model)
         # The benchmark's own order, so that every order of the tasks has the same vocabulary.

@@ -29,7 +29,8 @@ PRECISIONS = ("float32",)
 
 def methods_of(kind: LearnerKind) -> dict[str, str]:
     """The methods that train learners of one kind, in the form of ``METHODS.targets``."""
-    return {name: target for name, target in METHODS.targets.items() if METHODS[name].learner_kind == kind}
+    every = {**METHODS.targets, **METHODS.listed}
+    return {name: target for name, target in every.items() if METHODS[name].learner_kind == kind}
 
 
 def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:

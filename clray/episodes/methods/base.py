@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from clray.episodes.benchmarks import Benchmark, Drawn, Pairs
+from clray.episodes.benchmarks import Benchmark, Drawn, Kind, Pairs
 from clray.episodes.models import Model
 from clray.settings import TrialSettings
 
@@ -31,6 +31,8 @@ class EpisodeMethod:
     """The interface of a method: it chooses the network, and the pairs of an episode that the network must answer."""
 
     Settings: ClassVar[type[UpdateSettings]]
+    kind: ClassVar[Kind] = "episodes"
+    """The kind of benchmarks that it is for."""
     memory: bool
     """True where its network reads the support set."""
 

@@ -24,6 +24,7 @@ class Seq2seq(EpisodeMethod):
         attention: bool = True
         """True where the decoder attends to the command's steps."""
 
+    kind = "split"
     memory = False
 
     def network(self, commands: int, actions: int, model: Model) -> Network:

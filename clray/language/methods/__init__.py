@@ -7,21 +7,21 @@ below, and declare a variant that names it.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-METHODS = {
-    "lamol": "lamol:Lamol",
-    "finetune": "finetune:Finetune",
-    "multitask": "multitask:Multitask",
-    "ewc": "ewc:Ewc",
-    "mas": "mas:Mas",
-    "gem": "gem:Gem",
-}
-"""Name to ``module:Class`` within this package; a module is imported when one of its trials is planned or run."""
+from clray.registry import Registry
 
-
-def find(name: str) -> Any:
-    """The class of a method; KeyError where there is none."""
-    module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+METHODS: Registry[Any] = Registry(
+    __name__,
+    {
+        "lamol": "lamol:Lamol",
+        "finetune": "finetune:Finetune",
+        "multitask": "multitask:Multitask",
+        "ewc": "ewc:Ewc",
+        "mas": "mas:Mas",
+        "gem": "gem:Gem",
+    },
+    base="clray.language.methods.base:LanguageMethod",
+    group="clray.methods",
+)
+"""A module is imported when one of its trials is planned or run."""

@@ -6,8 +6,8 @@ that planning a sweep is fast.
 
 from __future__ import annotations
 
+from clray.registry import Registry
 from clray.vision.benchmarks.base import Benchmark
-from clray.vision.registry import Registry
 
 BENCHMARKS: Registry[Benchmark] = Registry(
     __name__,
@@ -27,4 +27,6 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "si-blurry": "blurry:SiBlurry",
         "coarse-to-fine": "coarse_to_fine:CoarseToFine",
     },
+    base="clray.vision.benchmarks.base:Benchmark",
+    group="clray.benchmarks",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clray.vision.registry import Registry
+from clray.registry import Registry
 
 LEARNERS: Registry[Any] = Registry(
     __name__,

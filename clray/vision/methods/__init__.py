@@ -6,8 +6,8 @@ use files, sweeps or Ray. To add one: write its file, add its line below, declar
 
 from __future__ import annotations
 
+from clray.registry import Registry
 from clray.vision.methods.base import Method
-from clray.vision.registry import Registry
 
 METHODS: Registry[Method] = Registry(
     __name__,
@@ -49,4 +49,6 @@ METHODS: Registry[Method] = Registry(
         "ocm": "incremental.ocm:Ocm",
         "onpro": "incremental.onpro:OnPro",
     },
+    base="clray.vision.methods.base:Method",
+    group="clray.methods",
 )

@@ -7,8 +7,8 @@ planning a sweep is fast. The perceptron of the methods that learn from one exam
 
 from __future__ import annotations
 
+from clray.registry import Registry
 from clray.vision.networks.base import Network
-from clray.vision.registry import Registry
 
 NETWORKS: Registry[Network] = Registry(
     __name__,
@@ -20,4 +20,6 @@ NETWORKS: Registry[Network] = Registry(
         "slim-resnet18": "slim_resnet18:SlimResNet18",
         "small-cnn": "small_cnn:SmallCnn",
     },
+    base="clray.vision.networks.base:Network",
+    group="clray.networks",
 )
