@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent
 _NO_NUMBERS = (
-    "cache", "data_files", "documents", "errors", "folders", "gpu", "machine", "metrics", "output", "registry", "settings",
-    "track_interface", "tracks", "trial",
+    "cache", "data_files", "documents", "errors", "folders", "gpu", "machine", "metrics", "output", "registry",
+    "settings", "track_interface", "tracks", "trial",
 )  # fmt: skip
 """Modules directly below the package that tracks import and that change no number. Metrics are among them: they are
 computed from the record. A module that is not listed here counts."""
@@ -45,8 +45,8 @@ def code_digest(trial: Trial) -> str:
     That code is what the track's ``modules_of`` names (the method, the training loop, and what the trial chooses by
     name), and everything within clray that these import. Of a method, benchmark or network of the user's own
     (``clray.own_code``) it is also what it imports from its folder or package. A module that is not loaded yet is read
-    from its file. Comments, docstrings and layout do not count, nor do imports for type checkers alone, registries, other methods, the
-    metrics, the store, the cluster or the command line.
+    from its file. Comments, docstrings and layout do not count, nor do imports for type checkers alone, registries,
+    other methods, the metrics, the store, the cluster or the command line.
 
     Once computed, the digest of the same modules stays the same in this process; see ``loaded_digest``.
     """

@@ -18,12 +18,13 @@ PRECISIONS = ("float32",)
 
 def kinds() -> list[BenchmarkFamily]:
     """The benchmarks with a support set, and those without; see ``Track``."""
-    own, split = ("metaseq2seq/mutual_exclusivity",), ("metaseq2seq/add_jump_permutation",)
+    words: dict[Kind, tuple[str, str]] = {
+        "episodes": ("by episodes", "metaseq2seq/mutual_exclusivity"),
+        "split": ("on a training set and a test set", "metaseq2seq/add_jump_permutation"),
+    }
     return [
-        BenchmarkFamily("by episodes", _benchmarks("episodes"), methods_of("episodes"), "METHODS", own),
-        BenchmarkFamily(
-            "on a training set and a test set", _benchmarks("split"), methods_of("split"), "METHODS", split
-        ),
+        BenchmarkFamily(what, _benchmarks(kind), methods_of(kind), "METHODS", (sweep,))
+        for kind, (what, sweep) in words.items()
     ]
 
 
