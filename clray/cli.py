@@ -13,7 +13,21 @@ from typing import Annotated, Any
 import typer
 
 from clray import __version__
-from clray.commands import data, overview, plan, publish, records, run, samples, setup, tables, trials, tune, verify
+from clray.commands import (
+    data,
+    doctor,
+    init,
+    overview,
+    plan,
+    publish,
+    records,
+    run,
+    samples,
+    tables,
+    trials,
+    tune,
+    verify,
+)
 from clray.errors import ClrayError
 from clray.folders import ensure_home
 from clray.output import accept_every_letter, complain, deliver, shown
@@ -44,8 +58,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "samples": samples.samples_command,
     "status": overview.status_command,
     "publish": publish.publish_command,
-    "doctor": setup.doctor_command,
-    "init": setup.init_command,
+    "doctor": doctor.doctor_command,
+    "init": init.init_command,
 }
 """In the order of ``clray --help``."""
 DATA_COMMANDS: dict[str, Callable[..., None]] = {

@@ -98,12 +98,25 @@ def _add_folder(folder: Path) -> str:
         OwnCodeError: another folder of this name is in use.
     """
     name = folder.resolve().name or "root"
+    if name in _folders and not _folders[name].exists():  # it was moved since
+        forget()
     known = _folders.setdefault(name, folder)
     if not known.samefile(folder):
         raise OwnCodeError(
             f"two folders are named {name}, {known} and {folder}; trials know a folder by its name: rename one of them"
         )
     return name
+
+
+def forget() -> None:
+    """Forget all folders and what was imported from them, as a new process would."""
+    global _edition
+    if not _folders:
+        return
+    _folders.clear()
+    for module in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[module]
+    _edition += 1
 
 
 def _forget_edited(name: str) -> None:

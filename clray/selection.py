@@ -46,10 +46,10 @@ class Origin:
     def __init__(self, document: Document, selection: Selection, flags: Sequence[tuple[tuple[str, ...], str]]) -> None:
         self._document, self._quick, self._flags = document, selection.quick, list(flags)
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the file, from which the paths in it are taken."""
-        return self._document.path.parent
+    def folder(self, keys: Sequence[Any]) -> Path:
+        """The folder from which a path is taken that is declared there: the file's; for a flag the present one."""
+        by_flag = any(tuple(keys[: len(at)]) == at for at, _ in self._flags)
+        return Path() if by_flag else self._document.path.parent
 
     def has(self, keys: Sequence[Any]) -> bool:
         """True where a path of keys was declared."""

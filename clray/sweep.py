@@ -405,7 +405,7 @@ class Sweep(Declared):
         Args:
             keys: where the reference is declared.
         """
-        folder = self._source.folder if self._source else Path()
+        folder = self._source.folder(keys) if self._source else Path()
         try:
             return own_code.declared(reference, folder)
         except OwnCodeError as error:

@@ -22,16 +22,16 @@ class BenchmarkFamily:
         what: how they learn, in words; may be empty where a track has one kind.
         benchmarks: their names.
         methods: name to ``module:Class`` below the track's ``methods/``.
-        registry: the name of that mapping in ``methods/__init__.py``.
         sweeps: of those that ship with clray, the ones to start one's own from: for a method the first that has it. The
             first of all needs no file; together they have every method.
+        has_plain_form: ``engine: eager`` is a plain form of every method, with the same numbers but for rounding.
     """
 
     what: str
     benchmarks: tuple[str, ...]
     methods: Mapping[str, str]
-    registry: str
     sweeps: tuple[str, ...]
+    has_plain_form: bool = False
 
 
 class FileLayout(Protocol):

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from clray import own_code
 
 # Before numpy and torch are loaded: with free threads small matrices take ten times as long on a busy machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -115,3 +118,10 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
         if not (run / "kernels.done").exists():
             warm()
             (run / "kernels.done").touch()
+
+
+@pytest.fixture(autouse=True)
+def no_own_code() -> Iterator[None]:
+    """Folders with methods of the user's own that a test makes known are forgotten after it."""
+    yield
+    own_code.forget()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +15,8 @@ from waiting import GUARD
 
 from clray.cli import DATA_COMMANDS, RECORDS_COMMANDS, app
 from clray.errors import ClrayError
-from clray.loading import load_sweep
-from clray.selection import Selection
 from clray.store import Store
-from clray.tracks import TRACKS, track
+from clray.tracks import TRACKS
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 BELOW = [[group, name] for group, names in (("data", DATA_COMMANDS), ("records", RECORDS_COMMANDS)) for name in names]
@@ -358,75 +353,6 @@ class TestLooking:
 
     def test_version(self, place):
         assert here("--version").startswith("clray ")
-
-
-def every_method() -> list[tuple[str, str]]:
-    """Every method of every track, after the name of its track."""
-    return [(name, method) for name in TRACKS for kind in track(name).kinds() for method in kind.methods]
-
-
-class TestInit:
-    def test_it_copies_something_to_start_from(self, place):
-        shown = here("init", "mine")
-        assert (place / "mine" / "sweep.yaml").read_text().startswith("# clray sweep mine/sweep.yaml\n")
-        assert "try: clray sweep mine/sweep.yaml --quick --only er-5120\n" in shown
-        assert 'into METHODS in __init__.py there: "mine": "mine:Er",' in shown
-        with pytest.raises(ClrayError, match="exists already"):
-            here("init", "mine")
-        assert "trials" in here("plan", "mine/sweep.yaml", "--quick", "--set", "benchmark.source=embedded")
-
-    @pytest.mark.parametrize(("of", "method"), every_method())
-    def test_every_method_can_be_started_from(self, place, monkeypatch, of, method):
-        """The copies do what the originals do: the sweep resolves, quick and whole, and so it does with the copied
-        method, put where the message says."""
-        shown = here("init", "new one", "--like", f"{of}/{method}")
-        variant = shown.split("--only ")[1].split()[0]
-        registry, name, target = re.search(r'into (\w+) in .*: "(\w+)": "([\w.]+:\w+)",', shown).groups()
-        [found] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,))).cells
-        assert (found.trial.track, found.trial.method) == (of, method)
-        quick = load_sweep("new one/sweep.yaml", Selection(quick=True, only=(variant,))).cells
-        assert {cell.trial.method for cell in quick} == {method}
-
-        methods = importlib.import_module(f"clray.{of}.methods")
-        module = f"{methods.__name__}.{target.partition(':')[0]}"
-        spec = importlib.util.spec_from_file_location(module, place / "new one" / "method.py")
-        copied = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(copied)
-        monkeypatch.setitem(sys.modules, spec.name, copied)
-        for mapping in {registry, "METHODS"}:
-            lines = getattr(methods, mapping)
-            monkeypatch.setitem(getattr(lines, "targets", lines), name, target)
-        mine = (f"variants.{variant}.method={name}",)
-        [cell] = load_sweep("new one/sweep.yaml", Selection(only=(variant,), seeds=(0,), set=mine)).cells
-        assert cell.trial.method == name
-        assert cell.trial.hyperparameters == found.trial.hyperparameters
-
-    @pytest.mark.parametrize(("of", "kind"), [(name, i) for name in TRACKS for i in range(len(track(name).kinds()))])
-    def test_the_first_sweep_to_start_from_needs_no_file(self, place, monkeypatch, of, kind):
-        monkeypatch.delenv("CLRAY_DATA", raising=False)
-        offered = track(of).kinds()[kind]
-        sweep = load_sweep(offered.sweeps[0])
-        method = next(c.trial.method for c in sweep.cells if c.trial.method in offered.methods)
-        here("init", "mine", "--like", f"{of}/{method}")
-        shown = here("sweep", "mine/sweep.yaml", "--quick", "--dry-run", "--local", "--wandb", "off")
-        assert "left to run: " in shown
-
-    def test_a_name_that_several_tracks_have_is_spelt_out(self, place):
-        owned = [method for _, method in every_method()]
-        shared = next(method for method in owned if owned.count(method) > 1)
-        with pytest.raises(ClrayError, match=f"{shared}: a method of several tracks: write .*/{shared} or .*/{shared}"):
-            here("init", "mine", "--like", shared)
-        assert list(place.iterdir()) == []
-
-    def test_an_unknown_method_names_the_others(self, place):
-        with pytest.raises(ClrayError, match=r"merr: no such method; did you mean 'mer'\? allowed: online"):
-            here("init", "mine", "--like", "merr")
-        with pytest.raises(ClrayError, match="episodes/mer: no such method"):
-            here("init", "mine", "--like", "episodes/mer")
-
-    def test_a_name_that_is_taken_is_not_proposed(self, place):
-        assert '"my_gem": "my_gem:Gem"' in here("init", "gem", "--like", "vision/gem")
-        assert '"my_2nd": "my_2nd:Mer"' in here("init", "2nd", "--like", "mer")
 
 
 def test_a_device_that_is_not_here_is_one_error(tiny: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def kinds() -> list[BenchmarkFamily]:
         "split": ("on a training set and a test set", "metaseq2seq/add_jump_permutation"),
     }
     return [
-        BenchmarkFamily(what, _benchmarks(kind), methods_of(kind), "METHODS", (sweep,))
+        BenchmarkFamily(what, _benchmarks(kind), methods_of(kind), (sweep,), True)
         for kind, (what, sweep) in words.items()
     ]
 

@@ -19,11 +19,8 @@ def kinds() -> list[BenchmarkFamily]:
     """The one benchmark of the track; see ``Track``."""
     from clray.language.benchmarks import BENCHMARKS
 
-    return [
-        BenchmarkFamily(
-            "", tuple(BENCHMARKS), {**METHODS.targets, **METHODS.listed}, "METHODS", ("lamol/two_tasks_small",)
-        )
-    ]
+    methods = {**METHODS.targets, **METHODS.listed}
+    return [BenchmarkFamily("", tuple(BENCHMARKS), methods, ("lamol/two_tasks_small",))]
 
 
 def resolve(declared: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,9 @@ def kinds() -> list[BenchmarkFamily]:
     by_task = ("tag/rotated_mnist", "tag/cifar100", "online/tiny_memories_cifar100")
     by_class = ("online/mnist",)
     return [
-        BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, "METHODS", ("mer/rotations",)),
-        BenchmarkFamily("task by task", benchmarks_of("module"), batches, "METHODS", by_task),
-        BenchmarkFamily("class by class", benchmarks_of("incremental"), methods_of("incremental"), "METHODS", by_class),
+        BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, ("mer/rotations",), True),
+        BenchmarkFamily("task by task", benchmarks_of("module"), batches, by_task),
+        BenchmarkFamily("class by class", benchmarks_of("incremental"), methods_of("incremental"), by_class),
     ]
 
 
