@@ -1,32 +1,22 @@
-"""The code in docs/your_method.md runs as it is printed there."""
+"""The code in docs/your_method.md runs as it is printed there, from a folder of the user's own."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from clray import tracks
-from clray.loading import load_sweep
-from clray.registry import Registry
-from clray.selection import Selection
-from clray.training import run
+from clray.testing import measurements
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.datasets.published import ImageSet
 from clray.vision.draws import ClrayDraws
-from clray.vision.methods import METHODS
-from clray.vision.networks import NETWORKS
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "your_method.md"
 TAG = GUIDE.parent / "papers" / "tag.md"
+SMALL = ("benchmark.train_per_task=60", "benchmark.source=embedded", "benchmark.test_per_task=50")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -38,85 +28,65 @@ def block(title: str, page: Path = GUIDE) -> str:
     """The first code below a heading."""
     found = blocks(page)
     place = [heading for heading, _ in found].index(title)
-    return found[place + 1][1]
+    return next(code for _, code in found[place + 1 :] if code)
 
 
 @pytest.fixture
-def add(tmp_path, monkeypatch, kernels) -> Callable[..., Any]:
-    """``add(package, title, lists)``: the code below a heading as the module ``mine`` of a package, with its line."""
-
-    def added(package: str, title: str, *lists: Any) -> Any:
-        file = tmp_path / f"{title}.py"
-        file.write_text(block(title), encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(f"{package}.mine", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, f"{package}.mine", module)
-        spec.loader.exec_module(module)
-        for each in lists:
-            within = package.removeprefix(f"{each.package}.") if isinstance(each, Registry) else package
-            target = f"{within}.mine:Mine" if within != package else "mine:Mine"
-            monkeypatch.setitem(each.targets if isinstance(each, Registry) else each, "mine", target)
-        return module.Mine
-
-    return added
+def written(tmp_path, monkeypatch, kernels) -> Path:
+    """The present folder, in which ``my-method`` is for the code."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-method").mkdir()
+    return tmp_path / "my-method"
 
 
-def check(tmp_path, monkeypatch, sweep: str, variant: str, small: tuple[str, ...]) -> None:
-    """A sweep with such a variant runs, and goes on from a checkpoint with the same bits."""
-    side = tracks.track(load_sweep(sweep).track)
+def check(folder: Path, title: str, sweep: str, variant: str, *changes: str) -> None:
+    """A sweep that has such a variant runs, and continues with the same bits.
+
+    Args:
+        title: the heading above the code.
+        sweep: one that ships with clray.
+        variant: the settings of the variant ``mine``, in YAML.
+    """
+    (folder / "mine.py").write_text(block(title), encoding="utf-8")
     text = (GUIDE.parents[1] / "sweeps" / f"{sweep}.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "my-sweep.yaml"
+    path = folder / "sweep.yaml"
     path.write_text(re.sub(r"(?m)^variants:.*\n", lambda line: f"{line[0]}  mine: {variant}\n", text))
-    [cell, *_] = load_sweep(path, Selection(quick=True, only=("mine",), set=small)).cells
-    data = side.data(cell.trial, False)
-
-    def make() -> Any:
-        return side.train(cell.trial, data, "cpu")
-
-    measured = run(make())
+    measured = measurements(path, "mine", *changes)
     assert measured
     assert all(np.isfinite(m.value) for m in measured)
-    training, pieces = make(), []
-    loop = sys.modules[type(training).__module__]
-    monkeypatch.setattr(loop, "_STOP_AFTER", 0.0)
-    for _ in range(10):
-        if training.progress < 1:
-            pieces += training.advance()
-    monkeypatch.setattr(loop, "_STOP_AFTER", 10.0)
-    resumed = make()
-    resumed.load_state_dict(training.state_dict())
-    assert pieces + run(resumed) == measured
+    assert measurements(path, "mine", *changes, stops=True) == measured
 
 
-SMALL = ("benchmark.train_per_task=60", "benchmark.source=embedded")
-ROTATED = ("tag/rotated_mnist", (*SMALL, "benchmark.test_per_task=50"))
+def test_a_method_on_images(written):
+    check(written, "A method on images", "tag/rotated_mnist", "{method: './mine.py:Mine', lr: 0.01}", *SMALL)
 
 
-def test_a_method_on_images(add, tmp_path, monkeypatch):
-    add("clray.vision.methods", "A method on images", METHODS)
-    check(tmp_path, monkeypatch, ROTATED[0], "{method: mine, lr: 0.01}", ROTATED[1])
-
-
-def test_a_method_of_class_incremental_streams(add, tmp_path, monkeypatch):
-    add("clray.vision.methods.incremental", "Class by class", METHODS)
+def test_a_method_of_class_incremental_streams(written):
     small = ("benchmark.train_per_class=30", "benchmark.test_per_class=20", "benchmark.source=embedded")
-    check(tmp_path, monkeypatch, "online/mnist", "{method: mine, lr: 0.01, memories: 20}", small)
+    mine = "{method: './mine.py:Mine', lr: 0.01, memories: 20}"
+    check(written, "Class by class", "online/mnist", mine, *small)
 
 
-def test_a_method_of_single_examples(add, tmp_path, monkeypatch):
-    add("clray.vision.methods", "One example at a time", METHODS)
-    check(tmp_path, monkeypatch, "mer/rotations", "{method: mine, lr: 0.01}", (*SMALL, "benchmark.tasks=2"))
+def test_a_method_of_single_examples(written):
+    mine = "{method: './mine.py:Mine', lr: 0.01}"
+    check(written, "One example at a time", "mer/rotations", mine, *SMALL[:2], "benchmark.tasks=2")
 
 
-def test_a_network(add, tmp_path, monkeypatch):
-    add("clray.vision.networks", "A network", NETWORKS)
-    check(tmp_path, monkeypatch, ROTATED[0], "{method: naive, lr: 0.01}", (*ROTATED[1], "model={name: mine}"))
+def test_a_network(written):
+    model = "model={name: './my-method/mine.py:Mine', width: 16}"
+    check(written, "A network", "tag/rotated_mnist", "{method: naive, lr: 0.01}", *SMALL, model)
 
 
-def test_a_benchmark(add):
-    mine = add("clray.vision.benchmarks", "A benchmark", BENCHMARKS)
+def test_a_method_on_language(written):
+    mine = "{method: './mine.py:Mine', lr: 0.001, epochs: 1}"
+    check(written, "Episodes and language", "lamol/two_tasks_small", mine)
+
+
+def test_a_benchmark(written):
+    from clray import own_code
+
+    (written / "mine.py").write_text(block("A benchmark"), encoding="utf-8")
+    mine = BENCHMARKS[own_code.declared("./mine.py:Mine", written)]
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (40, 3, 4, 4), np.uint8), np.arange(40) % 10
     stream = mine(name="mine").stream({"cifar10": ImageSet(pixels, labels, pixels, labels)}, ClrayDraws(0), None)
@@ -125,16 +95,13 @@ def test_a_benchmark(add):
     ]  # fmt: skip
 
 
-def test_a_method_on_language(add, tmp_path, monkeypatch):
-    package = importlib.import_module("clray.language.methods")
-    add(package.__name__, "Episodes and language", package.METHODS)
-    check(tmp_path, monkeypatch, "lamol/two_tasks_small", "{method: mine, lr: 0.001, epochs: 1}", ())
-
-
 def test_every_example_is_run():
-    """One below each heading: those that are tested here."""
-    headings = [title for title, _ in blocks(GUIDE) if title]
-    assert headings == [
+    """One below each of these headings: those that are tested here."""
+    found, with_code = "", []
+    for title, code in blocks(GUIDE):
+        found = title or found
+        with_code += [found] if code else []
+    assert with_code == [
         "A method on images",
         "Class by class",
         "One example at a time",
@@ -142,7 +109,6 @@ def test_every_example_is_run():
         "A benchmark",
         "Episodes and language",
     ]
-    assert len([code for _, code in blocks(GUIDE) if code]) == len(headings)
 
 
 def test_tag_outside_clray():
