@@ -379,18 +379,24 @@ def explain(error: ValidationError, place: Any, data: Any = None) -> Declaration
         place: a function from a path of keys to the text that names where it stands.
         data: the checked content, which tells keys from pydantic's own words in a path.
     """
-    lines = []
+    told: dict[tuple[str, str], list[str]] = {}
     for item in error.errors(include_url=False):
-        message = item["msg"].removeprefix("Value error, ")
+        message, value = item["msg"].removeprefix("Value error, "), ""
         if item["type"] == "missing":
             message = "this key is missing"
         elif item["type"] != "value_error":
-            message += f" (it is {shown(item['input'])})"
-        lines.append(f"{place(keys_of(item, data))}: {message}")
-    lines = list(dict.fromkeys(lines))
+            value = f" (it is {shown(item['input'])})"
+        told.setdefault((place(keys_of(item, data)), value), []).append(message)
+    lines = [f"{where}: {_either(messages)}{value}" for (where, value), messages in told.items()]
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} mistakes more"]
     return DeclarationError("\n".join(lines))
+
+
+def _either(messages: list[str]) -> str:
+    """What pydantic says of a value, for which several types may be allowed, in one sentence."""
+    first, *others = dict.fromkeys(messages)
+    return first + "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
 
 
 def keys_of(item: Any, data: Any = None) -> list[Any]:

@@ -94,12 +94,15 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         checked = schema(**values)
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
-        message = item["msg"].removeprefix("Value error, ")
+        message, keys = item["msg"].removeprefix("Value error, "), keys_of(item, values)
         if item["type"] == "missing":
             message = "this setting is missing"
         elif item["type"] != "value_error":
             message += f" (it is {shown(item['input'])})"
-        raise SettingError(section, keys_of(item, values), message) from None
+        elif not keys and message.partition(": ")[0] in known:  # of a rule for several settings, which names one
+            key, _, message = message.partition(": ")
+            keys = [key]
+        raise SettingError(section, keys, message) from None
     for keys, problem in misread(values, checked.model_dump()):
         raise SettingError(section, keys, problem)
     return checked

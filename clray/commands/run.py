@@ -65,7 +65,9 @@ def sweep_command(
         require_writable(store)
     if not target.comparable:
         changes = ", ".join(target.selection.changes)
-        console.print(f"Not comparable with the paper: {changes}", style="yellow", soft_wrap=True)
+        of_paper = any(sweep.paper for sweep in target.sweeps.values())
+        what = "Not comparable with the paper" if of_paper else "Another experiment than the declared one"
+        console.print(f"{what}: {changes}", style="yellow", soft_wrap=True)
     publisher = start_publisher(target, store, wandb, console)
     try:
         outcome = runner(local)(planned, store, console, options)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from clray.vision.benchmarks.base import Benchmark
+from clray.vision.benchmarks.dividing import refuse_rest
 from clray.vision.datasets.published import ImageSet
 from clray.vision.ranges import Count, Passes, Tasks
 
@@ -97,16 +98,18 @@ class OfClasses(Benchmark):
         is_seed = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
         if value in ("labels", "trial") or is_seed or isinstance(value, list):
             return value
-        raise ValueError(f"class_order: {value!r:.50}; allowed: labels, trial, a seed from 0, or a list of labels")
+        raise ValueError(f"{value!r:.50}; allowed: labels, trial, a seed from 0, or a list of labels")
 
     @model_validator(mode="after")
     def _classes_exist(self) -> OfClasses:
         known = CLASSES[self.dataset]
         labels = list(range(known)) if self.classes is None else self.classes
-        if self.classes is not None and (len(set(labels)) < len(labels) or max(labels) >= known):
-            raise ValueError(f"classes: different labels of {self.dataset} are allowed, from 0 to {known - 1}")
+        for wrong in [label for i, label in enumerate(labels) if label >= known or label in labels[:i]]:
+            problem = "stands twice" if wrong < known else f"is not a label of {self.dataset}"
+            raise ValueError(f"classes: {wrong} {problem}; allowed: labels from 0 to {known - 1}, each once")
         if isinstance(self.class_order, list) and sorted(self.class_order) != sorted(labels):
-            raise ValueError("class_order: a list must hold each label of the stream's classes once")
+            shown = ", ".join(map(str, sorted(labels)[:20])) + (" …" if len(labels) > 20 else "")
+            raise ValueError(f"class_order: a list must hold each of the stream's classes once: {shown}")
         return self._known_channels()
 
     def _known_channels(self) -> OfClasses:
@@ -160,6 +163,9 @@ class ByClass:
             what = f"{settings.name}: {part}_per_class"
             members = [np.flatnonzero(own == c) for c in range(len(labels))]
             if part == "train" or not settings.validation:
+                fewest = min(map(len, members))
+                if count is not None and count > fewest:
+                    raise DataError(f"{what} is {count}, but a class has only {fewest} images here")
                 members = [evenly(member, count, what) for member in members]
             parts.append((images(pixels, own, content.image_shape), members))
         (train, learned), (test, tested) = parts
@@ -186,8 +192,7 @@ class ClassIncremental(OfClasses):
 
     @model_validator(mode="after")
     def _classes_divide(self) -> ClassIncremental:
-        if self.label_classes % self.tasks:
-            raise ValueError(f"tasks: {self.label_classes} classes do not divide into {self.tasks} tasks")
+        refuse_rest(self.label_classes, self.tasks)
         return self
 
     @property

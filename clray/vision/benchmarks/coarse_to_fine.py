@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from clray.vision.benchmarks.class_incremental import CLASSES, IMAGES, OfClasses
+from clray.vision.benchmarks.dividing import refuse_rest
 from clray.vision.datasets.published import ImageSet
 from clray.vision.ranges import Tasks
 
@@ -83,10 +84,7 @@ class CoarseToFine(OfClasses):
             raise ValueError("classes: the superclasses are those of all classes; allowed: leave it out")
         if isinstance(self.class_order, list) and sorted(self.class_order) != list(range(self.superclasses)):
             raise ValueError(f"class_order: a list must hold each superclass from 0 to {self.superclasses - 1} once")
-        if self.tasks < 2 or self.superclasses % (self.tasks - 1):
-            raise ValueError(
-                f"tasks: {self.superclasses} superclasses do not divide into the tasks after the first one"
-            )
+        refuse_rest(self.superclasses, self.tasks, 1, "superclasses")
         return self._known_channels()  # type: ignore[return-value]
 
     def arriving(self, draws: Draws) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from clray.vision.benchmarks.dividing import refuse_rest
 from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.datasets.published import ImageSet
 from clray.vision.ranges import Count, Tasks
@@ -39,8 +40,8 @@ class SplitClasses(InEpochs):
 
     @model_validator(mode="after")
     def _classes_divide(self) -> SplitClasses:
-        if self.classes_per_task is None and self.label_classes % self.tasks:
-            raise ValueError(f"tasks: {self.label_classes} classes do not divide into {self.tasks} tasks")
+        if self.classes_per_task is None:
+            refuse_rest(self.label_classes, self.tasks)
         if self.tasks * (self.classes_per_task or 1) > self.label_classes:
             raise ValueError(f"classes_per_task: there are {self.label_classes} classes for {self.tasks} tasks")
         return self
