@@ -29,7 +29,7 @@ FLOORS = {
     "store": """
         clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
         clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
-        clray.tuning
+        clray.tuning clray.testing
     """,
     "launch": "clray.progress clray.launch clray.cluster.* clray.tracking.* clray.analysis.*",
     "commands": "clray.commands.* clray.cli clray.reproduce clray.__main__",
