@@ -258,7 +258,7 @@ def compare(
     first = next(iter(sweeps.values()))
     searches: list[ComparedSearches] = []
     if reproduction is None:
-        tables = [_sweep_table(sweep, results) for sweep in sweeps.values()]
+        tables = [sweep_table(sweep, results) for sweep in sweeps.values()]
     else:
         tables = [
             compared
@@ -285,17 +285,25 @@ def _has_any(results: Results, sweeps: Mapping[str, Sweep]) -> bool:
     return any(declaration in declared for declaration in (*results.finished, *results.running))
 
 
-def _sweep_table(sweep: Sweep, results: Results) -> ComparedTable:
-    """A table of a sweep for which nothing was published: a row a variant."""
-    variants = [name for name, _ in sweep.variant_settings()]
-    gathered = gather(sweep, variants, results)
+def sweep_table(
+    sweep: Sweep, results: Results, labels: Mapping[str, str] | None = None, metrics: Sequence[str] = ()
+) -> ComparedTable:
+    """A table of a sweep without published numbers: a row a variant.
+
+    Args:
+        labels: the variants to show, each with its label; by default all of them, by their names.
+        metrics: the columns; by default those that the sweep declares.
+    """
+    labels = labels or {name: name for name, _ in sweep.variant_settings()}
+    metrics = metrics or sweep.metrics
+    gathered = gather(sweep, list(labels), results)
     unjudged = Judgement("not judged", "no published number")
     rows = [
-        ComparedRow(name, name, "", runs, {m: ComparedCell(m, runs, None, None, unjudged) for m in sweep.metrics})
+        ComparedRow(labels[name], name, "", runs, {m: ComparedCell(m, runs, None, None, unjudged) for m in metrics})
         for name, runs in gathered.variants.items()
     ]
     title, distances = sweep.title or sweep.name, sweep.curriculum
-    return ComparedTable(title, "", sweep.name, sweep.metrics, rows, gathered, curriculum=distances)
+    return ComparedTable(title, "", sweep.name, metrics, rows, gathered, curriculum=distances)
 
 
 def _compare(

@@ -38,6 +38,7 @@ class Results:
         problems: the files that cannot be used, each with the reason.
         stale: the ids of finished records that other code made than the code here.
         failed: the reason why a trial failed, by its declaration and by its id.
+        shipped: the ids of finished records that ship with clray, where they stand in for records of the store.
     """
 
     finished: Mapping[str, Sequence[Record]]
@@ -45,6 +46,7 @@ class Results:
     problems: Sequence[Problem]
     stale: frozenset[str] = frozenset()
     failed: Mapping[str, str] = field(default_factory=dict)
+    shipped: frozenset[str] = frozenset()
 
 
 def read(store: Store, is_current: Callable[[Record], bool] | None = None) -> Results:
@@ -78,6 +80,24 @@ def results_of(records: Iterable[Record], is_current: Callable[[Record], bool] |
     finished = _by_declaration(records)
     stale = [r.id for of in finished.values() for r in of if is_current is not None and not is_current(r)]
     return Results(finished, {}, [], frozenset(stale))
+
+
+def filled_up(own: Results, reference: Results, fingerprints: Sequence[str] | None = None) -> Results:
+    """A store's results, and a reference run for each trial of which the store has no finished record on that data.
+
+    Args:
+        fingerprints: the data sets of the reference runs to take; None for all.
+    """
+    finished, added = dict(own.finished), set()
+    for declaration, records in reference.finished.items():
+        there = own.finished.get(declaration, ())
+        read = {record.data["fingerprint"] for record in there}
+        wanted = [r for r in records if fingerprints is None or r.data["fingerprint"] in fingerprints]
+        new = [record for record in wanted if record.data["fingerprint"] not in read]
+        if new:
+            finished[declaration] = [*there, *new]
+            added |= {record.id for record in new}
+    return replace(own, finished=finished, stale=own.stale | (reference.stale & added), shipped=frozenset(added))
 
 
 def _by_declaration(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -163,7 +183,7 @@ def _runs_of(name: str, cells: Sequence[Cell], results: Results, fingerprints: S
         if finished and finished[0].status == DIVERGED:
             diverged.append(diverged_run(finished[0]))
         elif finished:
-            runs.append(run_of(finished[0], finished[0].id in results.stale))
+            runs.append(run_of(finished[0], finished[0].id in results.stale, finished[0].id in results.shipped))
         else:
             missing.append((cell.trial.seed, order_of(cell.trial.task_order)))
             for known in (cell.trial.declaration, *(cell.trial.id(fingerprint) for fingerprint in fingerprints)):

@@ -92,6 +92,7 @@ class Run:
         processor: the GPU or the processor that it ran on; empty where its record does not say.
         collapsed: the run fell to guessing while the other runs of its variant did not.
         stale: other code made the record than the code here.
+        shipped: the record is a reference run that ships with clray, where it stands in for one that the store lacks.
         measurements: all measurements, for figures that show more than published metrics.
         trial: its declaration.
         by_class: the columns of the matrix are classes, which tasks share.
@@ -112,6 +113,7 @@ class Run:
     processor: str = ""
     collapsed: bool = False
     stale: bool = False
+    shipped: bool = False
     measurements: Sequence[Measurement] = ()
     trial: Trial | None = None
     by_class: bool = False
@@ -152,7 +154,7 @@ def diverged_run(record: Record) -> DivergedRun:
     return DivergedRun(record.id, record.trial.seed, order, whole("task"), whole("step"), what)
 
 
-def run_of(record: Record, stale: bool = False) -> Run:
+def run_of(record: Record, stale: bool = False, shipped: bool = False) -> Run:
     """Turn a finished record into a ``Run``."""
     matrix, baseline = final_matrix(record.measurements, record.sharing)
     provenance = record.provenance
@@ -163,6 +165,7 @@ def run_of(record: Record, stale: bool = False) -> Run:
         id=record.id,
         method=record.trial.method,
         stale=stale,
+        shipped=shipped,
         seed=record.trial.seed,
         order=order_of(record.trial.task_order),
         # per cent, rounded to a millionth of a point, so that a difference of floats that is zero prints as zero

@@ -61,7 +61,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
         parts += [Text(""), Text(heading(group), style="bold")]
         if group.warning:
             parts.append(Text(group.warning, style="bold red reverse"))
-        parts += [Text(""), _search_grid(group), Text(""), _notes_grid(search_notes(group)), Text("")]
+        parts += [Text(""), _search_grid(group), Text(""), notes_grid(search_notes(group)), Text("")]
     if comparison.problems:
         parts.append(Text(f"{len(comparison.problems)} files of the store could not be used:", style="yellow"))
         parts += [Text(f"  {problem}") for problem in comparison.problems]
@@ -86,13 +86,13 @@ class _TerminalTable:
             yield from _narrow_lines(self.table, options.max_width)
             lines[:0] = [("why", f"{reason}: {where}") for reason, where in undecided(self.table.over_all).items()]
         yield Text("")
-        yield _notes_grid(lines)
+        yield notes_grid(lines)
         for block in [*other_claims(self.table), *blocks(self.table)]:
             yield Text("")
             yield Text(block.title, style="bold")
             yield from _block_grid(block, console, options)
             yield Text("")
-            yield _notes_grid(block.notes)
+            yield notes_grid(block.notes)
 
 
 def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -134,7 +134,7 @@ def _outcome(text: str) -> Text:
     return Text(text, style=STYLES.get(text.strip("()†"), ""))  # type: ignore[call-overload]
 
 
-def _notes_grid(lines: Sequence[tuple[str, str]]) -> RenderableType:
+def notes_grid(lines: Sequence[tuple[str, str]]) -> RenderableType:
     from rich.table import Table as Grid
     from rich.text import Text
 

@@ -387,8 +387,8 @@ def _judge_family(cells: Sequence[CellInput], alpha: float) -> list[Judgement]:
     gaps = {i: welch(*pair, cells[i].others) for i, pair in enumerate(pairs) if pair is not None}
     margins = {i: margin for i in gaps if (margin := _margin(cells[i])) is not None}
     testable = [cell for cell in cells if cell.claim is not None and published(cell.claim) is not None]
-    differing = _Family({i: p_difference(gap) for i, gap in gaps.items()}, len(testable), alpha)
-    equal = _Family(
+    differing = Family({i: p_difference(gap) for i, gap in gaps.items()}, len(testable), alpha)
+    equal = Family(
         {i: p_equivalence(gaps[i], margin) for i, margin in margins.items()},
         sum(_margin(cell) is not None for cell in testable),
         alpha,
@@ -399,7 +399,7 @@ def _judge_family(cells: Sequence[CellInput], alpha: float) -> list[Judgement]:
     ]
 
 
-class _Family:
+class Family:
     """Tests that are corrected together, and the level at which Holm's method would test the next undecided one."""
 
     def __init__(self, p_values: dict[int, float], size: int, alpha: float) -> None:
@@ -418,7 +418,7 @@ class _Tests:
     level_equivalence: float
 
     @classmethod
-    def of(cls, cell: int, differing: _Family, equal: _Family) -> _Tests:
+    def of(cls, cell: int, differing: Family, equal: Family) -> _Tests:
         return cls(differing.p[cell], equal.p.get(cell), differing.next_level, equal.next_level)
 
 

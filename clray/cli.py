@@ -14,6 +14,7 @@ import typer
 
 from clray import __version__
 from clray.commands import (
+    compare,
     data,
     doctor,
     init,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tune": tune.tune_command,
     "table": tables.table_command,
     "report": tables.report_command,
+    "compare": compare.compare_command,
     "verify": verify.verify_command,
     "list": overview.list_command,
     "show": trials.show_command,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,16 @@ def read(name: str) -> list[Record]:
     ) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DeclarationError(f"{path}: not a file of reference runs: {reason}; install clray again") from None
+
+
+def of(declarations: Collection[str]) -> list[Record]:
+    """The reference runs of these trials, whichever reproductions they ship with; each once.
+
+    Raises:
+        DeclarationError: a file of reference runs cannot be read.
+    """
+    found = {record.id: record for name in names() for record in read(name) if record.trial.declaration in declarations}
+    return list(found.values())
 
 
 def count(name: str) -> int:

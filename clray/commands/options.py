@@ -51,6 +51,20 @@ ShownRecords = Annotated[
         "Default: own, and where the store has none of these trials the reference runs.",
     ),
 ]
+RunsFrom = Annotated[
+    Records,
+    typer.Option(
+        "--records",
+        help="The runs to compare: the store's own, the reference runs that ship with clray, or both: the store's, and "
+        "the reference run of each trial that the store has not finished.",
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", metavar="METRIC[,METRIC…]", help="The metrics, such as ACC. Default: the first declared one."
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster, or auto; by default an embedded Ray."),
