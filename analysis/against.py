@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from clray.analysis.benchmark_settings import benchmark_of, differing
 from clray.analysis.comparison import ComparedRow, ComparedTable
 from clray.analysis.two_variants import (
     Gap,
@@ -26,7 +27,10 @@ from clray.analysis.verdict import ALPHA, Family
 from clray.documents import one_of, shorter
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
+from clray.sweep import Sweep
 
+MOST_OF_ALL_PAIRS = 200
+"""The most variants of which all pairs are compared."""
 Decision = Literal["better", "worse", "not decided"]
 
 
@@ -157,6 +161,11 @@ def choose(
         variants = list(dict.fromkeys([first, *found] if first else found))
         if first and len(variants) > 1:
             chosen[sweep] = Chosen(variants, None if all_pairs else first)
+    most = max((len(choice.variants) for choice in chosen.values()), default=0)
+    if all_pairs and most > MOST_OF_ALL_PAIRS:
+        raise DeclarationError(
+            f"--all-pairs: {most} variants of {name}; allowed: at most {MOST_OF_ALL_PAIRS}; name some"
+        )
     if not chosen:
         why = f"no sweep of {name} has two of these variants" if len(sweeps) > 1 else "it needs two different variants"
         raise DeclarationError(f"{' '.join(map(shorter, asked)) or name}: nothing to compare: {why}")
@@ -207,3 +216,11 @@ def compare_all(tables: Iterable[tuple[ComparedTable, str | None, Sequence[tuple
         Compared(table, [next(made) for _ in of_table], baseline, notes)
         for (table, _, notes), of_table, baseline in zip(tables, pairs, baselines, strict=True)
     ]
+
+
+def other_benchmarks(sweep: Sweep, table: ComparedTable) -> list[tuple[str, str]]:
+    """The variants that do not learn the benchmark of the first one, each with what differs."""
+    first = table.rows[0]
+    here = benchmark_of(sweep, first.variant)
+    found = {row.label: differing(benchmark_of(sweep, row.variant), here, first.label) for row in table.rows[1:]}
+    return [("benchmark", f"{label} has another one: {'; '.join(what)}") for label, what in found.items() if what]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clray.analysis.against import Compared, Contrast
 from clray.analysis.comparison import ComparedRow, ComparedTable
 from clray.analysis.formatting import heading, notes, number, origin, ours_text
-from clray.analysis.terminal import notes_grid
+from clray.analysis.terminal import notes_grid, problem_lines
 from clray.analysis.verdict import ALPHA, MOST_RUNS, POWER
 from clray.metrics import METRICS
 from clray.store import Problem
@@ -92,11 +92,12 @@ def statistics_notes(made: Sequence[Contrast]) -> list[tuple[str, str]]:
     paired = sum(gap.test == "paired" for gap in tested)
     kinds = [f"{paired} paired by seed and task order (Student's t on differences)"] if paired else []
     kinds += [f"{len(tested) - paired} unpaired (Welch's t)"] if paired < len(tested) else []
+    if not tested:
+        return []
     lines = [("difference", "in points: the variant's mean minus the other's, over pairs where they are paired")]
     family = f"{len(made)} comparison{'s'[: len(made) != 1]}"
-    if kinds:
-        text = f"{' and '.join(kinds)}; p corrected by Holm's method for {family}, at level {ALPHA:g}; the 95% intervals"
-        lines.append(("tests", f"{text} are not corrected"))
+    text = f"{' and '.join(kinds)}; p corrected by Holm's method for {family}, at level {ALPHA:g}; the 95% intervals"
+    lines.append(("tests", f"{text} are not corrected"))
     if left := _left_out(made):
         lines.append(("tests", f"runs without a partner take no part in the difference: {left}"))
     if any(gap.difference.df < math.inf and _crossed(c) for c in made if (gap := c.gap)):
@@ -156,14 +157,16 @@ def to_terminal(found: Sequence[Compared], problems: Sequence[Problem] = ()) -> 
         table = compared.table
         parts += [Text(heading(table), style="bold"), Text(f"{len(table.rows)} variants of {table.sweep}", style="dim")]
         parts += [Text(table.warning, style="bold red reverse")] if table.warning else []
-        for metric in table.metrics:
+        for metric in table.metrics if any(map(_has_runs, compared.contrasts)) else ():
             parts += [Text(""), Text(direction(metric), style="bold"), _Lines(compared, metric)]
         parts += [Text(""), notes_grid(all_notes(compared)), Text("")]
     parts.append(notes_grid(statistics_notes([c for compared in found for c in compared.contrasts])))
-    if problems:
-        parts.append(Text(f"{len(problems)} files of the store could not be used:", style="yellow"))
-        parts += [Text(f"  {problem}") for problem in problems]
-    return Group(*parts)
+    return Group(*parts, *problem_lines(problems))
+
+
+def _has_runs(contrast: Contrast) -> bool:
+    """True where both variants have runs; the notes name the variants that have none."""
+    return bool(contrast.row.runs.runs and contrast.against.runs.runs)
 
 
 class _Lines:
@@ -192,7 +195,7 @@ class _Lines:
         """A style and the cells of each line; a line without a verdict is about the variant of the block."""
         for row, made in self._blocks():
             yield "bold", [row.label, mean_text(row, self.metric), "", "", "", "", ""]
-            for contrast in made:
+            for contrast in filter(_has_runs, made):
                 cells = line_of(contrast)
                 if self.compared.baseline is None:
                     cells[0], cells[1] = f"  vs {contrast.against.label}", mean_text(contrast.against, self.metric)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clray.analysis import attention, formatting, landscape, plots, pseudo_samples
+from clray.analysis import attention, forest, formatting, landscape, plots, pseudo_samples
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.curriculum import studies
 from clray.analysis.lifelong_table import lifelong_blocks
@@ -115,6 +115,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
     from markupsafe import Markup
 
     shown = panels(table.metrics)
+    against = forest.of_table(table)
     has_runs = bool(table.gathered.runs)
     has_differences = any(cell.judgement.interval for _, cell in table.over_all)
     return {
@@ -133,6 +134,8 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
         "spreads": Markup(plots.spreads(table, table.metrics, f"s{index}")) if has_runs else "",
         "curves": _curves(index, table, shown) if has_runs else [],
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
+        "forest": Markup(forest.plot(against, f"v{index}")) if against else "",
+        "against": [_block(forest.block(against))] if against else [],
         "orders": [_block(block) for block in [*blocks(table), *lifelong_blocks(table)]],
         "order_dots": Markup(plots.orders(table, f"o{index}")) if sensitivities(table) else "",
         "curriculum": Markup(plots.curriculum(table, f"c{index}")) if studies(table) else "",
@@ -150,6 +153,7 @@ def _section(index: int, table: ComparedTable) -> dict[str, Any]:
 def _block(block: Block) -> dict[str, Any]:
     """A further table below a table: its lines by method; a cell that is a verdict has its CSS class."""
     outcomes = {str(outcome): outcome.replace(" ", "-") for outcome in OUTCOMES}
+    outcomes |= {"better": "reproduced", "worse": "differs", "not decided": "inconclusive"}
     methods: list[tuple[str, list[Any]]] = []
     for label, *line in block.body:
         if label:

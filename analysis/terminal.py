@@ -24,6 +24,7 @@ from clray.analysis.formatting import (
 from clray.analysis.orders import Block, blocks
 from clray.analysis.other_claims import other_claims
 from clray.analysis.verdict import Outcome
+from clray.store import Problem
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -62,10 +63,17 @@ def to_terminal(comparison: Comparison) -> RenderableType:
         if group.warning:
             parts.append(Text(group.warning, style="bold red reverse"))
         parts += [Text(""), _search_grid(group), Text(""), notes_grid(search_notes(group)), Text("")]
-    if comparison.problems:
-        parts.append(Text(f"{len(comparison.problems)} files of the store could not be used:", style="yellow"))
-        parts += [Text(f"  {problem}") for problem in comparison.problems]
-    return Group(*parts)
+    return Group(*parts, *problem_lines(comparison.problems))
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[Text]:
+    """The files of the store that could not be used, a line each after a heading; nothing where there is none."""
+    from rich.text import Text
+
+    if not problems:
+        return []
+    first = Text(f"{len(problems)} files of the store could not be used:", style="yellow")
+    return [first, *(Text(f"  {problem}") for problem in problems)]
 
 
 class _TerminalTable:

@@ -22,7 +22,7 @@ def compare_command(
     name: Name,
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VARIANT]…", help="The variants to compare, by name or label. Default: all of them."),
+        typer.Argument(metavar="VARIANT", help="The variants to compare, by name or label. Default: all of them."),
     ] = None,
     metric: Metrics = None,
     against: Annotated[
@@ -58,7 +58,7 @@ def compared(
     Raises:
         DeclarationError: a name is of no variant, or there are no two variants to compare.
     """
-    from clray.analysis.against import choose, compare_all
+    from clray.analysis.against import choose, compare_all, other_benchmarks
     from clray.analysis.comparison import sweep_table
     from clray.analysis.gather import not_comparable_because
     from clray.analysis.labels import first_metric, labels_of
@@ -75,15 +75,20 @@ def compared(
         shown = metrics or [first_metric(name, sweep, target.reproduction)]
         table = sweep_table(sweep, results, {variant: labels[name][variant] for variant in choice.variants}, shown)
         reasons = not_comparable_because(sweep, table.gathered) if target.reproduction else []
+        notes = [*notes, *other_benchmarks(sweep, table)]
+        notes += [] if table.gathered.runs else [("to run", f"`{target.run}` runs these trials")]
         tables.append((replace(table, not_comparable_because=reasons), choice.baseline, notes))
     return compare_all(tables), sources.problems
 
 
-def metrics_of(typed: Sequence[str] | None) -> list[str]:
+def metrics_of(typed: Sequence[str] | None, one: bool = False) -> list[str]:
     """The metrics of ``--metric``, with commas taken apart, each once.
 
+    Args:
+        one: no more than one may be given.
+
     Raises:
-        DeclarationError: one of them does not exist.
+        DeclarationError: one of them does not exist, or there are too many.
     """
     from clray.documents import one_of, shorter
     from clray.errors import DeclarationError
@@ -93,4 +98,6 @@ def metrics_of(typed: Sequence[str] | None) -> list[str]:
     for name in names:
         if name not in METRICS:
             raise DeclarationError(f"--metric {shorter(name) or repr(name)}: no such metric; {one_of(name, METRICS)}")
+    if one and len(set(names)) > 1:
+        raise DeclarationError(f"--metric {','.join(names)}: a leaderboard is ranked by one metric; name one of them")
     return list(dict.fromkeys(names))
