@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -202,6 +203,8 @@ class Comparison:
     arguments: str = ""
     """The command's arguments as typed in a shell; by default the name and the flags of the selection."""
     shown: Shown = "own"
+    against: str = ""
+    """The variant that a report compares the others with; by default the first one of a table."""
 
     @property
     def commands(self) -> list[str]:
@@ -209,7 +212,8 @@ class Comparison:
         asked = self.arguments or " ".join([self.name, *shell_flags(self.selection)])
         run = "python -m clray.reproduce" if self.reproduction else "clray sweep"
         records = "" if self.shown == "own" else f" --records {self.shown}"
-        return [f"{run} {asked}", f"clray table {asked}{records}", f"clray report {asked}{records}"]
+        against = f" --against {shlex.quote(self.against)}" if self.against else ""
+        return [f"{run} {asked}", f"clray table {asked}{records}", f"clray report {asked}{records}{against}"]
 
     @property
     def differences(self) -> Sequence[str]:
@@ -218,8 +222,6 @@ class Comparison:
 
 def shell_flags(selection: Selection) -> Iterator[str]:
     """The selection as command-line flags."""
-    import shlex
-
     if selection.quick:
         yield "--quick"
     for variant in selection.only:

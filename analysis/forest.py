@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,19 +24,24 @@ _COLOURS: dict[Decision, str] = {
     "worse": OUTCOME_COLOURS["differs"],
     "not decided": OUTCOME_COLOURS["inconclusive"],
 }
+FARTHEST = 5
 _MARKERS: dict[Decision, str] = {"better": "o", "worse": "D", "not decided": "s"}
 
 
-def of_table(table: ComparedTable) -> Compared | None:
-    """The variants of a table against the first of them that has runs, in the table's first metric.
+def of_table(table: ComparedTable, baseline: str = "") -> Compared | None:
+    """The variants of a table against one of them, in the table's first metric.
 
     Variants with fewer than two runs take no part. None where there are no two variants to compare.
+
+    Args:
+        baseline: a variant; where the table has no runs of it, the first one with runs takes its place.
     """
     metric = table.metrics[0]
     rows = [row for row in table.rows if len(row.runs.values(metric)) > 1]
     if len(rows) < 2:
         return None
-    (found,) = compare_all([(replace(table, rows=rows, metrics=[metric]), rows[0].variant, ())])
+    named = baseline if any(row.variant == baseline for row in rows) else rows[0].variant
+    (found,) = compare_all([(replace(table, rows=rows, metrics=[metric]), named, ())])
     return found
 
 
@@ -50,6 +57,9 @@ def block(compared: Compared) -> Block:
 def plot(compared: Compared, key: str = "forest") -> str:
     """Draw each variant's difference from the baseline with its 95% interval; the line at zero is the baseline.
 
+    The axis reaches at most ``FARTHEST`` times as far as the intervals of half the variants, so that one far variant
+    does not hide the others' differences. What lies beyond ends in an arrow at the edge.
+
     Args:
         key: a prefix of the figure's ids, different for each figure of a page.
     """
@@ -62,10 +72,11 @@ def plot(compared: Compared, key: str = "forest") -> str:
     axes = figure.subplots()
     ink(axes)
     axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
+    low, high = edges(made)
     for place, contrast in enumerate(made):
-        _draw(axes, len(made) - 1 - place, contrast)
+        _draw(axes, len(made) - 1 - place, contrast, low, high)
     axes.set_ylim(-0.6, len(made) - 0.4)
-    axes.margins(x=0.05)
+    axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     axes.set_yticks(range(len(made)), [visible(c.row.label) for c in reversed(made)])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.15, color=INK)
@@ -74,13 +85,37 @@ def plot(compared: Compared, key: str = "forest") -> str:
     return svg(figure, key, plot_alt(compared))
 
 
-def _draw(axes: Axes, height: float, contrast: Contrast) -> None:
+def _ends(contrast: Contrast) -> tuple[float, float] | None:
+    """The interval of the difference, or the difference twice where it has none."""
     if contrast.gap is None:
+        return None
+    value = contrast.gap.difference.value
+    return contrast.gap.interval() or (value, value)
+
+
+def edges(made: Sequence[Contrast]) -> tuple[float, float]:
+    """The ends of the axis, which zero lies between; 1 to each side where there is nothing to show."""
+    found = [ends for contrast in made if (ends := _ends(contrast))]
+    farthest = FARTHEST * statistics.median(max(map(abs, ends)) for ends in found) if found else 0.0
+    low = max(min([0.0, *(ends[0] for ends in found)]), -farthest)
+    high = min(max([0.0, *(ends[1] for ends in found)]), farthest)
+    return (low, high) if low < high else (-1.0, 1.0)
+
+
+def _draw(axes: Axes, height: float, contrast: Contrast, low: float, high: float) -> None:
+    ends = _ends(contrast)
+    if ends is None or contrast.gap is None:
         return
-    colour, ends = _COLOURS[contrast.decision], contrast.gap.interval()
-    if ends is not None:
-        axes.plot(list(ends), [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
-    axes.plot(contrast.gap.difference.value, height, _MARKERS[contrast.decision], color=colour, markersize=4.5)
+    colour, value = _COLOURS[contrast.decision], contrast.gap.difference.value
+    inside = [min(max(end, low), high) for end in ends]
+    if inside[0] < inside[1]:
+        axes.plot(inside, [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
+    if ends[0] < low:
+        axes.plot(low, height, "<", color=colour, markersize=5)
+    if ends[1] > high:
+        axes.plot(high, height, ">", color=colour, markersize=5)
+    if low <= value <= high:
+        axes.plot(value, height, _MARKERS[contrast.decision], color=colour, markersize=4.5)
 
 
 def plot_alt(compared: Compared) -> str:

@@ -77,7 +77,7 @@ def render(comparison: Comparison) -> str:
     )
     problems = list(comparison.problems)
     sections = [
-        _section(i, table) | _artifacts(i, table, comparison.store, problems)
+        _section(i, table, comparison.against) | _artifacts(i, table, comparison.store, problems)
         for i, table in enumerate(comparison.tables)
     ]
     groups: list[ComparedTable | ComparedSearches] = [*comparison.tables, *comparison.searches]
@@ -110,12 +110,12 @@ def _seen(values: Any) -> list[str]:
     return [value for value in dict.fromkeys(values) if value]
 
 
-def _section(index: int, table: ComparedTable) -> dict[str, Any]:
+def _section(index: int, table: ComparedTable, baseline: str) -> dict[str, Any]:
     """The template's values for one table. Figures are marked as safe HTML."""
     from markupsafe import Markup
 
     shown = panels(table.metrics)
-    against = forest.of_table(table)
+    against = forest.of_table(table, baseline)
     has_runs = bool(table.gathered.runs)
     has_differences = any(cell.judgement.interval for _, cell in table.over_all)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,13 +50,39 @@ def write_report_of(comparison: Comparison, target: Target, store: Store, path: 
     return write_into_store(comparison, store, target.name.replace("/", "-") + target.selection.suffix)
 
 
+def _baseline(comparison: Comparison, typed: str) -> str:
+    """The variant that ``--against`` names.
+
+    Raises:
+        DeclarationError: no table has it.
+    """
+    from clray.analysis.against import variant_of
+    from clray.documents import one_of, shorter
+    from clray.errors import DeclarationError
+
+    labels = {row.variant: row.label for table in reversed(comparison.tables) for row in reversed(table.rows)}
+    found = variant_of(typed, labels)
+    if found is None:
+        known = one_of(typed, reversed(labels))
+        raise DeclarationError(f"--against {shorter(typed) or repr(typed)}: no variant of {comparison.name}; {known}")
+    return found
+
+
 def report_command(
     name: Name,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = None,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
     records: ShownRecords = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="VARIANT", help="The variant to compare the others with. Default: the first one."
+        ),
+    ] = None,
 ) -> None:  # fmt: skip
     """Write the HTML page: table, curves, matrices, and the trials behind each cell. Nothing is trained."""
     target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
     comparison = target.compare(store, records.value if records else None)
+    if against is not None:
+        comparison = replace(comparison, against=_baseline(comparison, against))
     say(write_report_of(comparison, target, store, output))
