@@ -16,7 +16,7 @@ from typing import Any
 from clray.analysis.benchmark_settings import Settings, benchmark_of, differing
 from clray.analysis.comparison import ComparedRow, ComparedTable
 from clray.analysis.gather import not_comparable_because
-from clray.analysis.two_variants import gap, scale_of, tested, variance_of_mean
+from clray.analysis.two_variants import gap, scale_of, t_test, variance_of_mean
 from clray.analysis.verdict import ALPHA, Variance, holm, published, rounding
 from clray.errors import DeclarationError
 from clray.loading import Paper
@@ -70,6 +70,13 @@ class Entry:
         assert self.row is not None
         ours = self.row.cells[self.metric].ours
         return None if ours is None else ours.mean
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What tells a published number from others."""
+        assert self.published is not None
+        claim = self.published.claim
+        return self.label, self.published.paper.title, claim.source, claim.mean
 
     @property
     def values(self) -> Mapping[Any, float]:
@@ -153,7 +160,7 @@ def boards(sources: Iterable[Source], metric: str, alpha: float = ALPHA) -> list
     settings: dict[str, Settings] = {}
     tables: dict[str, list[ComparedTable]] = {}
     notes: dict[str, list[tuple[str, str]]] = {}
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    seen: set[tuple[str, tuple[Any, ...]]] = set()
     for source in sources:
         printed = _published(source, metric)
         for row in source.table.rows:
@@ -167,10 +174,13 @@ def boards(sources: Iterable[Source], metric: str, alpha: float = ALPHA) -> list
                 seen.add((key, trials))
                 draw = _draw(source, row.variant, metric)
                 group.append(Entry(row.label, metric, source.sweep.name, row, draw=draw))
-            group += [entry for entry in printed.get(row.variant, []) if entry not in group]
-            if source.table not in tables.setdefault(key, []):
-                tables[key].append(source.table)
-                notes.setdefault(key, []).extend([*source.notes, *_left_out(source, metric)])
+                if not any(table is source.table for table in tables.setdefault(key, [])):
+                    tables[key].append(source.table)
+                    notes.setdefault(key, []).extend([*source.notes, *_left_out(source, metric)])
+            for entry in printed.get(row.variant, []):
+                if (key, entry.place) not in seen:
+                    seen.add((key, entry.place))
+                    group.append(entry)
     return [_ranked(settings[key], entries[key], tables[key], notes[key], alpha) for key in entries]
 
 
@@ -304,7 +314,7 @@ def difference(a: Entry, b: Entry) -> tuple[float, float] | None:
         draws = [d for e in (a, b) if (d := e.published.draw if e.published else e.draw)]
     value = a.mean - b.mean
     scale = scale_of({(0, None): a.mean}, {(0, None): b.mean})
-    found_difference, p, _ = tested(value, [a.variance, [*b.variance, *draws]], scale)
+    found_difference, p, _ = t_test(value, [a.variance, [*b.variance, *draws]], scale)
     return found_difference.value, p
 
 

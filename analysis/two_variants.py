@@ -28,6 +28,7 @@ Values = Mapping[tuple[int, Hashable], float]
 
 RESAMPLES = 2000
 """The bootstrap samples of ``improvement_interval``."""
+_QUANTILES = 256
 _NO_SPREAD = 1e-9
 """A standard error below this share of the values' size is an error of rounding."""
 
@@ -156,13 +157,13 @@ def gap(a: Values, b: Values) -> Gap | None:
     if paired is not None:
         parts = variance_of_mean(paired)
         value = math.fsum(paired.values()) / len(paired)
-        found, p, certain = tested(value, [parts], scale_of(a, b))
+        found, p, certain = t_test(value, [parts], scale_of(a, b))
         return Gap(found, p, "paired", len(paired), len(a) + len(b) - 2 * len(paired), certain)
     sides = [variance_of_mean(a), variance_of_mean(b)]
     if not all(sides):
         return None
     value = math.fsum(a.values()) / len(a) - math.fsum(b.values()) / len(b)
-    found, p, certain = tested(value, sides, scale_of(a, b))
+    found, p, certain = t_test(value, sides, scale_of(a, b))
     return Gap(found, p, "unpaired", 0, 0, certain)
 
 
@@ -171,7 +172,7 @@ def scale_of(*values: Values) -> float:
     return max(abs(value) for of in values for value in of.values())
 
 
-def tested(value: float, sides: Sequence[Sequence[Variance]], scale: float) -> tuple[Difference, float, bool]:
+def t_test(value: float, sides: Sequence[Sequence[Variance]], scale: float) -> tuple[Difference, float, bool]:
     """A difference with its standard error, its p, and False where no spread can be seen.
 
     Without any spread the t test would be certain after two runs. Then p is the smallest one of the exact test: 2 to
@@ -200,6 +201,8 @@ def tested(value: float, sides: Sequence[Sequence[Variance]], scale: float) -> t
 def power_of_test(value: float, variance: Variance, alpha: float = ALPHA) -> float:
     """The chance that a two-sided t test at level ``alpha`` finds a true difference of ``value``.
 
+    The spread that the runs will show is averaged over its chi-square distribution, at equally likely quantiles.
+
     Args:
         variance: that of the estimated difference, with the degrees of freedom of its estimate.
     """
@@ -208,11 +211,10 @@ def power_of_test(value: float, variance: Variance, alpha: float = ALPHA) -> flo
     if variance.value == 0:
         return float(value != 0)
     df = min(variance.df, 1e6)
-    reach = float(special.stdtrit(df, 1 - alpha / 2))
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    reach = special.stdtrit(df, 1 - alpha / 2) * np.sqrt(2 * special.gammaincinv(df / 2, quantiles) / df)
     away = abs(value) / math.sqrt(variance.value)
-    if away > 35:  # beyond it the distribution function underflows; the spread of t is about t / sqrt(2 df)
-        return float(special.ndtr((away - reach) / math.sqrt(1 + reach**2 / (2 * df))))
-    return float(1 - special.nctdtr(df, away, reach) + special.nctdtr(df, away, -reach))
+    return float((special.ndtr(away - reach) + special.ndtr(-away - reach)).mean())
 
 
 def further_seeds(a: Values, b: Values, alpha: float = ALPHA, most: int = MOST_RUNS) -> int | None:
