@@ -31,12 +31,17 @@ def mean_text(row: ComparedRow, metric: str) -> str:
 
 
 def difference_text(contrast: Contrast) -> str:
-    """The difference and its interval as ``+1.30 [−0.42, +3.02]``; without an interval where no spread is seen."""
-    if contrast.gap is None:
+    """The difference and its interval as ``+1.30 [−0.42, +3.02]``; without an interval where no spread is seen.
+
+    Where runs have no partner, the number of pairs follows: the difference is then not that of the printed means.
+    """
+    gap = contrast.gap
+    if gap is None:
         return "–"
-    ends = contrast.gap.interval()
-    text = number(contrast.gap.difference.value, sign=True)
-    return text if ends is None else f"{text} [{number(ends[0], sign=True)}, {number(ends[1], sign=True)}]"
+    ends = gap.interval()
+    text = number(gap.difference.value, sign=True)
+    text += f" [{number(ends[0], sign=True)}, {number(ends[1], sign=True)}]" if ends else ""
+    return f"{text} of {gap.pairs} pairs" if gap.left_out else text
 
 
 def probability_text(contrast: Contrast) -> str:

@@ -296,7 +296,15 @@ class TestForms:
             assert said in text
         joined = " ".join(text.split())
         assert "60.20 ± 0.55 (5)" in text
-        for said in ("62.45 ± 0.88 (4)", "better", "not decided", "more seeds", "6 comparisons", "a note"):
+        for said in (
+            "62.45 ± 0.88 (4)",
+            "of 4 pairs",
+            "better",
+            "not decided",
+            "more seeds",
+            "6 comparisons",
+            "a note",
+        ):
             assert said in joined
         assert "4 of 5 runs, without seed 4" in joined
         assert "not begun: GEM_5120" in joined
