@@ -94,14 +94,14 @@ def _reason(metric: str, row: ComparedRow, values: Values) -> str:
 def _decided(contrast: Contrast, p: float | None, level: float, alpha: float) -> Contrast:
     if contrast.gap is None or p is None:
         return contrast
-    contrast = replace(contrast, p=p, reason="")
+    gap, contrast = contrast.gap, replace(contrast, p=p, reason="")
     if p < alpha:
-        higher = contrast.gap.difference.value > 0
-        return replace(contrast, decision="better" if higher != METRICS[contrast.metric].lower_is_better else "worse")
-    if not contrast.gap.certain:
+        is_better = (gap.difference.value > 0) != METRICS[contrast.metric].lower_is_better
+        return replace(contrast, decision="better" if is_better else "worse")
+    if not gap.certain:
         return replace(contrast, reason="no spread between the runs")
-    values = (row.runs.values(contrast.metric) for row in (contrast.row, contrast.against))
-    return replace(contrast, further=further_seeds(*values, level))
+    a, b = (row.runs.values(contrast.metric) for row in (contrast.row, contrast.against))
+    return replace(contrast, further=further_seeds(a, b, level))
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -21,9 +21,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clray.analysis.runs import Order
 from clray.analysis.verdict import ALPHA, MOST_RUNS, POWER, Difference, Variance, combined, p_difference
 
-Values = Mapping[tuple[int, Hashable], float]
+Place = tuple[int, Order]
+Values = Mapping[Place, float]
 """The values of a variant's runs, by seed and task order."""
 
 RESAMPLES = 2000
@@ -52,7 +54,7 @@ def variance_of_mean(values: Values) -> list[Variance]:
     return parts or [Variance(sum(e**2 for e in residuals.values()) / (n - 1) / n, n - 1)]
 
 
-def _residuals(values: Values) -> dict[tuple[int, Hashable], float]:
+def _residuals(values: Values) -> dict[Place, float]:
     mean = math.fsum(values.values()) / len(values)
     return {place: value - mean for place, value in values.items()}
 
@@ -139,7 +141,7 @@ class Gap:
         return self.difference.interval(confidence) if self.certain else None
 
 
-def differences(a: Values, b: Values) -> dict[tuple[int, Hashable], float] | None:
+def differences(a: Values, b: Values) -> dict[Place, float] | None:
     """The differences of the runs at the same places; None where the runs are not to be paired.
 
     They are paired where there are two pairs or more, and where half of the runs of each variant or more are in a pair.

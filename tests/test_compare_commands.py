@@ -89,6 +89,18 @@ class TestCompare:
             stats.mannwhitneyu(b, a).statistic / (len(a) * len(b))
         )
 
+    def test_the_page_about_it_shows_what_is_printed(self, place):
+        page = ROOT / "docs" / "comparing.md"
+        if not page.exists():
+            pytest.skip("docs/ is not part of an installed package")
+        *_, shown = (block for block in page.read_text(encoding="utf-8").split("```") if "mean ± sd (n)  " in block)
+        said = here("compare", "online_mnist", "er_ace", "derpp", "er", "scr", "hpcr")
+        printed = [line.rstrip().removesuffix("to decide").rstrip() for line in said.splitlines()]
+        for line in filter(None, shown.splitlines()):
+            assert line in printed
+        assert "+2.37 [−0.07, +4.81]" in here("compare", "online_class_orders", "er", "derpp")
+        assert "+2.37 [−0.07, +4.81]" in page.read_text(encoding="utf-8")
+
     def test_by_default_every_variant_against_the_first(self, place):
         data = json.loads(here("compare", "mer_rotations", "--json"))
         assert {c["against"] for c in data["comparisons"]} == {"online"}

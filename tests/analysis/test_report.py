@@ -107,8 +107,9 @@ def test_ids_are_unique_and_every_reference_has_its_target(comparison, page):
 def test_the_page_is_accessible(page):
     assert page.tags[0] == ("html", {"lang": "en"})
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    # two tables with spreads and two kinds of curves and differences, a matrix for each variant that ran
-    assert len(drawn) == 2 * 4 + 3
+    # two tables with spreads and two kinds of curves and differences, a matrix for each variant that ran, and a forest
+    # plot of the one table where two variants ran
+    assert len(drawn) == 2 * 4 + 3 + 1
     assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in drawn)
     assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
     assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]

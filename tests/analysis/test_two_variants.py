@@ -258,6 +258,23 @@ class TestFurtherSeeds:
         found = stats.ttest_ind(x, y, axis=1, equal_var=False).pvalue < 0.05
         assert found.mean() == pytest.approx(POWER, abs=0.04)
 
+    def test_looking_again_after_the_advised_seeds_may_double_the_error(self):
+        """Two variants that do not differ: five seeds, then the advised ones, then a second test."""
+        rng, once, twice, repeats = np.random.default_rng(22), 0, 0, 600
+        for _ in range(repeats):
+            d = seeds(rng.normal(size=1005))
+            nothing = dict.fromkeys(d, 0.0)
+
+            def first(n, d=d, nothing=nothing):
+                return [dict(list(of.items())[:n]) for of in (d, nothing)]
+
+            if gap(*first(5)).p < 0.05:
+                once += 1
+            elif (more := further_seeds(*first(5))) and gap(*first(5 + more)).p < 0.05:
+                twice += 1
+        assert once / repeats == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / repeats))
+        assert 0.05 < (once + twice) / repeats < 0.10 + 3 * math.sqrt(0.10 * 0.90 / repeats)
+
     def test_the_variance_with_further_seeds_is_what_more_seeds_show(self):
         """Crossed with orders: the parts that are expected of 12 seeds, from the variances themselves."""
         rng = np.random.default_rng(16)
