@@ -193,6 +193,22 @@ def _letters(text: str) -> str:
     return re.sub(r"[\s_-]+", "", text).casefold()
 
 
+def with_runs(table: ComparedTable, baseline: str) -> tuple[ComparedTable, str, list[tuple[str, str]]]:
+    """A baseline that nobody named, replaced by the first variant with two runs where it has none itself.
+
+    Returns:
+        The table with the baseline first, its variant, and a note where it was replaced.
+    """
+    metric = table.metrics[0]
+    named = next(row for row in table.rows if row.variant == baseline)
+    found = next((row for row in table.rows if len(row.runs.values(metric)) > 1), named)
+    if named.runs.runs or found is named:
+        return table, baseline, []
+    rows = [found, *(row for row in table.rows if row is not found)]
+    note = f"{named.label} has no run yet, so that {found.label} takes its place; --against names another one"
+    return replace(table, rows=rows), found.variant, [("baseline", note)]
+
+
 def pairs_of(table: ComparedTable, baseline: ComparedRow | None) -> list[Pair]:
     """The pairs to compare, metric by metric: each variant with the baseline, or with all variants above it."""
     if baseline is not None:

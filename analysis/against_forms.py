@@ -165,16 +165,17 @@ def to_terminal(found: Sequence[Compared], problems: Sequence[Problem] = ()) -> 
         table = compared.table
         parts += [Text(heading(table), style="bold"), Text(f"{len(table.rows)} variants of {table.sweep}", style="dim")]
         parts += [Text(table.warning, style="bold red reverse")] if table.warning else []
-        for metric in table.metrics if any(map(_has_runs, compared.contrasts)) else ():
+        for metric in table.metrics if any(_is_shown(compared, c) for c in compared.contrasts) else ():
             parts += [Text(""), Text(direction(metric), style="bold"), _Lines(compared, metric)]
         parts += [Text(""), notes_grid(all_notes(compared)), Text("")]
     parts.append(notes_grid(statistics_notes([c for compared in found for c in compared.contrasts])))
     return Group(*parts, *problem_lines(problems))
 
 
-def _has_runs(contrast: Contrast) -> bool:
-    """True where both variants have runs; the notes name the variants that have none."""
-    return bool(contrast.row.runs.runs and contrast.against.runs.runs)
+def _is_shown(compared: Compared, contrast: Contrast) -> bool:
+    """False for variants without runs, which the notes name; a baseline without runs is shown as such."""
+    against = compared.baseline is not None or contrast.against.runs.runs
+    return bool(contrast.row.runs.runs and against)
 
 
 class _Lines:
@@ -203,7 +204,7 @@ class _Lines:
         """A style and the cells of each line; a line without a verdict is about the variant of the block."""
         for row, made in self._blocks():
             yield "bold", [row.label, mean_text(row, self.metric), "", "", "", "", ""]
-            for contrast in filter(_has_runs, made):
+            for contrast in (c for c in made if _is_shown(self.compared, c)):
                 cells = line_of(contrast)
                 if self.compared.baseline is None:
                     cells[0], cells[1] = f"  vs {contrast.against.label}", mean_text(contrast.against, self.metric)

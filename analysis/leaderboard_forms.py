@@ -79,12 +79,13 @@ def board_notes(board: Board) -> list[tuple[str, str]]:
     untested = [r.entry.label for r in board.ranked if not r.entry.variance]
     if untested:
         lines.append(("rank", f"no spread, so no test: {'; '.join(untested)}"))
-    kinds = dict.fromkeys(r.entry.published.claim.kind or "unknown" for r in board.ranked if r.entry.published)
+    claims = [r.entry.published.claim for r in board.ranked if r.entry.published]
+    kinds = dict.fromkeys(claim.kind or "unknown" for claim in claims if claim.spread is not None)
     if kinds:
         words = " or ".join(KINDS[kind] for kind in kinds)
         turned = "" if list(kinds) == ["sd"] else "; the tests turn it into a standard deviation over n - 1"
         lines.append(("±", f"published: {words}{turned}"))
-    known = dict.fromkeys(r.entry.published.claim.known for r in board.ranked if r.entry.published)
+    known = dict.fromkeys(claim.known for claim in claims)
     if words := " or ".join(SOURCES[k] for k in known if k in SOURCES):
         lines.append(("†", f"{words}: not read in the paper"))
     unmeasured = [e.label for e in board.waiting if e.row and e.row.runs.runs]

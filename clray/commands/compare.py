@@ -58,7 +58,7 @@ def compared(
     Raises:
         DeclarationError: a name is of no variant, or there are no two variants to compare.
     """
-    from clray.analysis.against import choose, compare_all, other_benchmarks
+    from clray.analysis.against import choose, compare_all, other_benchmarks, with_runs
     from clray.analysis.comparison import sweep_table
     from clray.analysis.gather import not_comparable_because
     from clray.analysis.labels import first_metric, labels_of
@@ -77,7 +77,11 @@ def compared(
         reasons = not_comparable_because(sweep, table.gathered) if target.reproduction else []
         notes = [*notes, *other_benchmarks(sweep, table)]
         notes += [] if table.gathered.runs else [("to run", f"`{target.run}` runs these trials")]
-        tables.append((replace(table, not_comparable_because=reasons), choice.baseline, notes))
+        baseline = choice.baseline
+        if baseline is not None and against is None and not variants:
+            table, baseline, more = with_runs(table, baseline)
+            notes += more
+        tables.append((replace(table, not_comparable_because=reasons), baseline, notes))
     return compare_all(tables), sources.problems
 
 
