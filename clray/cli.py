@@ -1,7 +1,8 @@
 """The command line: ``clray …``. Each command reads its arguments, asks the rooms behind it, and prints.
 
 Exit codes: 0 done, 1 some trials failed or something could not be read or reached, 2 wrong usage or declaration,
-130 interrupted. Heavy packages are imported inside the commands that use them, so that every ``--help`` is quick.
+130 interrupted: by Ctrl-C, SIGTERM, --max-hours, or a question that was answered with no. Heavy packages are imported
+inside the commands that use them, so that every ``--help`` is quick.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.equal_code import is_equal
 from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
+from clray.limits import NO_LIMITS, Limits, Watch
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, loaded_digest, provenance
 from clray.record import Record
@@ -52,6 +53,7 @@ class Task:
         dead_lease: the name of a lease on this trial that the launch found dead (``clray.leases.acquire``).
         code: the digest of the code that the trial was planned with; empty where any code will do.
         own_code: the files of the user's own code that it runs (``clray.own_code.held_for``).
+        limits: the time and memory that it may take.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Task:
     dead_lease: str = ""
     code: str = ""
     own_code: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = NO_LIMITS
 
     @property
     def resources(self) -> dict[str, float]:
@@ -241,6 +244,7 @@ class Execution:
         self.executions = [*self.executions, this]
         self.seconds += time.perf_counter() - begun
         self._due = clock() + self.task.checkpoint_seconds
+        self._watch = Watch(self.task.limits)
         self._note_progress()
         self._holder.renew()  # if this process dies soon, the next holder finds it in the lease
 
@@ -309,27 +313,39 @@ class Execution:
 
         Raises:
             RunsElsewhere: this process was out of reach for so long that another launch took the trial over.
+            LimitExceeded: the trial needs more time or memory than it may have; its checkpoint stays.
         """
         try:
             if self._holder.lost:
                 raise RunsElsewhere(self._holder.lease)
+            if exceeded := self._watch.exceeded(self.seconds):
+                raise exceeded
             begun = time.perf_counter()
             try:
-                self.measurements += self._training.advance()
+                self.measurements += self._watch.run(self._training.advance, self.seconds)
             except Diverged as end:
                 self.diverged = {"step": end.step, "task": end.task, "what": end.what}
             self.seconds += time.perf_counter() - begun
             self.memory = gpu.peak(self.memory)
             if self.diverged or self._training.progress >= 1:
                 self._finish()
+            elif exceeded := self._watch.exceeded(self.seconds):
+                with contextlib.suppress(MemoryError):
+                    self.save()
+                raise exceeded
             elif clock() >= self._due:
                 self.save()
             self._note_progress()
         except BaseException:
-            self._holder.release()
+            self._release()
             raise
         if self.done:
-            self._holder.release()
+            self._release()
+
+    def _release(self) -> None:
+        """Let the trial go: nobody watches it any more, and others may run it."""
+        self._watch.close()
+        self._holder.release()
 
     def _finish(self) -> None:
         """Write the record, then the artifacts. If those fail, the record is safe."""
@@ -383,7 +399,7 @@ class Execution:
             pass  # the process that took it over saves
         finally:
             if not self.done:
-                self._holder.release()
+                self._release()
 
     def save(self) -> None:
         """Write a checkpoint and, for commands that show it, the record so far.

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+TOGETHER_SECONDS = 10.0
+"""SIGTERMs within this time are one. Queues send the signal to every process of a job, and a batch script, which gets
+it too, passes it on; a user who wants an end at once presses Ctrl-C."""
 
 
 class Interrupt:
     """A context manager in which the first SIGINT (Ctrl-C) or SIGTERM only sets ``requested``.
 
     The second one raises KeyboardInterrupt. Outside the main thread the context manager changes nothing.
+
+    Attributes:
+        since: the time of the first signal, by ``time.monotonic``.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested, self.since = False, 0.0
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -30,6 +38,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if not self.requested:
+            self.requested, self.since = True, time.monotonic()
+        elif number != signal.SIGTERM or time.monotonic() - self.since > TOGETHER_SECONDS:
             raise KeyboardInterrupt
-        self.requested = True

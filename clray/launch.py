@@ -21,6 +21,7 @@ from clray.errors import ClusterError, StoreError
 from clray.execution import CHECKPOINT_SECONDS, Execution, Task, TrialEnd, describe_failure
 from clray.interrupt import Interrupt
 from clray.leases import LeaseMonitor, RunsElsewhere
+from clray.limits import hours_words
 from clray.planning import Plan, Planned
 from clray.progress import Progress
 from clray.provenance import is_fresh
@@ -42,7 +43,8 @@ class Outcome:
         elsewhere: of the trials that another launch ran, the id and who ran it.
         failed: of the trials that failed, the id and the reason.
         retried: of the trials that got a larger share of a GPU, the id and the reason.
-        interrupted: the user stopped it.
+        interrupted: the user stopped it, or its time was over.
+        out_of_time: its time was over (``Options.deadline``).
     """
 
     finished: list[str] = field(default_factory=list)
@@ -50,6 +52,24 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     retried: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    out_of_time: bool = False
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The end of the time that a command may take.
+
+    Attributes:
+        hours: the time that it may take.
+        begun: the time of its beginning, by ``time.monotonic``.
+    """
+
+    hours: float
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self.begun >= 3600 * self.hours
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,7 @@ class Options:
         cpus: logical CPUs of an embedded Ray; by default the cores that this process was given.
         gpus: logical GPUs of an embedded Ray; by default the machine's.
         require_gpu: a trial that asks for a GPU and would run on the CPU is an error.
+        deadline: the time after which the launch ends as if it was interrupted; None for no end.
     """
 
     address: str | None = None
@@ -73,6 +94,7 @@ class Options:
     cpus: float | None = None
     gpus: float | None = None
     require_gpu: bool = False
+    deadline: Deadline | None = None
 
     def gpu_share(self, planned: Planned) -> float:
         """The share of a GPU that a trial asks for."""
@@ -116,7 +138,7 @@ def run_here(plan: Plan, store: Store, console: Console, options: Options = Opti
             console.print(f"A GPU is here and not used ({', '.join(here)}): without --local it would be.", **PLAIN)
     with Progress(trials, len(plan.trials) - len(trials), 1, console) as progress, Interrupt() as interrupt:
         todo = [options.task(planned, gpus=False) for planned in trials]
-        launch = Launch(store, progress, interrupt, trials, todo)
+        launch = Launch(store, progress, interrupt, trials, todo, options)
         with launch.stopped_at_once():
             while todo:
                 for task in todo:
@@ -165,9 +187,9 @@ class Launch:
         interrupt: Interrupt,
         trials: Sequence[Planned],
         tasks: Sequence[Task],
-        require_gpu: bool = False,
+        options: Options = Options(),
     ) -> None:
-        self.id, self.outcome, self.require_gpu = uuid.uuid4().hex, Outcome(), require_gpu
+        self.id, self.outcome, self.options = uuid.uuid4().hex, Outcome(), options
         self._remarks: set[str] = set()
         self.store, self.progress, self.interrupt = store, progress, interrupt
         self.run_by_others: dict[str, str] = {}
@@ -181,9 +203,15 @@ class Launch:
         return replace(task, launch=self.id, dead_lease=self.dead_leases.get(task.id, ""))
 
     def stopping(self) -> bool:
-        if self.interrupt.requested and not self.outcome.interrupted:
+        """True once the user has stopped the launch, or its time is over."""
+        if self.outcome.interrupted:
+            return True
+        deadline = self.options.deadline
+        self.outcome.out_of_time = deadline is not None and deadline.over
+        if self.interrupt.requested or self.outcome.out_of_time:
             self.outcome.interrupted = True
-            self.progress.say("Stopping: trials save what they have. Ctrl-C again stops at once.")
+            over = f"{hours_words(deadline.hours)} (--max-hours) are over. " if deadline and deadline.over else ""
+            self.progress.say(f"{over}Stopping: trials save what they have. Ctrl-C again stops at once.")
         return self.outcome.interrupted
 
     @contextlib.contextmanager

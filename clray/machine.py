@@ -1,9 +1,12 @@
-"""The cores of this machine, and those that this process was given of them."""
+"""The cores of this machine, those that this process was given of them, and the memory that it has."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
+import subprocess
 from pathlib import Path
 
 
@@ -23,6 +26,30 @@ def cores_given() -> int:
         cores = cores_of_machine()
     quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def resident_bytes() -> int | None:
+    """The resident memory of this process, in bytes: all that it has in the machine's memory, shared libraries too.
+
+    None where the system does not tell it.
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        pass
+    try:  # macOS
+        told = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, timeout=10)
+        return int(told.stdout) * 1024
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def return_free_memory() -> None:
+    """Give memory that this process has freed back to the system, which else counts as resident."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has this function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from clray.data_sets import data_set_of, data_sets
 from clray.equal_code import is_equal
 from clray.errors import DataError, StoreError
 from clray.execution import Task
+from clray.limits import NO_LIMITS, Limits
 from clray.provenance import code_digest, own_texts
 from clray.record import Record
 from clray.store import Problem, Store
@@ -36,6 +37,7 @@ class Planned(Cell):
         memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
         metrics: the columns of its sweep's table, which a line about it shows.
         diverged: it is over, and its loss or weights were not finite any more.
+        limits: the time and memory that it may take.
     """
 
     sweep: str
@@ -48,6 +50,7 @@ class Planned(Cell):
     memory: dict[str, int] = field(default_factory=dict)
     metrics: Sequence[str] = ("RA", "LA", "BTI")
     diverged: bool = False
+    limits: Limits = NO_LIMITS
 
     @property
     def name(self) -> str:
@@ -65,7 +68,7 @@ class Planned(Cell):
             cpu=self.resources.cpu,
             code=self.code,
             own_code=own_texts(self.trial),
-            **{"threads": max(1, int(self.resources.cpu)), **changes},
+            **{"threads": max(1, int(self.resources.cpu)), "limits": self.limits, **changes},
         )
 
 
@@ -103,6 +106,15 @@ class Plan:
     def left(self, rerun_stale: bool = False) -> list[Planned]:
         """The trials that a launch would run."""
         return self.in_state("to do", "half-done", *(("stale",) if rerun_stale else ()))
+
+    def core_hours(self, rerun_stale: bool = False) -> float:
+        """The core hours that a launch is expected to take, half-done trials counted as whole ones."""
+        return core_hours(self.left(rerun_stale))
+
+
+def core_hours(trials: Iterable[Planned]) -> float:
+    """The core hours that trials are expected to take."""
+    return sum(trial.seconds * trial.resources.cpu for trial in trials) / 3600
 
 
 def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> Plan:
@@ -168,7 +180,7 @@ class _Found:
             if here is None:
                 assert isinstance(data, DataError)
                 raise data
-            yield self._planned(cell, name, here, sweep.metrics)
+            yield self._planned(cell, name, here, sweep)
 
     def _best_data(self, name: str, sweep: Sweep) -> Sequence[str]:
         """The fingerprints of the data set that the sweep's table shows, if it may be compared with a paper."""
@@ -178,8 +190,12 @@ class _Found:
             self._best[name] = there[0].fingerprints if there and not there[0].not_comparable_because else ()
         return self._best[name]
 
-    def _planned(self, cell: Cell, sweep: str, data: dict[str, Any], metrics: Sequence[str]) -> Planned:
-        """A trial, and what is known of it."""
+    def _planned(self, cell: Cell, name: str, data: dict[str, Any], sweep: Sweep) -> Planned:
+        """A trial, and what is known of it.
+
+        Args:
+            name: of the sweep.
+        """
         trial_id, code = cell.trial.id(data["fingerprint"]), code_digest(cell.trial)
         record, state = self.records.get(trial_id), self.state(trial_id, code)
         begun = self._store.read(trial_id, "running", False) if record is None and state == "half-done" else None
@@ -187,7 +203,7 @@ class _Found:
             variant=cell.variant,
             trial=cell.trial,
             resources=cell.resources,
-            sweep=sweep,
+            sweep=name,
             id=trial_id,
             data=data,
             code=code,
@@ -195,8 +211,9 @@ class _Found:
             failure=self._store.failure(trial_id) if record is None and trial_id in self.failed else None,
             seconds=_seconds(record) or track(cell.trial.track).estimate(cell.trial),
             memory=_memory(record or begun),
-            metrics=metrics,
+            metrics=sweep.metrics,
             diverged=record is not None and record.status == "diverged",
+            limits=sweep.limits_of(cell),
         )
 
     def other_ids(self, trials: Sequence[Planned]) -> list[OtherId]:

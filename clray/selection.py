@@ -22,8 +22,12 @@ class Selection:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """The flags that make the numbers another experiment than the declared one."""
-        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in self.set)
+        """The flags that make the numbers another experiment than the declared one.
+
+        Those that set ``resources`` change no number.
+        """
+        changed = [item for item in self.set if not _is_of_resources(item)]
+        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in changed)
 
     @property
     def suffix(self) -> str:
@@ -32,6 +36,12 @@ class Selection:
         if self.only or self.seeds or self.set:
             name += "-" + short_hash([self.only, self.seeds, self.set])[:6]
         return name
+
+
+def _is_of_resources(item: str) -> bool:
+    """True for a ``KEY=VALUE`` of ``--set`` that changes the resources of a sweep, or of one of its variants."""
+    keys = item.partition("=")[0].split(".")
+    return keys[0] == "resources" or (keys[0] == "variants" and keys[2:3] == ["resources"])
 
 
 class Origin:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from clray import own_code
 from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
+from clray.limits import NO_LIMITS, Limits, bytes_of
 from clray.metrics import METRICS
 from clray.own_code import OwnCodeError
 from clray.selection import Origin, Selection
@@ -38,13 +39,17 @@ MOST_POINT_NAME = 1000
 
 
 class Resources(Declared):
-    """The share of a machine that one trial asks for. It never changes a number."""
+    """The share of a machine that one trial asks for, and the limits that end it. None of them changes a number."""
 
     cpu: Annotated[float, Field(gt=0, le=10_000)] = 1
     gpu: Annotated[float, Field(ge=0, le=1_000)] = 0
     """Share of one GPU (1/k packs k trials), or a whole number of them. Asked for only where there is a GPU."""
     pack: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
     """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
+    hours: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """A trial that takes longer, all of its executions together, fails with its checkpoint kept (``clray.limits``)."""
+    memory: str | None = None
+    """A trial fails, its checkpoint kept, whose process has more resident memory, as ``4GiB`` or ``500MB``."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Resources:
@@ -54,6 +59,13 @@ class Resources(Declared):
         if self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"gpu: above 1 it must be a whole number of GPUs (it is {self.gpu})")
         return self
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _is_a_size(cls, value: Any) -> Any:
+        if value is not None and bytes_of(value if isinstance(value, str) else str(value)) < 2**20:
+            raise ValueError(f"less than 1MiB, which no process fits into (it is {value!r})")
+        return value
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -272,6 +284,14 @@ class Sweep(Declared):
         except DeclarationError as error:
             raise self._wrong(["tuning"], f"in the tuning phase: {error}") from None
         return phase
+
+    def limits_of(self, cell: Cell) -> Limits:
+        """The time and memory that a trial of this sweep may take, and the places that declare them."""
+        hours, memory = cell.resources.hours, cell.resources.memory
+        if hours is None and memory is None:
+            return NO_LIMITS
+        places = (self.place(*self._setting(cell.variant, "resources", key)) for key in ("hours", "memory"))
+        return Limits(hours, None if memory is None else bytes_of(memory), *places)
 
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each variant with its settings, the axes of the grids crossed in, named ``variant@axis=value``.

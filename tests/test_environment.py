@@ -84,6 +84,33 @@ print(machine.cores_given(), provenance.machine()["cores_given"], provenance.mac
             monkeypatch.setattr(machine, "cgroup_quota", lambda quota=quota: quota)
             assert machine.cores_given() == given
 
+    def test_a_process_in_a_real_cgroup_with_a_quota_is_given_its_cores(self) -> None:
+        root = Path("/sys/fs/cgroup")
+        second = (root / "cgroup.controllers").exists()
+        folder = (root if second else root / "cpu") / f"clray-test-{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            pytest.skip("no cgroup can be made here")
+        try:
+            name, quota = ("cpu.max", "100000 100000") if second else ("cpu.cfs_quota_us", "100000")
+            try:
+                (folder / name).write_text(quota)
+            except OSError:
+                pytest.skip("no quota can be set here")
+            code = f"""
+from pathlib import Path
+from clray import machine
+before = machine.cgroup_quota()
+Path({str(folder / "cgroup.procs")!r}).write_text("0")
+print(before, machine.cgroup_quota(), machine.cores_given())
+"""
+            before, quota, cores = python(code).split()
+            assert (quota, cores) == ("1.0", "1")
+            assert before == "None" or float(before) >= 1
+        finally:
+            folder.rmdir()
+
     def test_a_record_has_both_numbers(self) -> None:
         facts = facts_of_machine()
         assert facts["cores"] == os.cpu_count()

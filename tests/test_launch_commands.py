@@ -27,7 +27,7 @@ def test_trials_that_failed_for_one_reason_have_one_line(monkeypatch):
     target: Any = SimpleNamespace(selection=SimpleNamespace(suffix=""), reproduction=None, name="it", in_store="")
     outcome = Outcome(failed={"a" * 16: "other code", "b" * 16: "it burned", "c" * 16: "other code"})
     with pytest.raises(typer.Exit) as caught:
-        run._show_outcome(outcome, target, SimpleNamespace(), SimpleNamespace(), console)  # type: ignore[arg-type]
+        run._show_outcome(outcome, [], target, SimpleNamespace(), SimpleNamespace(), console)  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     lines = console.file.getvalue().splitlines()
     assert lines[-3:] == [

@@ -19,7 +19,7 @@ FLOORS = {
     "tools": """
         clray clray.loaded_code clray.errors clray.atomic clray.metrics clray.folders clray.output clray.machine
         clray.gpu clray.console clray.cache clray.data_files clray.optim clray.divergence clray.settings clray.documents
-        clray.interrupt clray.own_code clray.imports clray.registry
+        clray.interrupt clray.limits clray.own_code clray.imports clray.registry
     """,
     "trial": "clray.trial clray.training clray.track_interface",
     "tracks": "clray.vision.* clray.episodes.* clray.language.*",

@@ -64,7 +64,7 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
             Progress(trials, len(plan.trials) - len(trials), at_once, console) as progress,
             Interrupt() as interrupt,
         ):
-            launch = Launch(store, progress, interrupt, trials, todo, options.require_gpu)
+            launch = Launch(store, progress, interrupt, trials, todo, options)
             with launch.stopped_at_once():
                 while todo:
                     _run_all(launch, todo)
@@ -138,7 +138,7 @@ def _tune(launch: Launch, made: Sequence[list[Task]]) -> dict[str, Exception]:
 
     store, outcome = launch.store, launch.outcome
     watcher = Watcher(launch.ended, launch.progress.running, launch.progress.told, launch.remark)
-    points = [Pack([launch.assigned(task) for task in pack], launch.require_gpu).to_json() for pack in made]
+    points = [Pack([launch.assigned(task) for task in pack], launch.options.require_gpu).to_json() for pack in made]
     with _scratch() as scratch:
         run_config = tune.RunConfig(
             name="clray",

@@ -77,6 +77,14 @@ def _gpu_share(asked: float | None) -> float | None:
     return None if asked is None else gpu_share(asked)
 
 
+def _hours(asked: float | None) -> float | None:
+    from clray.errors import DeclarationError
+
+    if asked is not None and not 0 < asked < float("inf"):
+        raise DeclarationError(f"--max-hours {asked:g}: expected a number of hours above 0, such as 3.5")
+    return asked
+
+
 Gpu = Annotated[
     float | None,
     typer.Option("--gpu", callback=_gpu_share, help="GPU share of a trial instead of the declared one."),
@@ -93,6 +101,19 @@ Gpus = Annotated[
 RequireGpu = Annotated[
     bool,
     typer.Option("--require-gpu", help="Refuse to run a trial on the CPU that asks for a GPU."),
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option(
+        "--max-hours",
+        metavar="H",
+        callback=_hours,
+        help="Stop cleanly after so many hours, as Ctrl-C does: exit code 130, and the same command continues.",
+    ),
+]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Launch more than a day of core hours without asking; scripts are never asked."),
 ]
 Wandb = Annotated[
     Tracking | None, typer.Option("--wandb", help="Publish to W&B. Default: online when logged in, else off.")

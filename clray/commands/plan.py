@@ -52,6 +52,16 @@ def _other_ids(plan: Plan) -> str:
     )
 
 
+def _limits(trial: Planned) -> str:
+    """The line about the limits of a trial; empty where it has none."""
+    from clray.limits import hours_words, size_words
+
+    hours, memory = trial.limits.hours, trial.limits.memory
+    words = [hours_words(hours)] if hours is not None else []
+    words += [f"{size_words(memory)} of memory"] if memory is not None else []
+    return f"a trial may take {' and '.join(words)}: more ends it, with its checkpoint kept" if words else ""
+
+
 def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bool) -> None:
     from rich.table import Table
 
@@ -84,9 +94,11 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
             console.print(warning, style="yellow", soft_wrap=True)
     left = plan.left(rerun_stale)
     resources = {(t.resources.cpu, t.resources.gpu) for t in left}
-    hours = sum(t.seconds * t.resources.cpu for t in left) / 3600
+    hours = plan.core_hours(rerun_stale)
     for cpu, gpu in sorted(resources):
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
+    for line in dict.fromkeys(filter(None, (_limits(t) for t in left))):
+        console.print(line)
     console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
     if left and not any(gpu for _, gpu in resources):
         cores = cores_given()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from clray.commands.options import (
     Gpu,
     Gpus,
     Local,
+    MaxHours,
     Name,
     Only,
     Quick,
@@ -28,12 +30,13 @@ from clray.commands.options import (
     Seeds,
     Set,
     Wandb,
+    Yes,
 )
 from clray.commands.plan import show_plan
 from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
 from clray.commands.target import Target, selected, store_at, target_of, terminal
-from clray.errors import ClrayError, DeclarationError
+from clray.errors import ClrayError, DeclarationError, StoreError
 from clray.output import say
 
 if TYPE_CHECKING:
@@ -42,20 +45,23 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.console import PlainConsole
     from clray.launch import Options, Outcome
-    from clray.planning import Plan
+    from clray.planning import Plan, Planned
     from clray.store import Store
+
+ASKED_HOURS = 24.0
+"""A launch of more core hours is asked about: more than a day on one core."""
 
 
 def sweep_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
-    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
 
-    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
     show_plan(target, planned, console, rerun_stale)
@@ -63,6 +69,7 @@ def sweep_command(
         return
     if planned.left(rerun_stale):
         require_writable(store)
+        confirm(planned.core_hours(rerun_stale), yes, console)
     if not target.comparable:
         changes = ", ".join(target.selection.changes)
         of_paper = any(sweep.paper for sweep in target.sweeps.values())
@@ -74,7 +81,7 @@ def sweep_command(
     finally:
         comparison = target.compare(store)
         stop_publisher(publisher, target, comparison, store, console)
-    _show_outcome(outcome, target, comparison, store, console)
+    _show_outcome(outcome, planned.left(rerun_stale), target, comparison, store, console)
 
 
 @functools.wraps(sweep_command)
@@ -98,15 +105,16 @@ def runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
 
 def options_of(
     address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
-    require_gpu: bool,
+    require_gpu: bool, max_hours: float | None = None,
 ) -> Options:  # fmt: skip
     """The options of a launch.
 
     Raises:
         DeclarationError: ``--cpus`` or ``--gpus`` where no Ray is embedded.
     """
-    from clray.launch import Options
+    from clray.launch import Deadline, Options
 
+    deadline = None if max_hours is None else Deadline(max_hours)
     for flag, given in (("--cpus", cpus), ("--gpus", gpus)):
         if given is not None and local:
             raise DeclarationError(f"{flag} {given}: sets the size of the embedded Ray, and --local uses no Ray")
@@ -115,13 +123,39 @@ def options_of(
                 f"{flag} {given}: sets the size of an embedded Ray; the cluster at {address} (--address or "
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
-    return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu)
+    return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline)
+
+
+def confirm(core_hours: float, yes: bool, console: Console) -> None:
+    """Ask before a launch of more than a day on one core. Only somebody at a terminal is asked.
+
+    Raises:
+        typer.Exit: the answer is no.
+    """
+    if core_hours <= ASKED_HOURS or yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    console.print(f"This will take about {core_hours:,.0f} core hours. Launch it? [y/N] ", end="")
+    try:
+        answer = input()
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        console.print("Nothing was launched. --yes launches without this question.")
+        raise typer.Exit(130)
 
 
 def _show_outcome(
-    outcome: Outcome, target: Target, comparison: Comparison, store: Store, console: PlainConsole
+    outcome: Outcome,
+    launched: Sequence[Planned],
+    target: Target,
+    comparison: Comparison,
+    store: Store,
+    console: PlainConsole,
 ) -> None:
     """Print the table after a launch, the place of its report, and the failures.
+
+    Args:
+        launched: the trials that were to run.
 
     Raises:
         typer.Exit: the launch was interrupted, or a trial failed.
@@ -134,18 +168,20 @@ def _show_outcome(
         if reference_runs.count(target.name):
             console.print(f"Our own runs of it ship with clray: clray table {target.name} --records reference")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
-    show_failures(outcome, target, console)
+    show_failures(outcome, launched, target, store, console)
 
 
-def show_failures(outcome: Outcome, target: Target, console: PlainConsole) -> None:
-    """Print which trials failed, and why; nothing where all of them finished.
+def show_failures(
+    outcome: Outcome, launched: Sequence[Planned], target: Target, store: Store, console: PlainConsole
+) -> None:
+    """Print which trials failed, and why, and what an interrupted launch left; nothing where all of them finished.
+
+    Args:
+        launched: the trials that were to run.
 
     Raises:
         typer.Exit: the launch was interrupted, or a trial failed.
     """
-    if outcome.interrupted:
-        console.print("Interrupted: the same command continues from here.")
-        raise typer.Exit(130)
     if outcome.failed:
         console.print(f"{len(outcome.failed)} trials failed:", style="red")
         by_reason: dict[str, list[str]] = {}
@@ -154,7 +190,27 @@ def show_failures(outcome: Outcome, target: Target, console: PlainConsole) -> No
         for reason, trials in by_reason.items():
             more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
             console.print(f"  {trials[0]}{more}: {reason}   (clray show {trials[0]}{target.in_store})", soft_wrap=True)
+    if outcome.interrupted:
+        why = "Stopped by --max-hours" if outcome.out_of_time else "Interrupted"
+        console.print(f"{why}: {_left(outcome, launched, store)}. The same command continues from here.")
+        raise typer.Exit(130)
+    if outcome.failed:
         raise typer.Exit(1)
+
+
+def _left(outcome: Outcome, launched: Sequence[Planned], store: Store) -> str:
+    """What an interrupted launch left to do, as text."""
+    from clray.planning import core_hours
+
+    over = {*outcome.finished, *outcome.elsewhere, *outcome.failed}
+    left = [trial for trial in launched if trial.id not in over]
+    try:
+        begun = store.checkpointed()
+    except StoreError:
+        begun = set()
+    half_done = sum(trial.id in begun for trial in left)
+    some = f", {half_done} of them half-done" if half_done else ""
+    return f"{len(left)} trials are left{some}, about {core_hours(left):.2f} core hours at most"
 
 
 def _report(comparison: Comparison, target: Target, store: Store) -> str:

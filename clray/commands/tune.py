@@ -15,6 +15,7 @@ from clray.commands.options import (
     Gpu,
     Gpus,
     Local,
+    MaxHours,
     Only,
     Quick,
     RequireGpu,
@@ -22,9 +23,10 @@ from clray.commands.options import (
     Results,
     Seeds,
     Set,
+    Yes,
 )
 from clray.commands.plan import show_plan
-from clray.commands.run import options_of, runner, show_failures
+from clray.commands.run import confirm, options_of, runner, show_failures
 from clray.commands.target import Target, print_json, selected, store_at, target_of, terminal
 from clray.errors import ClrayError, DeclarationError
 from clray.output import redacted
@@ -44,7 +46,7 @@ def tune_command(
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
-    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None, yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:  # fmt: skip
     """Choose settings on some classes, freeze them, evaluate them on others, and compare the ways of choosing. The
@@ -53,7 +55,7 @@ def tune_command(
     from clray.analysis.tuning import as_data, compare_protocols
     from clray.planning import plan
 
-    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
     if target.reproduction:
         raise DeclarationError(f"{name}: a reproduction; only a sweep can have a tuning phase")
@@ -75,6 +77,8 @@ def tune_command(
     def take(stage: Target, planned: Plan) -> None:
         if not as_json:
             show_plan(stage, planned, console, rerun_stale)
+        if not dry_run and not as_json and planned is before:
+            confirm(before.core_hours(rerun_stale) + after.core_hours(rerun_stale), yes, console)
         if not dry_run:
             _run(stage, planned, store, console, options, local, as_json)
 
@@ -123,7 +127,7 @@ def _run(
     require_writable(store)
     shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
     outcome = runner(local)(planned, store, shown, options)
-    show_failures(outcome, target, console)
+    show_failures(outcome, planned.left(options.rerun_stale), target, store, console)
 
 
 def _results(

@@ -207,6 +207,65 @@ def test_what_no_machine_has_room_for_is_an_error_before_anything_starts(cluster
     assert not (tmp_path / "results").exists()
 
 
+LIMITED = """
+version: 1
+paper: mer
+track: vision
+benchmark: {name: mnist-rotations, tasks: 2, train_per_task: 60, seed: 0, source: embedded}
+evaluate: 10
+seeds: [0]
+variants:
+  small: {method: er, lr: 0.1, memories: 20, replay_batch: 5, resources: {memory: 2MiB}}
+  short: {method: online, lr: 0.1, resources: {hours: 0.0000001}}
+  plain: {method: mer, lr: 0.1, memories: 20, replay_batch: 5, resources: {hours: 1, memory: 64GiB}}
+"""
+
+
+def test_a_trial_that_exceeds_its_limits_takes_no_other_along(kernels: None, cluster: Options, tmp_path: Path) -> None:
+    file, store, whole, console = tmp_path / "sweep.yaml", Store(tmp_path / "a"), Store(tmp_path / "b"), quiet()
+    file.write_text(LIMITED)
+    plan = planned(file, store)
+    small, short, plain = (trial.id for trial in plan.trials)
+    outcome = run_on_ray(plan, store, console, cluster)
+    assert outcome.finished == [plain]
+    assert set(outcome.failed) == {small, short}
+    assert "LimitExceeded: its process may have 2 MiB of memory, and has" in outcome.failed[small]
+    assert f"{file}:10: variants.short.resources.hours" in outcome.failed[short]
+    assert printed(console).count("failed:") == 2, "neither is tried again"
+    failure = store.failure(short)
+    assert failure is not None
+    assert failure["kind"] == "LimitExceeded"
+
+    file.write_text(LIMITED.replace("2MiB", "64GiB").replace("0.0000001", "1"))
+    assert set(run_on_ray(planned(file, store), store, quiet(), cluster).finished) == {small, short}
+    run_here(planned(file, whole), whole, quiet())
+    assert numbers(store) == numbers(whole)
+
+
+def test_after_its_time_a_launch_ends_and_its_trials_are_saved(
+    kernels: None, cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, store, console = tmp_path / "sweep.yaml", Store(tmp_path / "results"), quiet()
+    file.write_text(LIMITED.replace("evaluate: 10", "evaluate: 1").replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4, 5]"))
+    plan = planned(file, store)
+    plain = Plan([trial for trial in plan.trials if trial.variant == "plain"], [])
+    deadline, running = launch.Deadline(1.0), Progress.running
+
+    def late(self: Progress, *report: Any) -> None:
+        object.__setattr__(deadline, "begun", time.monotonic() - 3600)
+        running(self, *report)
+
+    monkeypatch.setattr(Progress, "running", late)
+    outcome = run_on_ray(plain, store, console, dataclasses.replace(cluster, deadline=deadline))
+    assert outcome.interrupted
+    assert outcome.out_of_time
+    assert not outcome.failed
+    assert "1 hour (--max-hours) are over. Stopping" in printed(console)
+    states = {trial.id: trial.state for trial in planned(file, store).trials if trial.variant == "plain"}
+    assert "half-done" in states.values()
+    assert store.leased() == set()
+
+
 @pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_tried_again_and_reported(
     cluster: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

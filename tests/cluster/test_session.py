@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from clray.cluster import session as module
 from clray.cluster.session import machines, session
 from clray.errors import ClusterError
 from clray.interrupt import Interrupt
@@ -42,6 +43,39 @@ def test_machines_that_would_be_started_on_demand_count(tmp_path: Path, monkeypa
     )
     assert machines(ray, "auto") == [{"CPU": 2.0}, {"CPU": 4, "GPU": 1}]
     assert machines(ray) == [{"CPU": 2.0}], "an embedded Ray starts no machines"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "started"), [(None, None, (3, None)), (2, None, (2, None)), (None, 0, (3, 0)), (8, 1, (8, 1))]
+)
+def test_an_embedded_ray_has_the_cores_of_the_process_or_what_was_asked_for(
+    cpus: int | None, gpus: int | None, started: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def start(otherwise: str, **arguments: object) -> object:
+        given.update(arguments)
+        return SimpleNamespace(shutdown=lambda: None)
+
+    monkeypatch.setattr(module, "_started", start)
+    monkeypatch.setattr(module, "cores_given", lambda: 3)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with session(None, cpus, gpus):
+        pass
+    assert (given["num_cpus"], given["num_gpus"]) == started
+    assert given["include_dashboard"] is False
+
+
+def test_signals_of_a_queue_that_reach_a_process_twice_are_one_wish() -> None:
+    import signal
+
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested
+        interrupt.since -= 60
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_an_interrupt_is_a_wish_the_first_time_only() -> None:
