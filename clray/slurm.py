@@ -164,7 +164,7 @@ def _head(job: Job, about: Sequence[str], lines: Mapping[str, str], log: str) ->
     """The first lines of a batch file, with the options of sbatch. A user's own replace ours."""
     yield "#!/bin/bash"
     yield from (f"# {line}" for line in about)
-    yield f"# Made by: {' '.join(job.made_by.split())}"
+    yield f"# Made by: {job.made_by}"
     ours: dict[str, str | None] = {
         "job-name": f"clray-{job.name}",
         **lines,

@@ -31,7 +31,9 @@ FLOORS = {
         clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
         clray.tuning clray.testing
     """,
-    "launch": "clray.progress clray.launch clray.slurm clray.kubernetes clray.cluster.* clray.tracking.* clray.analysis.*",
+    "launch": """
+        clray.progress clray.launch clray.slurm clray.kubernetes clray.cluster.* clray.tracking.* clray.analysis.*
+    """,
     "commands": "clray.commands.* clray.cli clray.reproduce clray.__main__",
 }
 """The floors from the lowest to the highest, and the modules on each; a new module of the core has to be put on one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,11 @@ def most_cpus(target: Target) -> int:
     return max(1, math.ceil(max((cell.resources.cpu for cell in cells(target)), default=1)))
 
 
-def launch_arguments(target: Target, file: str, results: str) -> list[str]:
+def launch_arguments(target: Target, file: str) -> list[str]:
     """The arguments of clray that launch a target: its verb, its name and what was selected of it.
 
     Args:
         file: the sweep file, or the name of what ships with clray.
-        results: the store.
     """
     selection = target.selection
     arguments = ["reproduce" if target.reproduction else "sweep", file]
@@ -40,7 +40,7 @@ def launch_arguments(target: Target, file: str, results: str) -> list[str]:
     arguments += [part for name in selection.only for part in ("--only", name)]
     arguments += ["--seeds", ",".join(map(str, selection.seeds))] if selection.seeds else []
     arguments += [part for item in selection.set for part in ("--set", item)]
-    return [*arguments, "--results", results]
+    return arguments
 
 
 def store_uri(results: str) -> str:
@@ -71,11 +71,11 @@ def job_name(target: Target) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", target.name).strip("-.")[:50].strip("-.") or "sweep"
 
 
-def typed(verb: str, target: Target, *more: str) -> str:
-    """The command that makes the file, for a comment in it."""
+def typed() -> str:
+    """The command that was typed, for a comment in the file that it writes."""
     from clray.output import shown
 
-    return shown(" ".join(["clray", verb, target.arguments + target.in_store, *map(shlex.quote, more)]))
+    return " ".join(shown(shlex.join(["clray", *sys.argv[1:]])).split())
 
 
 def write_or_print(text: str, output: str | None, then: str) -> None:

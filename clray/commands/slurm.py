@@ -82,15 +82,15 @@ def slurm_command(
     }
     cores = cpus_per_task or most_cpus(target)
     _require_room(target, cores)
-    command = launch_arguments(target, name if is_shipped(target) else str(Path(name).absolute()), store_uri(results))
+    file = name if is_shipped(target) else str(Path(name).absolute())
+    command = [*launch_arguments(target, file), "--results", store_uri(results)]
     command += ["--rerun-stale"] * rerun_stale + ["--require-gpu"] * require_gpu
-    kind = ("--ray", "--nodes", str(nodes)) if ray else ("--array", str(array)) if array else ()
     job = slurm.Job(
         name=job_name(target),
         folder=str(Path.cwd()),
         python=sys.executable,
         command=command,
-        made_by=typed("slurm", target, *kind, *(("--time", time) if time else ())),
+        made_by=typed(),
         seconds=seconds,
         cpus=cores,
         requeues=requeues,
