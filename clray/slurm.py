@@ -7,6 +7,7 @@ left, puts itself into the queue again. SIGTERM ends it cleanly too, and for goo
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,7 +157,9 @@ def ray_job(job: Job, nodes: int) -> str:
 
 def _launch(job: Job) -> list[str]:
     """The command of the launch, with the hours that it may take."""
-    hours = [] if job.seconds is None else ["--max-hours", f"{(job.seconds - job.margin) / 3600:.4f}"]
+    hours = (
+        [] if job.seconds is None else ["--max-hours", f"{math.floor((job.seconds - job.margin) / 0.36) / 10_000:.4f}"]
+    )
     return [job.python, "-m", "clray", *job.command, *hours]
 
 
@@ -227,15 +230,17 @@ def _end(job: Job, name: str) -> Iterator[str]:
     yield ""
     yield "# 130: the launch was stopped, and trials are left. 143: SIGTERM ended it before its first trial."
     yield 'if [ "$code" -eq 143 ]; then code=130; fi'
+    yield 'if [ "$code" -eq 130 ] && [ -z "$stopped" ]; then'
     if job.requeues:
-        yield 'if [ "$code" -eq 130 ] && [ -z "$stopped" ]; then'
         yield f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {job.requeues} ]; then'
         yield '        echo "The time of this job is over, and trials are left: it goes back into the queue."'
         yield f"        scontrol requeue {name} || echo 'It cannot go back: submit this file again.'"
         yield "    else"
         yield f'        echo "Trials are left after {job.requeues} returns to the queue: submit this file again."'
         yield "    fi"
-        yield "fi"
+    else:
+        yield '    echo "The time of this job is over, and trials are left: submit this file again."'
+    yield "fi"
     yield 'exit "$code"'
 
 
