@@ -218,7 +218,8 @@ def _pod(job: Job, name: str, resources: Mapping[str, str], head: bool) -> dict[
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": {"allowPrivilegeEscalation": False},
     }
-    mounts, volumes = [], []
+    mounts: list[dict[str, Any]] = []
+    volumes: list[dict[str, Any]] = []
     if job.claim:
         mounts.append({"name": "shared", "mountPath": MOUNT})
         volumes.append({"name": "shared", "persistentVolumeClaim": {"claimName": job.claim}})
@@ -245,6 +246,8 @@ def _environment(job: Job) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
     other = _OTHER_KEYS.get(job.results.partition("://")[0], ()) if job.secret else ()
     for name in (*_keys(job), *other):
-        reference = {"name": job.secret, "key": name, **({"optional": True} if name in other else {})}
+        reference: dict[str, Any] = {"name": job.secret, "key": name}
+        if name in other:
+            reference["optional"] = True
         found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
     return found
