@@ -85,6 +85,7 @@ class Options:
         gpus: logical GPUs of an embedded Ray; by default the machine's.
         require_gpu: a trial that asks for a GPU and would run on the CPU is an error.
         deadline: the time after which the launch ends as if it was interrupted; None for no end.
+        wait: wait for the trials that other launches run, and take over those that they leave.
     """
 
     address: str | None = None
@@ -95,6 +96,7 @@ class Options:
     gpus: float | None = None
     require_gpu: bool = False
     deadline: Deadline | None = None
+    wait: bool = True
 
     def gpu_share(self, planned: Planned) -> float:
         """The share of a GPU that a trial asks for."""
@@ -273,6 +275,9 @@ class Launch:
     def follow(self) -> list[Task]:
         """Wait for the trials that others run. Returns those that they left unfinished, for this launch to do."""
         monitor = LeaseMonitor(self.store, self.id)
+        if self.run_by_others and not self.options.wait:
+            self.progress.say(f"Left to other launches (--no-wait): {self._words(sorted(self.run_by_others))}")
+            return []
         if self.run_by_others and not self.outcome.interrupted:
             self.progress.say(f"Waiting for what other launches run: {self._words(sorted(self.run_by_others))}")
         while self.run_by_others and not self.stopping():

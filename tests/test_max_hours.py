@@ -19,6 +19,7 @@ from clray.cli import app
 from clray.commands import run
 from clray.execution import Execution
 from clray.launch import Deadline, Options, run_here
+from clray.leases import acquire
 from clray.loading import load_sweep
 from clray.planning import Plan, plan
 from clray.selection import Selection
@@ -83,6 +84,20 @@ class TestMaxHours:
         assert done.exception.exit_code == 2  # type: ignore[union-attr]
         assert "--max-hours" in str(done.exception)
         assert "expected a number of hours above 0, such as 3.5" in str(done.exception)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_without_waiting_others_keep_what_they_run(tiny: Path, store: Store) -> None:
+    trials = planned(tiny, store).trials
+    hold = acquire(store, trials[0].id, "another launch")
+    command = ["sweep", str(tiny), "--local", "--only", "er,online", "--wandb", "off", "--results", store.uri]
+    done = CliRunner().invoke(app, [*command, "--no-wait"])
+    assert done.exit_code == 0, done.stdout
+    assert f"Left to other launches (--no-wait): {trials[0].name} (" in " ".join(done.stdout.split())
+    assert store.finished() == {trial.id for trial in trials[1:]}
+    hold.release()
+    assert CliRunner().invoke(app, [*command, "--no-wait"]).exit_code == 0
+    assert len(store.finished()) == len(trials)
 
 
 class TestQuestion:

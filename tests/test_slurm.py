@@ -159,6 +159,10 @@ class TestCommand:
         text = made("mer_rotations", "--quick", "--rerun-stale", "--results", "s3://bucket/clray")
         assert "-m clray reproduce mer_rotations --quick --results s3://bucket/clray --rerun-stale" in text
 
+    def test_without_waiting(self, tiny: Path) -> None:
+        assert " --no-wait " in made(str(tiny), "--no-wait")
+        assert "--no-wait" not in made(str(tiny)).partition("set -u")[2]
+
     def test_it_holds_no_key(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, "very-secret")

@@ -17,7 +17,7 @@ from clray.errors import DeclarationError
 def kubernetes_command(
     name: Name,
     image: Annotated[
-        str, typer.Option("--image", metavar="IMAGE", help="The container image, with clray[cluster] in it.")
+        str, typer.Option("--image", metavar="IMAGE", help="The container image, with clray and its extra 'cluster'.")
     ],
     results: Annotated[
         str | None,

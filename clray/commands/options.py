@@ -111,6 +111,10 @@ MaxHours = Annotated[
         help="Stop cleanly after so many hours, as Ctrl-C does: exit code 130, and the same command continues.",
     ),
 ]
+NoWait = Annotated[
+    bool,
+    typer.Option("--no-wait", help="End when only trials are left that other launches run, and leave these to them."),
+]
 Yes = Annotated[
     bool,
     typer.Option("--yes", "-y", help="Launch more than a day of core hours without asking; scripts are never asked."),

@@ -22,6 +22,7 @@ from clray.commands.options import (
     Local,
     MaxHours,
     Name,
+    NoWait,
     Only,
     Quick,
     RequireGpu,
@@ -56,12 +57,13 @@ def sweep_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
-    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None, yes: Yes = False,
+    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None,
+    no_wait: NoWait = False, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
 
-    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
+    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, wait=not no_wait)
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
     show_plan(target, planned, console, rerun_stale)
@@ -105,7 +107,7 @@ def runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
 
 def options_of(
     address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
-    require_gpu: bool, max_hours: float | None = None,
+    require_gpu: bool, max_hours: float | None = None, wait: bool = True,
 ) -> Options:  # fmt: skip
     """The options of a launch.
 
@@ -123,7 +125,9 @@ def options_of(
                 f"{flag} {given}: sets the size of an embedded Ray; the cluster at {address} (--address or "
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
-    return Options(address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline)
+    return Options(
+        address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline, wait=wait
+    )
 
 
 def confirm(core_hours: float, yes: bool, console: Console) -> None:

@@ -19,7 +19,7 @@ from clray.commands.elsewhere import (
     typed,
     write_or_print,
 )
-from clray.commands.options import Name, Only, Quick, RequireGpu, RerunStale, Results, Seeds, Set
+from clray.commands.options import Name, NoWait, Only, Quick, RequireGpu, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, target_of
 from clray.errors import DeclarationError
 from clray.output import complain
@@ -67,7 +67,7 @@ def slurm_command(
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The batch file to write. Default: print it.")
     ] = None,
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None, results: Results = "results",
-    rerun_stale: RerunStale = False, require_gpu: RequireGpu = False,
+    rerun_stale: RerunStale = False, require_gpu: RequireGpu = False, no_wait: NoWait = False,
 ) -> None:  # fmt: skip
     """Write a batch file for Slurm that runs a sweep, and continues it when it is submitted again. Nothing is run."""
     from clray import slurm
@@ -85,6 +85,7 @@ def slurm_command(
     file = name if is_shipped(target) else str(Path(name).absolute())
     command = [*launch_arguments(target, file), "--results", store_uri(results)]
     command += ["--rerun-stale"] * rerun_stale + ["--require-gpu"] * require_gpu
+    command += ["--no-wait"] * no_wait
     job = slurm.Job(
         name=job_name(target),
         folder=str(Path.cwd()),
