@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -20,7 +21,7 @@ from clray.errors import DeclarationError
 MOUNT = "/clray"
 """The place of a persistent volume in every pod: results and data lie below it."""
 SWEEP_MOUNT = "/etc/clray"
-"""The place of the sweep file in the head's pod."""
+"""The place of the sweep file's folder in the head's pod. The folder keeps its name, which may be part of an id."""
 MOST_FILE_BYTES = 900_000
 """The largest sweep file that a ConfigMap takes: 1 MiB, with some room for the rest of it."""
 KEYS = {
@@ -49,7 +50,8 @@ class Job:
         made_by: the command that made the manifest, for a comment.
         workers: the number of worker pods.
         cpus, memory, gpus: of each worker: cores, bytes and whole GPUs.
-        file: the name and content of the sweep file; None where the sweep ships with clray.
+        folder: the name of the sweep file's folder; empty where the sweep ships with clray.
+        files: the sweep file and the code of the user's own that it names, by their paths in this folder.
         namespace, claim, secret, account: the names of a namespace, a persistent volume claim, a Secret with
             credentials and a service account; empty where there is none.
         max_hours: the time after which the launch ends; None for no end.
@@ -65,7 +67,8 @@ class Job:
     cpus: int = 4
     memory: int = 8 * 2**30
     gpus: int = 0
-    file: tuple[str, str] | None = None
+    folder: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     namespace: str = ""
     claim: str = ""
     secret: str = ""
@@ -121,8 +124,11 @@ def check(job: Job) -> None:
         )
     if not separator and not (job.results == MOUNT or job.results.startswith(f"{MOUNT}/")):
         raise DeclarationError(f"--results {job.results}: the volume is at {MOUNT}; allowed: a path below it")
-    if job.file and len(job.file[1].encode()) > MOST_FILE_BYTES:
-        raise DeclarationError(f"{job.file[0]}: larger than {MOST_FILE_BYTES:,} bytes, which a ConfigMap does not take")
+    if (size := sum(len(text.encode()) for text in job.files.values())) > MOST_FILE_BYTES:
+        raise DeclarationError(
+            f"{', '.join(job.files)}: {size:,} bytes, and a ConfigMap takes {MOST_FILE_BYTES:,}; put the code into the "
+            "image, as a package"
+        )
 
 
 def manifest(job: Job) -> str:
@@ -132,7 +138,7 @@ def manifest(job: Job) -> str:
         DeclarationError: a part of it is not possible.
     """
     check(job)
-    documents = [_sweep_file(job)] if job.file else []
+    documents = [_files(job)] if job.files else []
     documents.append(_ray_job(job))
     about = [
         "A RayJob of KubeRay (1.5.1 or later): a Ray cluster that runs a sweep, and goes when it has ended.",
@@ -151,15 +157,16 @@ def _metadata(job: Job, name: str) -> dict[str, Any]:
     return {"name": name, **({"namespace": job.namespace} if job.namespace else {}), "labels": labels}
 
 
-def _sweep_file(job: Job) -> dict[str, Any]:
-    assert job.file is not None
-    name, content = job.file
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(job, f"{job.name}-sweep"),
-        "data": {name: content},
-    }
+def _files(job: Job) -> dict[str, Any]:
+    """The sweep file, and what belongs to it."""
+    data = {_key(path): text for path, text in job.files.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(job, f"{job.name}-sweep"), "data": data}
+
+
+def _key(path: str) -> str:
+    """A file's key in a ConfigMap, which has fewer letters than a path. No two paths have the same."""
+    plain = re.sub(r"[^-._a-zA-Z0-9]", "-", path).lstrip(".")
+    return plain if plain == path else f"{zlib.crc32(path.encode()):08x}-{plain}"[-200:].lstrip(".")
 
 
 def _ray_job(job: Job) -> dict[str, Any]:
@@ -223,9 +230,10 @@ def _pod(job: Job, name: str, resources: Mapping[str, str], head: bool) -> dict[
     if job.claim:
         mounts.append({"name": "shared", "mountPath": MOUNT})
         volumes.append({"name": "shared", "persistentVolumeClaim": {"claimName": job.claim}})
-    if head and job.file:
-        mounts.append({"name": "sweep", "mountPath": SWEEP_MOUNT, "readOnly": True})
-        volumes.append({"name": "sweep", "configMap": {"name": f"{job.name}-sweep"}})
+    if head and job.files:
+        items = [{"key": _key(path), "path": path} for path in job.files]
+        mounts.append({"name": "sweep", "mountPath": f"{SWEEP_MOUNT}/{job.folder}", "readOnly": True})
+        volumes.append({"name": "sweep", "configMap": {"name": f"{job.name}-sweep", "items": items}})
     pod: dict[str, Any] = {"containers": [container]}
     if mounts:
         container["volumeMounts"] = mounts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from clray import own_code
 from clray.cli import app
 from clray.loading import load_sweep
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[KMGTPE]i?)?")
 TEXT = re.compile(r".+", re.DOTALL)
+KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+PATH = re.compile(r"(?!/)(?!.*\.\.).+")
 LABELS = {"*": TEXT}
 
 # The fields that clray uses, as the definitions of RayJob (ray.io/v1, KubeRay 1.5 and later) and of pods
@@ -38,7 +42,11 @@ CONTAINER = {
     "securityContext": {"allowPrivilegeEscalation": bool},
     "volumeMounts": [{"name!": NAME, "mountPath!": re.compile(r"/[^:]+"), "readOnly": bool}],
 }
-VOLUME = {"name!": NAME, "persistentVolumeClaim": {"claimName!": NAME}, "configMap": {"name!": NAME}}
+VOLUME = {
+    "name!": NAME,
+    "persistentVolumeClaim": {"claimName!": NAME},
+    "configMap": {"name!": NAME, "items": [{"key!": KEY, "path!": PATH}]},
+}
 POD = {
     "metadata": {"labels": LABELS},
     "spec!": {"containers!": [CONTAINER], "volumes": [VOLUME], "serviceAccountName": NAME},
@@ -167,22 +175,59 @@ def test_it_runs_the_sweep_that_was_selected() -> None:
     ]  # fmt: skip
 
 
+def unpacked(documents: list[dict[str, Any]], folder: Path) -> Path:
+    """The files of a ConfigMap as the head's pod has them, below a folder in place of the root."""
+    config, job = documents
+    assert faults(CONFIG_MAP, config) == []
+    assert faults(RAY_JOB, job) == []
+    head, worker = pods(job)
+    assert "volumes" not in worker
+    [mount], [volume] = head["containers"][0]["volumeMounts"], head["volumes"]
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    assert len({item["key"] for item in volume["configMap"]["items"]}) == len(config["data"])
+    for item in volume["configMap"]["items"]:
+        place = folder / mount["mountPath"].lstrip("/") / item["path"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(config["data"][item["key"]], encoding="utf-8")
+    return folder / shlex.split(job["spec"]["entrypoint"])[2].lstrip("/")
+
+
 def test_a_sweep_file_travels_with_it(tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "my sweep é.yaml"
     file.write_text("# Größe: { }\n" + tiny.read_text(), encoding="utf-8")
-    config, job = made(str(file), *S3)
-    assert faults(CONFIG_MAP, config) == []
-    [(name, content)] = config["data"].items()
-    assert re.fullmatch(r"[-._a-zA-Z0-9]+", name)
-    assert content == file.read_text(encoding="utf-8")
-    assert f"/etc/clray/{name}" in job["spec"]["entrypoint"]
-    head, worker = pods(job)
-    assert head["containers"][0]["volumeMounts"] == [{"name": "sweep", "mountPath": "/etc/clray", "readOnly": True}]
-    assert head["volumes"] == [{"name": "sweep", "configMap": {"name": config["metadata"]["name"]}}]
-    assert "volumes" not in worker
-    copy = tmp_path / name
-    copy.write_text(content, encoding="utf-8")
+    copy = unpacked(made(str(file), *S3), tmp_path / "pod")
+    assert copy.name == file.name
+    assert copy.read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
     assert [c.trial for c in load_sweep(copy).cells] == [c.trial for c in load_sweep(file).cells]
+
+
+def test_so_does_code_of_one_s_own(tmp_path: Path) -> None:
+    folder = tmp_path / "my-method"
+    assert CliRunner().invoke(app, ["init", str(folder), "--like", "er"]).exit_code == 0
+    file = folder / "sweep.yaml"
+    with (folder / "method.py").open("a") as method:
+        method.write("from . import losses  # noqa\n")
+    (folder / "losses.py").write_text("HALF = 0.5\n")
+    trials = [cell.trial.declaration for cell in load_sweep(file).cells]
+    documents = made(str(file), *S3)
+    assert set(documents[0]["data"]) == {"sweep.yaml", "method.py", "losses.py"}
+    shutil.move(folder, tmp_path / "elsewhere")
+    own_code.forget()
+    copy = unpacked(documents, tmp_path / "pod")
+    assert [cell.trial.declaration for cell in load_sweep(copy).cells] == trials
+    own_code.forget()
+
+
+def test_code_that_lies_elsewhere_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my-method"
+    assert CliRunner().invoke(app, ["init", str(folder), "--like", "er"]).exit_code == 0
+    sweep = tmp_path / "sweeps" / "sweep.yaml"
+    sweep.parent.mkdir()
+    sweep.write_text((folder / "sweep.yaml").read_text().replace("./method.py", "../my-method/method.py"))
+    done = CliRunner().invoke(app, ["kubernetes", str(sweep), *S3])
+    assert done.exception.exit_code == 2  # type: ignore[union-attr]
+    assert "lies outside of the folder of the sweep file; allowed: in this folder" in str(done.exception)
+    own_code.forget()
 
 
 def test_a_volume_holds_results_and_data() -> None:

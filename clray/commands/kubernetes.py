@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +68,9 @@ def kubernetes_command(
     target = target_of(name, selected(quick, only, seeds, set_), results or place)
     if (most := most_cpus(target)) > cpus:
         raise DeclarationError(f"--cpus {cpus}: a trial asks for {most} CPUs ('resources'); allowed: {most} or more")
-    file, there = (None, name) if is_shipped(target) else _sweep_file(name)
+    path = Path(name).absolute()
+    files = _files(target, path)
+    there = name if is_shipped(target) else f"{kubernetes.SWEEP_MOUNT}/{path.parent.name}/{path.name}"
     job = kubernetes.Job(
         name=job_name or _name(target),
         image=image,
@@ -78,7 +81,8 @@ def kubernetes_command(
         cpus=cpus,
         memory=size,
         gpus=gpus,
-        file=file,
+        folder=path.parent.name,
+        files=files,
         namespace=namespace,
         claim=claim,
         secret=secret,
@@ -89,12 +93,26 @@ def kubernetes_command(
     write_or_print(kubernetes.manifest(job), output, "start it: kubectl apply -f FILE")
 
 
-def _sweep_file(path: str) -> tuple[tuple[str, str], str]:
-    """A sweep file's name and content as they go into a ConfigMap, and its path in the head's pod."""
-    from clray.kubernetes import SWEEP_MOUNT
+def _files(target: Target, path: Path) -> dict[str, str]:
+    """The sweep file and the user's own code that it names, by their paths in the file's folder; for a ConfigMap.
 
-    name = re.sub(r"[^-._a-zA-Z0-9]", "-", Path(path).name).lstrip(".") or "sweep.yaml"
-    return (name, Path(path).read_text(encoding="utf-8-sig")), f"{SWEEP_MOUNT}/{name}"
+    Raises:
+        DeclarationError: some code lies outside of this folder.
+    """
+    from clray.provenance import own_texts
+
+    files = {} if is_shipped(target) else {path.name: path.read_text(encoding="utf-8-sig")}
+    firsts = {(name, cell.variant): cell for name, sweep in target.sweeps.items() for cell in sweep.cells}
+    for cell in firsts.values():
+        for own in own_texts(cell.trial).values():
+            within = os.path.relpath(own["folder"], path.parent)
+            if is_shipped(target) or within.startswith(".."):
+                raise DeclarationError(
+                    f"{own['folder']}: the code of variant {cell.variant} lies outside of the folder of the sweep "
+                    "file; allowed: in this folder, or in a package that the image has"
+                )
+            files |= {os.path.normpath(f"{within}/{name}"): text for name, text in own["files"].items()}
+    return files
 
 
 def _name(target: Target) -> str:
