@@ -32,7 +32,8 @@ FLOORS = {
         clray.tuning clray.testing
     """,
     "launch": """
-        clray.progress clray.launch clray.slurm clray.kubernetes clray.cluster.* clray.tracking.* clray.analysis.*
+        clray.progress clray.launch clray.testing clray.slurm clray.kubernetes clray.cluster.* clray.tracking.*
+        clray.analysis.*
     """,
     "commands": "clray.commands.* clray.cli clray.reproduce clray.__main__",
 }
