@@ -62,13 +62,26 @@ def is_file_if_allowed(path: Path) -> bool:
 
 
 def others(folder: Path) -> str:
-    """Text for a message: the first files of a folder that holds no form of a data set; empty where it has no files."""
+    """Text for a message: what else a folder holds that has no form of a data set; empty where it holds nothing.
+
+    Of more than three names the first three are given. Hidden ones are left out.
+    """
     try:
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        found = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
     except OSError:
         return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{folder} holds other files: {', '.join(names[:3])}{more}" if names else ""
+    folders = [path for path in found if _is_folder_if_allowed(path)]
+    kinds = ["files"] * (len(folders) < len(found)) + ["folders"] * bool(folders)
+    names = [f"{path.name}/" if path in folders else path.name for path in found[:3]]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{folder} holds other {' and '.join(kinds)}: {', '.join(names)}{more}" if found else ""
+
+
+def _is_folder_if_allowed(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def line_ends(content: bytes, sha256: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,24 +60,19 @@ def session(
     Raises:
         ClusterError: the cluster cannot be reached, or an embedded Ray cannot be started here.
     """
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     ensure_home()
     if not embedded(address):
         assert address is not None
         address = _address_from_ray_start() if address == "auto" else address
         _require_listening(address)
-        ray = _started(f"no Ray cluster answers at {address!r}", address=address)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        with _environment(_ENVIRONMENT):
+            ray = _started(f"no Ray cluster answers at {address!r}", address=address)
+            try:
+                yield ray
+            finally:
+                ray.shutdown()
         return
-    if "RAY_AUTH_MODE" not in os.environ:
-        # Ray would write a token into the home folder. A cluster that is started there later would silently require it.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-    with ray_folder(say) as folder:
+    with ray_folder(say) as folder, _environment(_ENVIRONMENT | _authentication()):
         ray = _started(
             f"an embedded Ray could not be started in {folder} ({NAMED_BY})",
             address="local",
@@ -90,6 +86,41 @@ def session(
             yield ray
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Within, the environment has these variables; those that it had before keep their values.
+
+    Afterwards it is as it was, without what Ray adds to it: a program that is started later, such as a cluster's own
+    Ray, gets none of it.
+    """
+    before = dict(os.environ)
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _authentication() -> dict[str, str]:
+    """The variables that make an embedded Ray demand a token; none where the user's environment says what it demands.
+
+    Without them Ray would write a token into the home folder. A cluster that is started there later would silently
+    require it.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+
+
+@functools.cache
+def _token() -> str:
+    """The token of every Ray that this process embeds: Ray reads it once and keeps it."""
+    return secrets.token_hex(16)
 
 
 def embedded(address: str | None) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from waiting import GUARD
 
 from clray.cluster import session as module
-from clray.cluster.session import machines, session
+from clray.cluster.session import _environment, machines, session
 from clray.errors import ClusterError
 from clray.interrupt import Interrupt
 
@@ -30,6 +34,47 @@ def test_where_nobody_listens_is_one_error() -> None:
 def test_a_host_that_does_not_exist_is_one_error() -> None:
     with pytest.raises(ClusterError, match=r"no Ray cluster answers at 'head\.invalid:6379'"):
         session("head.invalid:6379").__enter__()
+
+
+def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLRAY_GIVEN", "the user's")
+    monkeypatch.delenv("CLRAY_ADDED", raising=False)
+    monkeypatch.setenv("CLRAY_CHANGED", "before")
+    before = dict(os.environ)
+    with pytest.raises(ZeroDivisionError), _environment({"CLRAY_GIVEN": "ours", "CLRAY_ADDED": "1"}):
+        assert (os.environ["CLRAY_GIVEN"], os.environ["CLRAY_ADDED"]) == ("the user's", "1")
+        os.environ |= {"CLRAY_CHANGED": "as Ray does", "CLRAY_FURTHER": "as Ray does"}
+        raise ZeroDivisionError
+    assert dict(os.environ) == before
+
+
+def test_a_session_that_fails_leaves_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(os.environ)
+    with pytest.raises(ClusterError):
+        session("head.invalid:6379").__enter__()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.slow
+def test_embedded_sessions_one_after_the_other_leave_no_variable(ray_tmpdir: Path, tmp_path: Path) -> None:
+    """The second one needs the token of the first: Ray reads the token once in a process."""
+    code = (
+        "import os\n"
+        "from clray.cluster.session import session\n"
+        "before = dict(os.environ)\n"
+        "for turn in range(2):\n"
+        "    with session(None, cpus=1) as ray:\n"
+        "        assert os.environ['RAY_AUTH_MODE'] == 'token'\n"
+        "        print(ray.get(ray.remote(lambda: 7).remote()))\n"
+        "    assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    root = str(Path(__file__).resolve().parents[2])
+    env = {**kept, "PYTHONPATH": root, "RAY_TMPDIR": str(ray_tmpdir), "HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["7", "7"]
+    assert not (tmp_path / ".ray").exists()
 
 
 def test_machines_that_would_be_started_on_demand_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

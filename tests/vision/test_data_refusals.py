@@ -298,6 +298,15 @@ class TestMnistAsOtherToolsLeaveIt:
             data.locate("fashion-mnist")
         assert others(tmp_path / "none") == ""
 
+    def test_folders_are_told_as_folders(self, tmp_path):
+        for name in ("raw", "2", ".hidden"):
+            (tmp_path / name).mkdir()
+        assert others(tmp_path) == f"{tmp_path} holds other folders: 2/, raw/"
+        for name in ("train.csv", "a.csv"):
+            (tmp_path / name).write_bytes(b"")
+        assert others(tmp_path) == f"{tmp_path} holds other files and folders: 2/, a.csv, raw/ and 1 more"
+        assert others(tmp_path / "raw") == ""
+
     def test_the_list_tells_them(self, tmp_path, monkeypatch, capsys):
         from clray.commands.data import list_command
 
