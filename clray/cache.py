@@ -21,6 +21,8 @@ from clray.atomic import write_atomically
 from clray.errors import DataError
 from clray.folders import can_be_written, private_folder
 
+_UNFINISHED_DAYS = 2
+
 
 def cache_folder() -> Path:
     """The folder for downloads and decoded data sets: ``CLRAY_CACHE``, or the user's cache folder.
@@ -148,8 +150,33 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove unfinished folders that are two days old: no living process still writes them."""
     for left in (*folder.glob("*.tmp-*"), *folder.glob("*.old-*")):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > 2 * 86_400:
+            if time.time() - left.stat().st_mtime > _UNFINISHED_DAYS * 86_400:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def unused(days: float) -> list[tuple[Path, int]]:
+    """Decoded data sets that nobody needs, with their sizes in bytes: unfinished ones that are two days old, and those
+    that were not read for some days. Where the disk does not note when a file is read, the time of writing counts.
+    """
+    found = []
+    for folder in _folders(cache_folder() / "decoded"):
+        unfinished = ".tmp-" in folder.name or ".old-" in folder.name
+        if not unfinished and not isinstance(read_json(folder / "note.json").get("files"), dict):
+            continue  # clray did not write it
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        with contextlib.suppress(OSError):
+            states = [path.stat() for path in files] or [folder.stat()]
+            last = max(max(state.st_atime, state.st_mtime) for state in states)
+            if time.time() - last > (_UNFINISHED_DAYS if unfinished else days) * 86_400:
+                found.append((folder, sum(state.st_size for state in states) if files else 0))
+    return sorted(found)
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
 
 
 def _move_into_place(new: Path, folder: Path) -> None:

@@ -120,6 +120,25 @@ class Checkpoints:
                 if found is not None:
                     yield found
 
+    def codes(self) -> Iterator[str | None]:
+        """The digests of the code that made the trial's checkpoints, the newest first; None where one is not readable.
+
+        The numbers in them are not read, and their checksums are not compared.
+        """
+        for relative in (self._relative, f"{self._relative}.previous"):
+            with self._store.problems(relative, "read"):
+                source = self._storage.open(relative)
+            if source is None:
+                continue
+            with source:
+                try:
+                    state = _loaded(self._trial_id, io.BufferedReader(_Part(source)), "meta")
+                except CheckpointError:
+                    yield None
+                    continue
+                code = state.get("code") if isinstance(state, dict) else None
+            yield code if isinstance(code, str) else None
+
 
 class _Hashed:
     """Writes to a file and hashes the bytes on the way.

@@ -16,8 +16,10 @@ import typer
 from clray import __version__
 from clray.commands import (
     compare,
+    compare_stores,
     data,
     doctor,
+    garbage,
     init,
     kubernetes,
     leaderboard,
@@ -66,6 +68,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": trials.export_command,
     "samples": samples.samples_command,
     "status": overview.status_command,
+    "compare-stores": compare_stores.compare_stores_command,
+    "gc": garbage.gc_command,
     "publish": publish.publish_command,
     "doctor": doctor.doctor_command,
     "init": init.init_command,

@@ -254,14 +254,16 @@ class _Found:
     def remove_leftovers(self, trial_id: str) -> None:
         """Remove what an execution left of a finished trial after another one had finished it.
 
-        This keeps what belongs to an execution that goes on, or that other code began in order to run the trial again.
+        This keeps what belongs to an execution that goes on, or that was begun in order to run the trial again: by
+        other code, or for the files that a sweep asks for.
         """
         if trial_id in self._leased or trial_id not in self.checkpointed | self._running | self.failed:
             return
         made_by = self.records[trial_id].provenance["code"]
         with contextlib.suppress(StoreError):
             begun = self._store.read(trial_id, "running", measurements=False)
-            if not isinstance(begun, Record) or begun.provenance.get("code") == made_by:
+            again = isinstance(begun, Record) and begun.provenance.get("again")
+            if not isinstance(begun, Record) or (begun.provenance.get("code") == made_by and not again):
                 self._store.remove_leftovers(trial_id)
 
 

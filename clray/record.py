@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _METADATA = b"clray"
+
+
+def bits(measurements: Sequence[Measurement]) -> list[tuple[object, ...]]:
+    """Measurements in a form that is equal only for the same bits: NaN equals NaN, and 0.0 does not equal -0.0."""
+    return [(*measured[:-1], float(measured.value).hex()) for measured in measurements]
 
 
 @dataclass

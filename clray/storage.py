@@ -37,6 +37,21 @@ class StoredLease:
     version: Any = None
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a listing shows it.
+
+    Attributes:
+        name: its name in its folder.
+        size: in bytes.
+        mtime: when it was written, by the storage's clock, in seconds since 1970; None where that is not known.
+    """
+
+    name: str
+    size: int
+    mtime: float | None
+
+
 class Storage(ABC):
     """The operations that a results store needs from the place that holds its files."""
 
@@ -62,6 +77,10 @@ class Storage(ABC):
     @abstractmethod
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder; none where there is no such folder."""
+
+    @abstractmethod
+    def files(self, folder: str) -> list[StoredFile]:
+        """The files in a folder, hidden ones included, with their sizes and times; none where there is no folder."""
 
     @abstractmethod
     def write(
@@ -146,6 +165,14 @@ class DiskStorage(Storage):
                 return [entry.name for entry in entries if entry.is_file()]
         except FileNotFoundError:
             return []
+
+    def files(self, folder: str) -> list[StoredFile]:
+        found = []
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                state = os.stat(self.path(folder, name))
+                found.append(StoredFile(name, state.st_size, state.st_mtime))
+        return found
 
     def write(
         self,
@@ -260,6 +287,16 @@ class PyarrowStorage(Storage):
 
         entries = self._files.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True))
         return [entry.base_name for entry in entries if entry.type == fs.FileType.File]
+
+    def files(self, folder: str) -> list[StoredFile]:
+        from pyarrow import fs
+
+        entries = self._files.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True))
+        return [
+            StoredFile(entry.base_name, entry.size, entry.mtime_ns / 1e9 if entry.mtime_ns else None)
+            for entry in entries
+            if entry.type == fs.FileType.File
+        ]
 
     def write(
         self,
@@ -383,6 +420,16 @@ class ObjectStorage(Storage):
         with _os_errors():
             found = obstore.list_with_delimiter(self._bucket, folder)["objects"]
         return [posixpath.basename(entry["path"]) for entry in found]
+
+    def files(self, folder: str) -> list[StoredFile]:
+        import obstore
+
+        with _os_errors():
+            found = obstore.list_with_delimiter(self._bucket, folder)["objects"]
+        return [
+            StoredFile(posixpath.basename(entry["path"]), entry["size"], entry["last_modified"].timestamp())
+            for entry in found
+        ]
 
     def write(
         self,

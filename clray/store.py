@@ -3,7 +3,8 @@
 Layout below the store's URI::
 
     records/ID.parquet       a finished trial: its measurements, and all that is known of it as metadata
-    superseded/ID.CODE.parquet   an earlier record of a trial that was run again; CODE is the digest of its code
+    superseded/ID.CODE.HASH.parquet   an earlier record of a trial that was run again: CODE is the digest of its code,
+                             HASH is of the file's content; ID.CODE.HASH.NAME are the files that its sweep asked for
     running/ID.parquet       the record of a trial in progress, replaced with each checkpoint
     checkpoints/ID.ckpt      the state from which a trial in progress continues; `.previous` is the one before
     artifacts/ID.NAME        a file that a finished trial left beside its record
@@ -35,8 +36,9 @@ from typing import IO, Any
 from clray import stored
 from clray.errors import DeclarationError, StoreError
 from clray.metrics import Measurement
-from clray.record import Record
-from clray.storage import StoredLease, open_storage
+from clray.record import Record, bits
+from clray.storage import StoredFile, StoredLease, open_storage
+from clray.track_interface import KEPT_FILES
 
 _READERS = 16
 """The number of records that are read at once: on an object store, most of the time for reading is waiting."""
@@ -44,6 +46,8 @@ _CLOCK_SECONDS = 600.0
 """The time until the store's clock is read again. In between, this machine's monotonic clock measures the time."""
 _FOLDERS = ("records", "superseded", "running", "checkpoints", "failures", "claims", "artifacts")
 _ID = re.compile(r"[0-9a-f]{16}")
+_KEPT = frozenset(name for names in KEPT_FILES.values() for name in names)
+"""The names of files that a sweep asks for with ``keep``."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,36 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}: skipped: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """An earlier record of a trial that was run again.
+
+    Attributes:
+        path: its full path in the store.
+        relative: its path below the store's root.
+        record: the record, or what is wrong with the file.
+        files: the names of the files that its sweep asked for (``keep``), and that lie beside it.
+    """
+
+    path: str
+    relative: str
+    record: Record | Problem
+    files: tuple[str, ...] = ()
+
+    @property
+    def saved(self) -> float:
+        """When it was saved, in seconds since 1970; 0 where it does not say."""
+        return self.record.provenance.get("saved", 0.0) if isinstance(self.record, Record) else 0.0
+
+
+def _say_the_same(former: Record, record: Record) -> bool:
+    """True where the code that one of two records names made the other one too, with the same bits."""
+    code = former.provenance.get("code")
+    same_code = code is not None and code == record.provenance.get("code")
+    same_end = former.status == record.status and bits(former.measurements) == bits(record.measurements)
+    return same_code and same_end
 
 
 class Store:
@@ -135,6 +169,23 @@ class Store:
         with self.problems(folder, "listed"):
             return sorted(name for name in self.storage.names(folder) if not name.startswith("."))
 
+    def files(self, folder: str) -> list[StoredFile]:
+        """The files in a folder, hidden ones included, with their sizes and times.
+
+        Raises:
+            StoreError: the folder cannot be listed.
+        """
+        with self.problems(folder, "listed"):
+            return sorted(self.storage.files(folder), key=lambda file: file.name)
+
+    def delete_files(self, relatives: Sequence[str]) -> None:
+        """Delete files of the store; those that are not there, or that may not be deleted, are passed over.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._delete(*relatives)
+
     def _ids(self, folder: str, *endings: str) -> set[str]:
         """The ids of the trials that have a file in a folder with one of these endings."""
         names = self._names(folder)
@@ -146,7 +197,8 @@ class Store:
     def write(self, record: Record) -> str:
         """Write a record. For a finished trial, delete the files that only its continuation needs. Returns the path.
 
-        If the store already has a record of the trial that other code made, that record is kept in ``superseded/``.
+        If the store already has a record of the trial that other code made, or that has other measurements, that record
+        is kept in ``superseded/``.
         """
         import pyarrow.parquet as pq
 
@@ -161,22 +213,45 @@ class Store:
         return path
 
     def _supersede(self, record: Record) -> None:
-        """Copy the record that this one is about to replace into ``superseded/``, if other code made it."""
+        """Copy the record that this one is about to replace into ``superseded/``, unless both say the same.
+
+        They do where the same code came to the same bits. Files that a sweep asked for with ``keep`` belong to the
+        earlier record, and move along with it.
+        """
         try:
             content = self._read(self.place("records", record.id, ".parquet"))
         except StoreError:
             return  # the write that follows fails for the same reason, and reports it
-        former = None if content is None else self._record(content, record.id, "records", measurements=False)
-        if content is None or not isinstance(former, Record):
+        former = None if content is None else self._record(content, record.id, "records", measurements=True)
+        if content is None or not isinstance(former, Record) or _say_the_same(former, record):
             return
-        code = str(former.provenance.get("code"))
-        if code != record.provenance.get("code"):
-            label = code if re.fullmatch(r"\w{1,64}", code) else hashlib.sha256(content).hexdigest()[:16]
-            self.write_file(self.place("superseded", record.id, f".{label}.parquet"), content)
+        code = str(former.provenance.get("code", "unknown"))
+        label = code if re.fullmatch(r"\w{1,64}", code) else "other"
+        # The hash tells apart two records of one code, or of none: a name with the code alone would lose one of them.
+        start = f".{label}.{hashlib.sha256(content).hexdigest()[:12]}"
+        self.write_file(self.place("superseded", record.id, f"{start}.parquet"), content)
+        for name in set(self.artifacts(record.id)) & _KEPT:
+            kept = self.read_artifact(record.id, name)
+            if kept is not None:
+                self.write_file(self.place("superseded", record.id, f"{start}.{name}"), kept)
+                self._delete(self.place("artifacts", record.id, f".{name}"))
 
-    def superseded(self, trial_id: str) -> list[str]:
-        """The paths of the records that a trial had before it was run again."""
-        return [self.path("superseded", name) for name in self._names("superseded") if name.startswith(f"{trial_id}.")]
+    def superseded(self, trial_id: str) -> list[Superseded]:
+        """The records that a trial had before it was run again, in the order in which they were saved."""
+        start = self.place("superseded", trial_id, ".").removeprefix("superseded/")
+        names = self._names("superseded")
+        found = []
+        for name in names:
+            if not (name.startswith(start) and name.endswith(".parquet")):
+                continue
+            content = self._read(f"superseded/{name}")
+            if content is None:
+                continue
+            record = self._record(content, trial_id, "superseded", measurements=True, name=name)
+            further = f"{name.removesuffix('parquet')}"
+            files = tuple(one.removeprefix(further) for one in names if one.startswith(further) and one != name)
+            found.append(Superseded(self.path("superseded", name), f"superseded/{name}", record, files))
+        return sorted(found, key=lambda one: one.saved)
 
     def remove_leftovers(self, trial_id: str) -> None:
         """Delete the files that only a trial in progress needs, once the trial is over."""
@@ -207,7 +282,9 @@ class Store:
             raise
         return None if content is None else self._record(content, trial_id, folder, measurements)
 
-    def _record(self, content: bytes, trial_id: str, folder: str, measurements: bool) -> Record | Problem:
+    def _record(
+        self, content: bytes, trial_id: str, folder: str, measurements: bool, name: str = ""
+    ) -> Record | Problem:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -225,7 +302,7 @@ class Store:
             RecursionError,
         ) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            return Problem(self.path(folder, f"{trial_id}.parquet"), f"not a readable record: {reason}")
+            return Problem(self.path(folder, name or f"{trial_id}.parquet"), f"not a readable record: {reason}")
 
     def finished(self) -> set[str]:
         """The ids of the trials that have a record, readable or not."""

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from clray.training import Training
 from clray.trial import Trial
 
+KEPT_FILES = {"weights": ("weights.pt", "weights.json")}
+"""The things that ``keep`` in a sweep file may name, and the files of each beside a trial's record."""
+
 
 @dataclass(frozen=True)
 class BenchmarkFamily:

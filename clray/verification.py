@@ -13,7 +13,7 @@ from clray.errors import ClrayError, DataError
 from clray.execution import Execution, Task
 from clray.metrics import Measurement
 from clray.provenance import code_digest
-from clray.record import Record
+from clray.record import Record, bits
 from clray.reproduction import Tolerance
 from clray.store import Store
 from clray.tracks import track
@@ -56,18 +56,14 @@ def compare(reference: Sequence[Measurement], here: Sequence[Measurement]) -> Di
     wanted, found = _by_place(reference), _by_place(here)
     if lacking := [place for place in {**wanted, **found} if place not in wanted or place not in found]:
         return Difference(math.inf, f"{len(lacking)} measurements that only one of the two has, such as {lacking[0]}")
-    if list(map(_bits, reference)) == list(map(_bits, here)):
+    if bits(reference) == bits(here):
         return Difference(0.0, "")
     largest = Difference(0.0, "")
     for place, value in wanted.items():
-        size = _size(value, found[place])
+        size = size_of(value, found[place])
         if size > largest.size or not largest.where:
             largest = Difference(size, place)
     return largest
-
-
-def _bits(measurement: Measurement) -> tuple[object, ...]:
-    return (*measurement[:-1], float(measurement.value).hex())
 
 
 def _by_place(measurements: Sequence[Measurement]) -> Mapping[str, float]:
@@ -77,7 +73,8 @@ def _by_place(measurements: Sequence[Measurement]) -> Mapping[str, float]:
     }
 
 
-def _size(reference: float, here: float) -> float:
+def size_of(reference: float, here: float) -> float:
+    """The size of the difference between two values of a measurement; see ``Difference``."""
     if reference == here or (math.isnan(reference) and math.isnan(here)):
         return 0.0
     if not (math.isfinite(reference) and math.isfinite(here)):

@@ -29,7 +29,7 @@ FLOORS = {
     "store": """
         clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
         clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
-        clray.tuning clray.testing
+        clray.tuning clray.testing clray.store_comparison clray.garbage
     """,
     "launch": """
         clray.progress clray.launch clray.testing clray.slurm clray.kubernetes clray.cluster.* clray.tracking.*

@@ -68,9 +68,13 @@ class TestBytes:
     def test_the_record_of_other_code_is_kept(self, store):
         store.write(record(provenance={"code": "0123456789abcdef"}))
         store.write(record())
-        assert [Path(path).name for path in store.superseded(record().id)] == [
-            f"{record().id}.0123456789abcdef.parquet"
-        ]
+        store.write_artifact(record().id, "weights.pt", b"new")
+        store.write(record(provenance={"code": "b" * 16}))
+        first, second = sorted(store.superseded(record().id), key=lambda one: one.relative)
+        assert first.relative.startswith(f"superseded/{record().id}.0123456789abcdef.")
+        assert (first.record.provenance, first.files) == ({"code": "0123456789abcdef"}, ())
+        assert (second.record, second.files) == (record(), ("weights.pt",))
+        assert store.artifacts(record().id) == []
 
     def test_checkpoints_rotate(self, store):
         for content in (b"one", b"two", b"three"):

@@ -6,7 +6,9 @@ import builtins
 import errno
 import io
 import json
+import math
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -618,17 +620,71 @@ class TestSuperseded:
         assert store.superseded(old.id) == []
         store.write(record())
         store.write(record())
-        [kept_at] = store.superseded(old.id)
-        assert kept_at == store.path("superseded", f"{old.id}.0123456789abcdef.parquet")
-        assert Record.from_table(pq.read_table(kept_at), old.id) == old
+        [earlier] = store.superseded(old.id)
+        assert re.fullmatch(rf"superseded/{old.id}\.0123456789abcdef\.[0-9a-f]{{12}}\.parquet", earlier.relative)
+        assert earlier.path == store.path(earlier.relative)
+        assert Record.from_table(pq.read_table(earlier.path), old.id) == old == earlier.record
         assert store.read(old.id) == record()
         assert store.records()[0] == [record()], "it counts no more"
 
     def test_whatever_its_code_is_called(self, store):
         store.write(record(provenance={"code": "../../x"}))
         store.write(record())
-        [kept_at] = store.superseded(record().id)
-        assert Path(kept_at).parent == Path(store.path("superseded"))
+        [earlier] = store.superseded(record().id)
+        assert Path(earlier.path).parent == Path(store.path("superseded"))
+
+    def test_none_is_lost_whichever_code_made_them(self, store):
+        """Two records without a code had one name, and so had two of the same code."""
+        moments = [1e9, 2e9, 3e9, 4e9]
+        codes = [{}, {}, {"code": "c" * 16}, {"code": "b" * 16}]
+        for code, saved in [*zip(codes, moments, strict=True), ({"code": "c" * 16}, 5e9), ({"code": "b" * 16}, 6e9)]:
+            store.write(record(provenance={**code, "saved": saved}))
+        earlier = store.superseded(record().id)
+        assert [one.saved for one in earlier] == [*moments, 5e9]
+        assert [one.record.provenance.get("code") for one in earlier] == [
+            None, None, "c" * 16, "b" * 16, "c" * 16,
+        ]  # fmt: skip
+        assert store.read(record().id).provenance["saved"] == 6e9
+
+    def test_the_same_code_with_other_numbers_supersedes_too(self, store):
+        old = record()
+        store.write(old)
+        last = old.measurements[-1]
+        other = record(measurements=[*old.measurements[:-1], last._replace(value=math.nextafter(last.value, 1))])
+        store.write(other)
+        store.write(other)
+        [earlier] = store.superseded(old.id)
+        assert earlier.record == old
+        store.write(record(measurements=old.measurements[:2], status="diverged"))
+        assert [one.record.status for one in store.superseded(old.id)] == ["finished", "finished"]
+
+    def test_of_an_earlier_clray_and_broken_ones(self, store):
+        """Earlier versions left the hash out of the name."""
+        old = record(provenance={"saved": 1.0})
+        path = Path(store.write(old))
+        folder = path.parent.parent / "superseded"
+        folder.mkdir()
+        shutil.copy(path, folder / f"{old.id}.None.parquet")
+        (folder / f"{old.id}.x.parquet").write_bytes(b"torn")
+        (folder / f"{B}.x.parquet").write_bytes(b"another trial's")
+        (folder / "notes.txt").write_bytes(b"")
+        broken, whole = store.superseded(old.id)
+        assert whole.record == old
+        assert isinstance(broken.record, Problem)
+        assert broken.record.path.endswith(f"{old.id}.x.parquet")
+
+    def test_the_files_that_were_kept_with_it_move_along(self, store):
+        old = record(provenance={"code": "0123456789abcdef"})
+        store.write(old)
+        store.write_artifact(old.id, "weights.pt", b"old weights")
+        store.write_artifact(old.id, "weights.json", b"{}")
+        store.write_artifact(old.id, "samples.json", b"[]")
+        store.write(record())
+        [earlier] = store.superseded(old.id)
+        assert sorted(earlier.files) == ["weights.json", "weights.pt"]
+        assert store.artifacts(old.id) == ["samples.json"], "its own trial writes it again"
+        stem = earlier.relative.removesuffix("parquet")
+        assert store.storage.read(f"{stem}weights.pt") == b"old weights"
 
     def test_a_torn_one_is_not(self, store):
         Path(store.write(record(provenance={"code": "old"}))).write_bytes(b"torn")

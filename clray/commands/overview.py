@@ -111,7 +111,11 @@ def status_command(results: Results = "results") -> None:
     problems += more
     known = {record.id: record.provenance for record in records}
     # Where the same code has finished a trial since, the record of its progress is a leftover and is not shown.
-    saved = {r.id: r for r in running if r.id not in known or known[r.id].get("code") != r.provenance.get("code")}
+    saved = {
+        r.id: r
+        for r in running
+        if r.id not in known or known[r.id].get("code") != r.provenance.get("code") or r.provenance.get("again")
+    }
     lines = [*_lease_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
     diverged = sum(record.status == "diverged" for record in records)
     counted = f"{len(records)} finished trials" + (f" ({diverged} of them diverged)" if diverged else "")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clray.commands.options import Results
 from clray.commands.target import ID, print_json, selected, store_at, target_of, terminal, trial_id
-from clray.errors import ClrayError
-from clray.output import write_file
+from clray.errors import ClrayError, DeclarationError
+from clray.output import shown, write_file
+
+if TYPE_CHECKING:
+    from clray.record import Record
+    from clray.store import Problem, Store, Superseded
 
 
-def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], results: Results = "results") -> None:
+def show_command(
+    name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")],
+    results: Results = "results",
+    superseded: Annotated[
+        bool,
+        typer.Option(
+            "--superseded",
+            help="Show the records that the trial had before it was run again, each compared with the present one.",
+        ),
+    ] = False,
+) -> None:
     """Show a reproduction, a sweep, or a trial by its id, provenance included."""
     from clray.gpu import sharers, words
     from clray.record import Record
@@ -21,30 +35,87 @@ def show_command(name: Annotated[str, typer.Argument(metavar="NAME|TRIAL")], res
 
     store, console = store_at(results), terminal()
     if not ID.fullmatch(name):
+        if superseded:
+            raise DeclarationError(f"{name} --superseded: not the id of a trial; only trials have superseded records")
         target = target_of(name, selected(False, None, None, None))
         print_json({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}, console)
         return
     record = store.read(name) or store.read(name, "running")
+    if superseded:
+        print_json(_superseded(store, name, record), console)
+        return
     if isinstance(record, Problem):
         raise ClrayError(str(record))
     failure = store.failure(name)
     if record is None and failure is None:
         raise ClrayError(f"{name}: no record, checkpoint or failure of such a trial in {store.uri}")
     if isinstance(record, Record):
-        facts = {
-            "id": record.id, "status": record.status, "sweep": record.sweep, "variant": record.variant,
-            "trial": record.trial.model_dump(mode="json"), "data": record.data, "provenance": record.provenance,
-            "metrics": record.metrics, "measurements": len(record.measurements),
-        }  # fmt: skip
-        print_json(facts, console)
-    for earlier in store.superseded(name):
-        console.print(f"its record of before it was run again: {earlier}", soft_wrap=True)
+        print_json(_facts(record), console)
+    if earlier := store.superseded(name):
+        for one in earlier:
+            console.print(f"superseded record: {_line(one, record)}", soft_wrap=True)
+        console.print(f"clray show {name} --superseded shows {'it' if len(earlier) == 1 else 'them'} in full")
     memory = record.provenance.get("gpu_memory") if isinstance(record, Record) else None
     if memory:
         console.print(f"It took {words(memory)} at most: {sharers(memory)} of its kind fit on such a GPU.")
     if failure:
         told = failure.get("traceback") or failure.get("error")
         console.print(f"its last attempt failed on {failure.get('host')}:\n{told}", soft_wrap=True)
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id, "status": record.status, "sweep": record.sweep, "variant": record.variant,
+        "trial": record.trial.model_dump(mode="json"), "data": record.data, "provenance": record.provenance,
+        "metrics": record.metrics, "measurements": len(record.measurements),
+    }  # fmt: skip
+
+
+def _superseded(store: Store, trial: str, record: Record | Problem | None) -> list[dict[str, Any]]:
+    """The facts of each superseded record, the earliest first, and how the present record differs from it.
+
+    Raises:
+        ClrayError: there is none.
+    """
+    from clray.record import Record
+    from clray.store_comparison import compared
+
+    earlier = store.superseded(trial)
+    if not earlier:
+        raise ClrayError(f"{trial}: it has no superseded record in {store.uri}")
+    found: list[dict[str, Any]] = []
+    for one in earlier:
+        if not isinstance(one.record, Record):
+            found.append({"path": shown(one.path), "problem": one.record.reason})
+            continue
+        facts = {"path": shown(one.path), "files": list(one.files), **_facts(one.record)}
+        if isinstance(record, Record):
+            changes = compared(one.record, record)
+            facts["present"] = {
+                "agreement": changes.agreement, "metrics": record.metrics, "made_by": changes.made_by,
+                "changed": changes.changed, "largest": changes.largest and changes.largest.to_json(),
+            }  # fmt: skip
+        found.append(facts)
+    return found
+
+
+def _line(one: Superseded, record: Record | Problem | None) -> str:
+    """A line about a superseded record: which code made it and where, and how the present record differs from it."""
+    import time
+
+    from clray.record import Record
+    from clray.store_comparison import compared
+
+    if not isinstance(one.record, Record):
+        return str(one.record)
+    facts = one.record.provenance
+    when = time.strftime(" on %Y-%m-%d at %H:%M", time.localtime(one.saved)) if one.saved else ""
+    host = facts.get("machine", {}).get("host")
+    code = f"by the code {facts['code']}" if "code" in facts else "by code that it does not name"
+    where = f" on {host}" if host else ""
+    names = ("the earlier record", "the present one")
+    end = f"; {compared(one.record, record).words(names)}" if isinstance(record, Record) else ""
+    return f"{one.path}: made {code}{where}{when}{end}"
 
 
 def export_command(

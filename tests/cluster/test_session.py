@@ -41,10 +41,10 @@ def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CLRAY_ADDED", raising=False)
     monkeypatch.setenv("CLRAY_CHANGED", "before")
     before = dict(os.environ)
-    with pytest.raises(ZeroDivisionError), _environment({"CLRAY_GIVEN": "ours", "CLRAY_ADDED": "1"}):
+    within = _environment({"CLRAY_GIVEN": "ours", "CLRAY_ADDED": "1"})
+    with within:
         assert (os.environ["CLRAY_GIVEN"], os.environ["CLRAY_ADDED"]) == ("the user's", "1")
         os.environ |= {"CLRAY_CHANGED": "as Ray does", "CLRAY_FURTHER": "as Ray does"}
-        raise ZeroDivisionError
     assert dict(os.environ) == before
 
 
