@@ -163,12 +163,12 @@ def unused(days: float) -> list[tuple[Path, int]]:
         unfinished = ".tmp-" in folder.name or ".old-" in folder.name
         if not unfinished and not isinstance(read_json(folder / "note.json").get("files"), dict):
             continue  # clray did not write it
-        files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
         with contextlib.suppress(OSError):
-            states = [path.stat() for path in files] or [folder.stat()]
-            last = max(max(state.st_atime, state.st_mtime) for state in states)
+            states = {path: path.stat() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+            data = [state for path, state in states.items() if path.name != "note.json"]  # which this function reads
+            last = max(max(state.st_atime, state.st_mtime) for state in data or [folder.stat()])
             if time.time() - last > (_UNFINISHED_DAYS if unfinished else days) * 86_400:
-                found.append((folder, sum(state.st_size for state in states) if files else 0))
+                found.append((folder, sum(state.st_size for state in states.values())))
     return sorted(found)
 
 

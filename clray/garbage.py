@@ -204,13 +204,12 @@ class _Look:
 
     def temporaries(self) -> Iterator[Garbage]:
         """Files that a writer has begun and never finished."""
-        now = self._store.clock()
         for folder in _FOLDERS:
             for file in self.files(folder).values():
                 trial = _trial_of_temporary(folder, file.name)
-                if trial is None or file.mtime is None or now - file.mtime < _ABANDONED_SECONDS:
+                if trial is None or file.mtime is None:
                     continue
-                if not trial or self.is_free(trial):
+                if self._store.clock() - file.mtime > _ABANDONED_SECONDS and (not trial or self.is_free(trial)):
                     yield from self._garbage("temporary", trial, f"{folder}/{file.name}")
 
     def superseded(self) -> Iterator[Garbage]:

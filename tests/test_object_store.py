@@ -127,6 +127,62 @@ class TestBytes:
         assert bucket.requests() == [f"GET {name}"]
 
 
+class TestHousekeeping:
+    def test_gc(self, store, bucket):
+        """As a user types it. What a live lease holds stays, and so does what a stranger has put there."""
+        from typer.testing import CliRunner
+
+        from clray.cli import app
+
+        def gc(*flags: str) -> Any:
+            kinds = "checkpoints,stale,temporary,superseded,leases"
+            arguments = ["gc", "--results", bucket.uri, "--only", kinds, *flags]
+            return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+        for seed in (0, 1):
+            store.write(record(seed, provenance={"code": "b" * 16}))
+            store.write(record(seed))
+            save(store, record(seed).id, b"checkpoint")
+        store.write_file("claims/.probe.0123abcd", b"x")
+        store.write_file("checkpoints/notes.txt", b"a stranger's")
+        held = acquire(store, record(1).id)
+        try:
+            shown = gc()
+            assert shown.exit_code == 0
+            # Of this record's trial nobody knows whether the code here can continue the checkpoint, which is torn.
+            assert f"superseded/{record(0).id}.{'b' * 16}" in shown.output
+            assert record(1).id in shown.output.partition("left alone")[2]
+            assert "secret" not in shown.output
+            assert len(store.superseded(record(0).id)) == 1
+            done = gc("--delete")
+            assert "deleted: 1 files" in done.output
+        finally:
+            held.release()
+        assert (store.superseded(record(0).id), len(store.superseded(record(1).id))) == ([], 1)
+        assert store.finished() == {record(0).id, record(1).id}
+        assert store.checkpointed() == {record(0).id, record(1).id}
+        assert store.storage.read("checkpoints/notes.txt") == b"a stranger's"
+        assert [file.size for file in store.files("checkpoints") if file.name == "notes.txt"] == [12]
+
+    def test_compare_stores(self, store, bucket, tmp_path):
+        from typer.testing import CliRunner
+
+        from clray.cli import app
+
+        here = Store(tmp_path / "here")
+        for made in (record(), record(1)):
+            here.write(made)
+            store.write(made)
+        compared = ["compare-stores", here.path(), bucket.uri]
+        same = CliRunner().invoke(app, compared, catch_exceptions=False)
+        assert (same.exit_code, "secret" in same.output) == (0, False)
+        last = record().measurements[-1]
+        store.write(record(measurements=[*record().measurements[:-1], last._replace(value=0.9)]))
+        other = CliRunner().invoke(app, compared, catch_exceptions=False)
+        assert other.exit_code == 1
+        assert "accuracy on task 2 after 2 tasks, 10 examples: 0.8 in A, 0.9 in B, 10 points apart" in other.output
+
+
 class TestTrials:
     def test_a_trial_is_continued_and_finished_with_the_same_bits(self, store, bucket, tiny, tmp_path):
         from test_execution import task, to_the_end

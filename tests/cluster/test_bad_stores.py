@@ -145,6 +145,31 @@ def test_a_full_disk(own_mounts: None, free: int, sweep: Path, ray_tmpdir: Path,
     assert not [name for name in after["files"] if not name.startswith(("records/", "reports/"))]
 
 
+def test_gc_on_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """It shows what there is; a deletion is one clear error, and nothing is half deleted."""
+    full, store = tmp_path / "full", tmp_path / "results"
+    run_here(planned(sweep, Store(full)), Store(full), quiet())
+    [one, *_], _ = Store(full).records()
+    for code in ("1" * 16, "2" * 16):
+        Store(full).write(dataclasses.replace(one, provenance={**one.provenance, "code": code}))
+    at = ["--results", str(store), "--only", "superseded,temporary,checkpoints,stale,leases"]
+    _, shown, refused, after = in_a_namespace(
+        store, environment(ray_tmpdir), ["cp", "-r", f"{full}/.", str(store)], ["remount", "ro"],
+        clray("gc", *at), clray("gc", *at, "--delete"), ["remount", "rw"], clray("gc", *at, "--delete"),
+    )  # fmt: skip
+    assert shown["rc"] == 0, shown
+    assert "superseded: 2 files" in shown["out"]
+    assert refused["rc"] == 1
+    [line] = refused["err"].splitlines()
+    assert line.startswith(f"error: {store}/claims/.probe.")
+    assert "cannot be written" in line
+    assert "Read-only file system" in line
+    assert refused["files"] == shown["files"]
+    assert after["rc"] == 0, after
+    assert len(after["files"]) == 2
+    assert all(name.startswith("records/") for name in after["files"])
+
+
 def test_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
     store = tmp_path / "results"
     at = ["--results", str(store)]
