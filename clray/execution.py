@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from time import monotonic as clock
 from typing import IO, Any, Literal, Protocol, runtime_checkable
@@ -28,7 +29,8 @@ from clray.limits import NO_LIMITS, Limits, Watch
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, loaded_digest, provenance
 from clray.record import Record
-from clray.store import Store
+from clray.store import Problem, Store
+from clray.track_interface import KEPT_FILES
 from clray.tracks import track
 from clray.training import Training
 from clray.trial import Trial
@@ -49,6 +51,8 @@ class Task:
         threads: the threads that its libraries may use.
         checkpoint_seconds: least time between checkpoints; 0 for one at every stop.
         rerun: run it although the store has a record of it, unless the present code made that record.
+        keep: the things that its sweep asks to keep of it (``KEPT_FILES``); they are written when it ends.
+        rerun_lacking: run it although the store has a record of it, if that lacks a file of ``keep``.
         launch: the launch that this is part of; by default the process that runs it is a launch of its own.
         dead_lease: the name of a lease on this trial that the launch found dead (``clray.leases.acquire``).
         code: the digest of the code that the trial was planned with; empty where any code will do.
@@ -67,6 +71,8 @@ class Task:
     device: str = "cpu"
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     rerun: bool = False
+    keep: tuple[str, ...] = ()
+    rerun_lacking: bool = False
     launch: str = ""
     dead_lease: str = ""
     code: str = ""
@@ -78,6 +84,18 @@ class Task:
         """The share of a machine that the trial asks Ray for."""
         return {"CPU": self.cpu, **({"GPU": self.gpu} if self.gpu else {})}
 
+    def is_done(self, record: Record | Problem | None, store: Store) -> bool:
+        """True where the store has the record that the task is to make.
+
+        Args:
+            record: what the store has of the trial.
+        """
+        if not isinstance(record, Record):
+            return False
+        if self.rerun and not is_equal(record.provenance.get("code"), self.code or code_digest(self.trial)):
+            return False
+        return not (self.rerun_lacking and lacking(record, self.keep, store.artifacts(self.id)))
+
     def to_json(self) -> str:
         return _TASK.dump_json(self).decode()
 
@@ -87,6 +105,17 @@ class Task:
 
 
 _TASK = pydantic.TypeAdapter(Task)
+
+
+def lacking(record: Record, keep: Collection[str], files: Collection[str]) -> tuple[str, ...]:
+    """The things of ``keep`` that a finished trial lacks. One that diverged keeps nothing, and lacks nothing.
+
+    Args:
+        files: the names of the files beside its record.
+    """
+    if record.status == "diverged":
+        return ()
+    return tuple(what for what in keep if not set(KEPT_FILES[what]) <= set(files))
 
 
 @dataclass(frozen=True)
@@ -205,9 +234,7 @@ class Execution:
 
     def _is_finished(self) -> bool:
         record = self.store.read(self.task.id)
-        if not isinstance(record, Record) or (
-            self.task.rerun and not is_equal(record.provenance.get("code"), self._code)
-        ):
+        if not isinstance(record, Record) or not self.task.is_done(record, self.store):
             return False
         self.measurements = record.measurements
         self.seconds = record.provenance.get("seconds", 0.0)
@@ -354,21 +381,37 @@ class Execution:
         record.check()
         self.store.write(record)
         self.done = True
-        if self.diverged or not isinstance(self._training, HasArtifacts):
+        if self.diverged:
             return
-        if missing := self._write_artifacts(self._training):
+        missing = self._write_artifacts(self._training) if isinstance(self._training, HasArtifacts) else {}
+        for what in self.task.keep:
+            missing |= self._keep(what, record)
+        if missing:
             record.provenance["missing_artifacts"] = missing
             with contextlib.suppress(StoreError):  # such as a full disk, which may be why the artifacts failed
                 self.store.write(record)
 
     def _write_artifacts(self, training: HasArtifacts) -> dict[str, str]:
         """Write the trial's artifacts. Returns the reasons why some are missing, by name."""
-        missing: dict[str, str] = {}
         try:
             artifacts = training.artifacts()
         except Exception as error:
             return {"all": f"{type(error).__name__}: {error}"}
-        for name, content in artifacts.items():
+        return self._write_files(artifacts)
+
+    def _keep(self, what: str, record: Record) -> dict[str, str]:
+        """Write the files of something that the sweep asks to keep. Returns the reasons why some are missing."""
+        about = {"id": record.id, "sweep": record.sweep, "variant": record.variant, "data": record.data}
+        about |= {"clray": record.provenance["clray"], "code": self._code}
+        try:
+            files = track(self.trial.track).kept_files(what, self._training, about)
+        except Exception as error:
+            return {what: f"{type(error).__name__}: {error}"}
+        return self._write_files(files)
+
+    def _write_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        missing: dict[str, str] = {}
+        for name, content in files.items():
             try:
                 self.store.write_artifact(self.task.id, name, content)
             except StoreError as error:
@@ -437,6 +480,8 @@ class Execution:
         facts |= {"executions": self.executions} | ({"gpu_memory": self.memory} if self.memory else {})
         facts |= self._training.facts
         facts |= {"diverged": self.diverged} if self.diverged else {}
+        # Beside a finished record of the same code, this tells the progress of another run from a leftover.
+        facts |= {"again": True} if self.task.rerun_lacking and status == "running" else {}
         return Record(
             id=self.task.id,
             trial=self.trial,

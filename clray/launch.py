@@ -24,7 +24,6 @@ from clray.leases import LeaseMonitor, RunsElsewhere
 from clray.limits import hours_words
 from clray.planning import Plan, Planned
 from clray.progress import Progress
-from clray.provenance import is_fresh
 from clray.record import Record
 from clray.store import Store
 
@@ -80,6 +79,7 @@ class Options:
         address: a Ray cluster's, None for an embedded Ray.
         gpu: a share of a GPU for each trial in place of the declared one.
         rerun_stale: also run trials whose records other code made.
+        rerun_lacking: also run finished trials that lack something which their sweep asks to keep.
         checkpoint_seconds: least time between checkpoints of a trial; 0 is one at every stop.
         cpus: logical CPUs of an embedded Ray; by default the cores that this process was given.
         gpus: logical GPUs of an embedded Ray; by default the machine's.
@@ -97,6 +97,11 @@ class Options:
     require_gpu: bool = False
     deadline: Deadline | None = None
     wait: bool = True
+    rerun_lacking: bool = False
+
+    def left(self, plan: Plan) -> list[Planned]:
+        """The trials of a plan that a launch with these options runs."""
+        return plan.left(self.rerun_stale, self.rerun_lacking)
 
     def gpu_share(self, planned: Planned) -> float:
         """The share of a GPU that a trial asks for."""
@@ -114,6 +119,7 @@ class Options:
             gpu=share,
             checkpoint_seconds=self.checkpoint_seconds,
             rerun=planned.state == "stale",
+            rerun_lacking=bool(planned.lacking),
         )
 
     def accept_cpu(self, reason: str, console: Console) -> None:
@@ -133,7 +139,7 @@ def run_here(plan: Plan, store: Store, console: Console, options: Options = Opti
     Raises:
         ClusterError: a trial would have to have a GPU: there is none for it here.
     """
-    trials = plan.left(options.rerun_stale)
+    trials = options.left(plan)
     if any(options.gpu_share(planned) for planned in trials):
         options.accept_cpu("--local runs every trial on the CPU", console)
         if here := (gpu.names() or gpu.device_files()):
@@ -269,8 +275,7 @@ class Launch:
 
     def is_finished(self, task: Task) -> bool:
         """True where the store has the record that the task is to make."""
-        record = self.store.read(task.id)
-        return isinstance(record, Record) and (not task.rerun or is_fresh(record))
+        return task.is_done(self.store.read(task.id), self.store)
 
     def follow(self) -> list[Task]:
         """Wait for the trials that others run. Returns those that they left unfinished, for this launch to do."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from clray.data_sets import data_set_of, data_sets
 from clray.equal_code import is_equal
 from clray.errors import DataError, StoreError
-from clray.execution import Task
+from clray.execution import Task, lacking
 from clray.limits import NO_LIMITS, Limits
 from clray.provenance import code_digest, own_texts
 from clray.record import Record
@@ -38,6 +38,7 @@ class Planned(Cell):
         metrics: the columns of its sweep's table, which a line about it shows.
         diverged: it is over, and its loss or weights were not finite any more.
         limits: the time and memory that it may take.
+        lacking: it is finished, and lacks these things, which its sweep asks to keep.
     """
 
     sweep: str
@@ -51,6 +52,7 @@ class Planned(Cell):
     metrics: Sequence[str] = ("RA", "LA", "BTI")
     diverged: bool = False
     limits: Limits = NO_LIMITS
+    lacking: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,6 +69,7 @@ class Planned(Cell):
             data=self.data,
             cpu=self.resources.cpu,
             code=self.code,
+            keep=self.keep,
             own_code=own_texts(self.trial),
             **{"threads": max(1, int(self.resources.cpu)), "limits": self.limits, **changes},
         )
@@ -103,13 +106,19 @@ class Plan:
     def in_state(self, *states: State) -> list[Planned]:
         return [trial for trial in self.trials if trial.state in states]
 
-    def left(self, rerun_stale: bool = False) -> list[Planned]:
-        """The trials that a launch would run."""
-        return self.in_state("to do", "half-done", *(("stale",) if rerun_stale else ()))
+    def left(self, rerun_stale: bool = False, rerun_lacking: bool = False) -> list[Planned]:
+        """The trials that a launch would run.
 
-    def core_hours(self, rerun_stale: bool = False) -> float:
+        Args:
+            rerun_stale: also those whose records other code made.
+            rerun_lacking: also the finished ones that lack something which their sweep asks to keep.
+        """
+        states = ("to do", "half-done", *(("stale",) if rerun_stale else ()))
+        return [trial for trial in self.trials if trial.state in states or (rerun_lacking and trial.lacking)]
+
+    def core_hours(self, rerun_stale: bool = False, rerun_lacking: bool = False) -> float:
         """The core hours that a launch is expected to take, half-done trials counted as whole ones."""
-        return core_hours(self.left(rerun_stale))
+        return core_hours(self.left(rerun_stale, rerun_lacking))
 
 
 def core_hours(trials: Iterable[Planned]) -> float:
@@ -132,11 +141,20 @@ def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> P
     trials: dict[str, Planned] = {}
     for name, sweep in sweeps.items():
         for planned in found.in_sweep(name, sweep, download):
-            trials.setdefault(planned.id, planned)
+            trials[planned.id] = _of_both(trials.get(planned.id), planned)
     for planned in trials.values():
         if planned.state == "finished":
             found.remove_leftovers(planned.id)
     return Plan(list(trials.values()), found.problems, found.other_ids(list(trials.values())))
+
+
+def _of_both(first: Planned | None, second: Planned) -> Planned:
+    """A trial that two sweeps share: as the first one has it, and it keeps what either of them asks for."""
+    if first is None:
+        return second
+    keep, lacks = ((*one, *(what for what in other if what not in one))
+                   for one, other in ((first.keep, second.keep), (first.lacking, second.lacking)))  # fmt: skip
+    return replace(first, keep=keep, lacking=lacks)
 
 
 class _Found:
@@ -152,6 +170,7 @@ class _Found:
         self._best: dict[str, Sequence[str]] = {}
         self.checkpointed, self.failed = store.checkpointed(), store.failed()
         self._running, self._leased = store.running(), store.leased()
+        self._artifacts: Mapping[str, Collection[str]] | None = None
 
     def in_sweep(self, name: str, sweep: Sweep, download: bool) -> Iterator[Planned]:
         """The trials of a sweep.
@@ -214,7 +233,15 @@ class _Found:
             metrics=sweep.metrics,
             diverged=record is not None and record.status == "diverged",
             limits=sweep.limits_of(cell),
+            keep=cell.keep,
+            lacking=self._lacking(record, cell.keep) if record is not None and state == "finished" else (),
         )
+
+    def _lacking(self, record: Record, keep: Sequence[str]) -> tuple[str, ...]:
+        """The things of ``keep`` that a finished trial lacks; the store's artifacts are listed once, where any asks."""
+        if keep and self._artifacts is None:
+            self._artifacts = self._store.all_artifacts()
+        return lacking(record, keep, (self._artifacts or {}).get(record.id, ()))
 
     def other_ids(self, trials: Sequence[Planned]) -> list[OtherId]:
         """The records of trials to do that lie under another id.

@@ -377,7 +377,7 @@ class Reproduction(Declared):
             ]
             chosen = [v for of, v in wanted if not asked or of in asked]
             if chosen:
-                loaded[name] = sweep.keep({v: present[v] for v in dict.fromkeys(chosen)})
+                loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
         for table in self.tables:
             if table.sweep in loaded:

@@ -26,15 +26,20 @@ class Selection:
 
         Those that set ``resources`` change no number.
         """
-        changed = [item for item in self.set if not _is_of_resources(item)]
+        changed = [item for item in self._changed if not _is_of_resources(item)]
         return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in changed)
+
+    @property
+    def _changed(self) -> tuple[str, ...]:
+        """The items of ``--set``, without the files that trials keep: those are the same trials."""
+        return tuple(item for item in self.set if item.partition("=")[0] != "keep")
 
     @property
     def suffix(self) -> str:
         """Distinguishes the files made from this selection from those of the whole: empty for the whole."""
         name = "-quick" if self.quick else ""
-        if self.only or self.seeds or self.set:
-            name += "-" + short_hash([self.only, self.seeds, self.set])[:6]
+        if self.only or self.seeds or self._changed:
+            name += "-" + short_hash([self.only, self.seeds, self._changed])[:6]
         return name
 
 

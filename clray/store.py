@@ -362,6 +362,15 @@ class Store:
         start = self.place("artifacts", trial_id, ".").removeprefix("artifacts/")
         return [name.removeprefix(start) for name in self._names("artifacts") if name.startswith(start)]
 
+    def all_artifacts(self) -> dict[str, set[str]]:
+        """The names of the files that lie beside records, by trial."""
+        found: dict[str, set[str]] = {}
+        for name in self._names("artifacts"):
+            trial, _, own = name.partition(".")
+            if _ID.fullmatch(trial) and own:
+                found.setdefault(trial, set()).add(own)
+        return found
+
     def read_artifact(self, trial_id: str, name: str) -> bytes | None:
         return self._read(self.place("artifacts", trial_id, f".{name}"))
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -107,6 +107,8 @@ class Cell:
     variant: str
     trial: Trial
     resources: Resources
+    keep: tuple[str, ...] = field(default=(), kw_only=True)
+    """What its sweep asks to keep of it, besides its record."""
 
 
 class Tuning(Declared):
@@ -158,6 +160,9 @@ class Sweep(Declared):
     """The distances between the tasks' classes, a row a task, by the name of the features that they are of: then the
     sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
     They change no number."""
+    keep: list[str] = []
+    """What each trial leaves in the store besides its record: ``weights``, those of its networks after the last task.
+    It changes no number and no id."""
     tuning: Tuning | None = None
     """The tuning phase of ``clray tune``; ``clray sweep`` does not run it."""
     quick: dict[str, Any] = {}
@@ -167,7 +172,7 @@ class Sweep(Declared):
     _selection: Selection = PrivateAttr(Selection())
     _source: Origin | None = PrivateAttr(None)
     _resolved: dict[str, list[Cell]] = PrivateAttr(default_factory=dict)
-    """The trials of each variant that was resolved; the copies that ``keep`` makes share them."""
+    """The trials of each variant that was resolved; the copies of ``with_variants`` share them."""
 
     @property
     def name(self) -> str:
@@ -262,7 +267,7 @@ class Sweep(Declared):
             return math.factorial(tasks)
         return self.task_orders.random if isinstance(self.task_orders, RandomOrders) else len(self.task_orders)
 
-    def keep(self, variants: dict[str, dict[str, Any]]) -> Sweep:
+    def with_variants(self, variants: dict[str, dict[str, Any]]) -> Sweep:
         """This sweep with these variants alone, as ``variant_settings`` gives them; no variant is resolved twice."""
         kept = self.model_copy(update={"variants": variants, "grid": {}})
         kept.__dict__.pop("cells", None)  # else the copy would keep the cells of the original
@@ -349,12 +354,21 @@ class Sweep(Declared):
         if self.precision not in here.PRECISIONS:
             known = one_of(self.precision, here.PRECISIONS)
             raise DeclarationError(f"{self.place('precision')}: {self.precision!r} is not for {self.track}; {known}")
+        self._check_keep(here)
         cells: list[Cell] = []
         for name, settings in self.variant_settings():
             if name not in self._resolved:
                 self._resolved[name] = self._cells_of(name, dict(settings), here)
             cells += self._resolved[name]
         return cells
+
+    def _check_keep(self, here: Track) -> None:
+        for i, what in enumerate(self.keep):
+            if what not in here.KEEPS:
+                known = one_of(what, here.KEEPS) if here.KEEPS else "leave the key out"
+                raise self._wrong(["keep", i], f"{shown(what)} is nothing that trials of {self.track} keep; {known}")
+        if twice := _twice(self.keep):
+            raise self._wrong(["keep"], f"it stands twice: {twice[0]}")
 
     def _cells_of(self, name: str, settings: dict[str, Any], here: Track) -> list[Cell]:
         """The trials of a variant.
@@ -388,7 +402,7 @@ class Sweep(Declared):
         for order in self._orders(name, resolved["benchmark"].get("tasks")):
             for seed in self.seeds:
                 trial = Trial(version=self.version, track=self.track, seed=seed, task_order=order, **shared, **resolved)
-                cells.append(Cell(name, trial, share))
+                cells.append(Cell(name, trial, share, keep=tuple(self.keep)))
         return cells
 
     def _section(self, name: str, section: str, settings: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

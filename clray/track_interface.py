@@ -135,6 +135,9 @@ class Track(Protocol):
     PRECISIONS: tuple[str, ...]
     """The precisions (``clray.trial.Precision``) that its trials can have."""
 
+    KEEPS: tuple[str, ...]
+    """The keys of ``KEPT_FILES`` that its trials can keep."""
+
     def kinds(self) -> list[BenchmarkFamily]:
         """Its benchmarks and methods, those together that go together."""
         ...
@@ -164,6 +167,16 @@ class Track(Protocol):
 
         Raises:
             DataError: this machine cannot provide that data.
+        """
+        ...
+
+    def kept_files(self, what: str, training: Training, about: Mapping[str, Any]) -> dict[str, bytes]:
+        """The files that keep something of a trial that has ended, by the names in ``KEPT_FILES``.
+
+        Args:
+            what: one of ``KEEPS``.
+            training: the trial, as ``train`` made it.
+            about: facts that go into the files as they are.
         """
         ...
 

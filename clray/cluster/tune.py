@@ -39,7 +39,7 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
     Raises:
         ClusterError: Ray cannot be reached, or no machine of it has room for one of the trials.
     """
-    trials = plan.left(options.rerun_stale)
+    trials = options.left(plan)
     if not trials:
         return Outcome()
     from clray.cluster.session import machines, may_grow, session

@@ -123,7 +123,7 @@ def _show(found: StoresCompared, stores: list[Store], console: PlainConsole) -> 
     counts: Iterable[tuple[str, int, str]] = [
         ("only in A", len(found.only_a), ""),
         ("only in B", len(found.only_b), ""),
-        *((kind, found.count(kind), STYLES[kind]) for kind in ("same bits", "within tolerance", "different")),  # type: ignore[arg-type]
+        *((kind, found.count(kind), STYLES[kind]) for kind in ("same bits", "within tolerance", "different")),
     ]
     for label, number, style in counts:
         console.print(f"  {label:17}{number:6}", style=style if number else "")

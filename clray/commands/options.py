@@ -124,6 +124,13 @@ Wandb = Annotated[
 ]
 Local = Annotated[bool, typer.Option("--local", help="One trial after the other in this process, without Ray.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+RerunLacking = Annotated[
+    bool,
+    typer.Option(
+        "--rerun-lacking",
+        help="Also run finished trials that lack what `keep` in the sweep file asks for, such as their weights.",
+    ),
+]
 RerunStale = Annotated[
     bool, typer.Option("--rerun-stale", help="Also run trials whose records were made by other code.")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clray.commands.options import Name, Only, Quick, RerunStale, Results, Seeds, Set
+from clray.commands.options import Name, Only, Quick, RerunLacking, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, store_at, target_of, terminal
 from clray.machine import cores_given
 from clray.output import say
@@ -62,7 +62,16 @@ def _limits(trial: Planned) -> str:
     return f"a trial may take {' and '.join(words)}: more ends it, with its checkpoint kept" if words else ""
 
 
-def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bool) -> None:
+def _lacking(plan: Plan) -> Iterator[str]:
+    """The lines about finished trials that lack what their sweep asks to keep."""
+    for what in dict.fromkeys(what for t in plan.trials for what in t.lacking):
+        count = sum(what in t.lacking for t in plan.trials)
+        yield f"{count} trials finished without {what}: --rerun-lacking runs them again, which makes them"
+
+
+def show_plan(
+    target: Target, plan: Plan, console: PlainConsole, rerun_stale: bool, rerun_lacking: bool = False
+) -> None:
     from rich.table import Table
 
     from clray.gpu import HEADROOM
@@ -92,9 +101,9 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
         console.print(f"GPU memory: the peak measured; 'fits' leaves {HEADROOM:.0%} on top and 0.5 GiB for CUDA itself")
         for warning in _too_small_shares(plan):
             console.print(warning, style="yellow", soft_wrap=True)
-    left = plan.left(rerun_stale)
+    left = plan.left(rerun_stale, rerun_lacking)
     resources = {(t.resources.cpu, t.resources.gpu) for t in left}
-    hours = plan.core_hours(rerun_stale)
+    hours = plan.core_hours(rerun_stale, rerun_lacking)
     for cpu, gpu in sorted(resources):
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
     for line in dict.fromkeys(filter(None, (_limits(t) for t in left))):
@@ -117,6 +126,9 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
     stale = plan.in_state("stale")
     if stale and not rerun_stale:
         console.print(f"{len(stale)} records were made by other code: --rerun-stale runs them again", style="yellow")
+    if not rerun_lacking:
+        for line in _lacking(plan):
+            console.print(line, style="yellow", soft_wrap=True)
     if plan.other_ids:
         console.print(_other_ids(plan), style="yellow", soft_wrap=True)
     for planned in plan.trials:
@@ -129,22 +141,23 @@ def show_plan(target: Target, plan: Plan, console: PlainConsole, rerun_stale: bo
 
 def plan_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
-    results: Results = "results", rerun_stale: RerunStale = False,
+    results: Results = "results", rerun_stale: RerunStale = False, rerun_lacking: RerunLacking = False,
 ) -> None:  # fmt: skip
     """Show which trials are finished, half-done and to do, and what they will cost."""
     from clray.planning import plan
 
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
     planned = plan(target.sweeps, store_at(results))
-    show_plan(target, planned, console, rerun_stale)
+    show_plan(target, planned, console, rerun_stale, rerun_lacking)
     if count := target.reference_count:
         console.print(
             f"reference runs ship with clray for {count} of these trials: clray table {target.arguments} "
             "--records reference",
             soft_wrap=True,
         )
-    if planned.left(rerun_stale):
-        console.print(f"run it: {target.run}" + " --rerun-stale" * rerun_stale, soft_wrap=True)
+    if planned.left(rerun_stale, rerun_lacking):
+        flags = " --rerun-stale" * rerun_stale + " --rerun-lacking" * rerun_lacking
+        console.print(f"run it: {target.run}{flags}", soft_wrap=True)
 
 
 def costs_command(results: Results = "results") -> None:

@@ -26,6 +26,7 @@ from clray.commands.options import (
     Only,
     Quick,
     RequireGpu,
+    RerunLacking,
     RerunStale,
     Results,
     Seeds,
@@ -57,21 +58,23 @@ def sweep_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
-    cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None,
-    no_wait: NoWait = False, yes: Yes = False,
+    rerun_lacking: RerunLacking = False, cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False,
+    max_hours: MaxHours = None, no_wait: NoWait = False, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
 
-    options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, wait=not no_wait)
+    options = options_of(
+        address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, not no_wait, rerun_lacking
+    )
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
-    show_plan(target, planned, console, rerun_stale)
+    show_plan(target, planned, console, rerun_stale, rerun_lacking)
     if dry_run:
         return
-    if planned.left(rerun_stale):
+    if options.left(planned):
         require_writable(store)
-        confirm(planned.core_hours(rerun_stale), yes, console)
+        confirm(planned.core_hours(rerun_stale, rerun_lacking), yes, console)
     if not target.comparable:
         changes = ", ".join(target.selection.changes)
         of_paper = any(sweep.paper for sweep in target.sweeps.values())
@@ -83,7 +86,7 @@ def sweep_command(
     finally:
         comparison = target.compare(store)
         stop_publisher(publisher, target, comparison, store, console)
-    _show_outcome(outcome, planned.left(rerun_stale), target, comparison, store, console)
+    _show_outcome(outcome, options.left(planned), target, comparison, store, console)
 
 
 @functools.wraps(sweep_command)
@@ -107,7 +110,7 @@ def runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
 
 def options_of(
     address: str | None, gpu: float | None, rerun_stale: bool, local: bool, cpus: int | None, gpus: int | None,
-    require_gpu: bool, max_hours: float | None = None, wait: bool = True,
+    require_gpu: bool, max_hours: float | None = None, wait: bool = True, rerun_lacking: bool = False,
 ) -> Options:  # fmt: skip
     """The options of a launch.
 
@@ -126,7 +129,8 @@ def options_of(
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
     return Options(
-        address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline, wait=wait
+        address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline, wait=wait,
+        rerun_lacking=rerun_lacking,
     )
 
 
@@ -250,6 +254,7 @@ def run_command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Its seed.")] = 0,
     quick: Quick = False, set_: Set = None, results: Results = "results",
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    rerun_lacking: RerunLacking = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:  # fmt: skip
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one is continued."""
@@ -268,12 +273,15 @@ def run_command(
             f"--variant {variant}: it has {len(trials)} trials here (grid or task orders): reduce them to one"
         )
     planned, console = trials[0], terminal()
-    execution = Execution(planned.task(device=device), store)
+    again = rerun_lacking and bool(planned.lacking)
+    execution = Execution(planned.task(device=device, rerun_lacking=again), store)
     if not as_json:
         state = "finished before" if execution.done else f"from {100 * execution.resumed:.0f}%"
         console.print(f"{variant} seed {seed}, trial {planned.id}, {planned.data['source']} data: {state}")
         for line in execution.passed_over:
             console.print(f"  {line}", markup=False, soft_wrap=True)
+        if execution.done and planned.lacking:
+            console.print(f"  finished without {' and '.join(planned.lacking)}: --rerun-lacking runs it again for that")
     with Interrupt() as interrupt:
         while not execution.done and not interrupt.requested:
             execution.step()

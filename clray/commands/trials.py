@@ -124,18 +124,36 @@ def export_command(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Its path; by default ./NAME.")] = None,
     results: Results = "results",
 ) -> None:  # fmt: skip
-    """Write a file that was stored beside a trial's record, such as its network in the official code's layout."""
+    """Write a file that was stored beside a trial's record, such as ``weights.pt``: the weights of its network, where
+    the sweep file says ``keep: [weights]``."""
     from clray.documents import one_of
 
     store, console = store_at(results), terminal()
     kept = store.artifacts(trial_id(trial))
     if not kept:
-        raise ClrayError(f"{trial}: no file of such a trial is beside its record in {store.uri}")
+        reason = _without(store, trial, name) or f"no file of such a trial is beside its record in {store.uri}"
+        raise ClrayError(f"{trial}: {reason}")
     if name is None:
         for one in kept:
             console.print(one, soft_wrap=True)
         return
     content = store.read_artifact(trial, name) if name in kept else None
     if content is None:
-        raise ClrayError(f"{trial}: it has no file {name!r}; {one_of(name, kept)}")
+        raise ClrayError(f"{trial}: {_without(store, trial, name) or f'it has no file {name!r}; {one_of(name, kept)}'}")
     console.print(str(write_file(file or Path(name), content)), soft_wrap=True)
+
+
+def _without(store: Store, trial: str, name: str | None) -> str:
+    """Say why a finished trial has no file of a name that its sweep may ask for; empty for any other name."""
+    from clray.record import Record
+    from clray.track_interface import KEPT_FILES
+
+    what = next((what for what, files in KEPT_FILES.items() if name in files), "")
+    record = store.read(trial, measurements=False)
+    if not what or not isinstance(record, Record):
+        return ""
+    if record.status == "diverged":
+        return f"it diverged, and keeps no {what}"
+    if reason := record.provenance.get("missing_artifacts", {}).get(what):
+        return f"its {what} could not be kept: {reason}"
+    return f"finished without {what}; `keep: [{what}]` in the sweep file and --rerun-lacking make them"

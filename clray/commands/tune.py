@@ -122,7 +122,7 @@ def _run(
     """
     from rich.console import Console
 
-    if not planned.left(options.rerun_stale):
+    if not options.left(planned):
         return
     require_writable(store)
     shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console

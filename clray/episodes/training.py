@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from clray.documents import one_of
@@ -14,6 +15,7 @@ from clray.training import NO_OFFICIAL_DRAWS, Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings, short_hash
 
 PRECISIONS = ("float32",)
+KEEPS: tuple[str, ...] = ()
 
 
 def kinds() -> list[BenchmarkFamily]:
@@ -80,6 +82,11 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     from clray.episodes.trial import EpisodeTraining
 
     return EpisodeTraining(trial, data, device)
+
+
+def kept_files(what: str, training: Training, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """None: the track's trials keep all that they keep as artifacts; see ``Track``."""
+    return {}
 
 
 def modules_of(trial: Trial) -> list[str]:

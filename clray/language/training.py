@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from clray.documents import one_of
@@ -13,6 +14,7 @@ from clray.training import NO_OFFICIAL_DRAWS, Training
 from clray.trial import SettingError, Trial, check_settings, declared_settings
 
 PRECISIONS = ("float32", "bfloat16")
+KEEPS: tuple[str, ...] = ()
 
 
 def kinds() -> list[BenchmarkFamily]:
@@ -73,6 +75,11 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     from clray.language.trial import LanguageTraining
 
     return LanguageTraining(trial, data, device)
+
+
+def kept_files(what: str, training: Training, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """None: the track's trials keep all that they keep as artifacts; see ``Track``."""
+    return {}
 
 
 def modules_of(trial: Trial) -> list[str]:

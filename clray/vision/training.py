@@ -25,6 +25,7 @@ from clray.vision.networks import NETWORKS
 from clray.vision.networks.perceptron import Perceptron
 
 PRECISIONS = ("float32",)
+KEEPS = ("weights",)
 
 
 def methods_of(kind: LearnerKind) -> dict[str, str]:
@@ -165,6 +166,15 @@ def train(trial: Trial, data: dict[str, Any], device: str) -> Training:
     from clray.vision.trial import VisionTraining
 
     return VisionTraining(trial, data, device)
+
+
+def kept_files(what: str, training: Training, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files that keep a trial's weights; see ``Track``."""
+    from clray.vision.export import weights
+    from clray.vision.trial import VisionTraining
+
+    assert isinstance(training, VisionTraining)
+    return weights(training, about)
 
 
 def modules_of(trial: Trial) -> list[str]:

@@ -6,6 +6,7 @@ A method's settings are those of the first shipped variant that has it, made sma
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -20,6 +21,7 @@ from clray.selection import Selection
 from clray.sweep import Cell
 from clray.training import run
 from clray.trial import SettingError, Trial
+from clray.vision import export
 from clray.vision import trial as loop
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.benchmarks.rearranged_mnist import RotatedMnist
@@ -154,6 +156,30 @@ class TestEveryMethod:
         assert steps >= {-(-step // batch) * batch for step in range(7, 30, 7)}
         for part in ("learner", "method"):
             assert bits(often.state_dict()[part]) == bits(seldom.state_dict()[part])
+
+    def test_its_weights_are_kept_and_load_into_the_network_class(self, method, small):
+        training = small(method)
+        run(training)
+        before, drawn = bits(training.state_dict()), torch.get_rng_state()
+        kept = export.weights(training, {"id": "0123456789abcdef"})
+        assert (bits(training.state_dict()), torch.equal(torch.get_rng_state(), drawn)) == (before, True)
+        facts = json.loads(kept["weights.json"])
+        assert (facts["id"], facts["trial"]) == ("0123456789abcdef", training.trial.model_dump(mode="json"))
+        net = export.network(facts)
+        net.load_state_dict(torch.load(io.BytesIO(kept["weights.pt"]), weights_only=True))
+        net.eval()
+        if METHODS[method].learner_kind == "perceptron":
+            rows = training.learner._rows
+            for experience in range(3):
+                own = net[experience] if isinstance(net, torch.nn.ModuleList) else net
+                answers = own(torch.from_numpy(rows.tests(experience)).view(-1, *training.stream.shape)).argmax(1)
+                right = int((answers.numpy() == rows.test_labels[: rows.scored]).sum())
+                assert abs(right - training.method.correct(experience)) <= 1, "the kernels add in another order"
+            return
+        images = training.learner._laid_out(training.stream.tests(1, 0, 20)[0])
+        module = training.learner.module.eval()
+        assert torch.equal(net(images), module(images))
+        assert net.state_dict().keys() == module.state_dict().keys()
 
     def test_wrong_settings_are_refused(self, method, declared):
         benchmark = {"name": "mnist-rotations", "tasks": 2, "train_per_task": 20}
