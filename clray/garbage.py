@@ -214,11 +214,14 @@ class _Look:
 
     def superseded(self) -> Iterator[Garbage]:
         """The earlier records of trials that have a present one, and the files that were kept beside them."""
-        found = (_OF_TRIAL.fullmatch(name) for name in self.files("superseded"))
-        for trial in sorted({match["id"] for match in found if match}):
+        by_trial: dict[str, list[str]] = defaultdict(list)
+        for name in self.files("superseded"):
+            if match := _OF_TRIAL.fullmatch(name):
+                by_trial[match["id"]].append(name)
+        for trial, names in sorted(by_trial.items()):
             if not isinstance(self._store.read(trial, measurements=False), Record) or not self.is_free(trial):
                 continue
-            for earlier in self._store.superseded(trial):
+            for earlier in self._store.superseded(trial, names):
                 if isinstance(earlier.record, Record):
                     stem = earlier.relative.removesuffix("parquet")
                     yield from self._garbage("superseded", trial, earlier.relative, *(stem + n for n in earlier.files))

@@ -27,7 +27,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -236,19 +236,23 @@ class Store:
                 self.write_file(self.place("superseded", record.id, f"{start}.{name}"), kept)
                 self._delete(self.place("artifacts", record.id, f".{name}"))
 
-    def superseded(self, trial_id: str) -> list[Superseded]:
-        """The records that a trial had before it was run again, in the order in which they were saved."""
+    def superseded(self, trial_id: str, names: Collection[str] | None = None) -> list[Superseded]:
+        """The records that a trial had before it was run again, in the order in which they were saved.
+
+        Args:
+            names: the names in the folder ``superseded``, where the caller has listed it.
+        """
         start = self.place("superseded", trial_id, ".").removeprefix("superseded/")
-        names = self._names("superseded")
+        names = [name for name in (self._names("superseded") if names is None else names) if name.startswith(start)]
         found = []
         for name in names:
-            if not (name.startswith(start) and name.endswith(".parquet")):
+            if not name.endswith(".parquet"):
                 continue
             content = self._read(f"superseded/{name}")
             if content is None:
                 continue
             record = self._record(content, trial_id, "superseded", measurements=True, name=name)
-            further = f"{name.removesuffix('parquet')}"
+            further = name.removesuffix("parquet")
             files = tuple(one.removeprefix(further) for one in names if one.startswith(further) and one != name)
             found.append(Superseded(self.path("superseded", name), f"superseded/{name}", record, files))
         return sorted(found, key=lambda one: one.saved)
