@@ -185,7 +185,11 @@ class _Look:
                 return ""  # it was being run again for the files that its sweep asks for
             made_by = record.provenance.get("code")
             kind = "checkpoints" if code is None or is_equal(code, made_by) else "stale"
-            return kind if is_fresh(record) or self._of_other_code(trial, record.trial) else ""
+            if is_fresh(record) or self._of_other_code(trial, record.trial):
+                return kind
+            # Code that made the record does not run the trial again, and other code passes over these.
+            by = {code, *Checkpoints(self._store, trial).codes()}
+            return "checkpoints" if by == {made_by} else ""
         if not isinstance(begun, Record):
             return ""  # without it nobody can tell which code would continue the trial
         return "stale" if self._of_other_code(trial, begun.trial, code) else ""

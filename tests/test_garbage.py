@@ -163,6 +163,19 @@ class TestProgress:
         assert store.read(theirs.id, "running").trial.method == "theirs"
         assert names(store) == []
 
+    def test_what_is_left_of_a_finished_trial_of_another_checkout(self, store):
+        """Its code made the record, and would not run it again; other code passes over its checkpoints."""
+        one = made()
+        theirs = Trial(**{**one.trial.model_dump(), "method": "theirs"})
+        theirs = dataclasses.replace(
+            one, trial=theirs, id=theirs.id(one.data["fingerprint"]), provenance={"code": OTHER}
+        )
+        store.write(theirs)
+        begin(store, theirs, OTHER)
+        assert names(store)[0] == f"checkpoints: checkpoints/{theirs.id}.ckpt"
+        begin(store, theirs, "d" * 16)
+        assert names(store) == [], "they run it again with changed code"
+
     def test_a_stale_trial_that_is_run_again_is_kept(self, store):
         one = made(code=OTHER)
         store.write(one)

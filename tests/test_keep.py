@@ -16,6 +16,7 @@ from rich.console import Console
 from test_execution import part_of_the_way, to_the_end
 from typer.testing import CliRunner, Result
 
+from clray import own_code
 from clray.cli import app
 from clray.errors import ClrayError, DataError, DeclarationError, StoreError
 from clray.execution import Execution, Task
@@ -41,6 +42,25 @@ seeds: [0, 1]
 keep: [weights]
 variants:
   naive: {method: naive, lr: 0.01}
+"""
+
+
+MINE = '{name: "./mine.py:Mine", width: 8}'
+OWN = """\
+import math
+from clray.vision.networks.base import Network
+
+
+class Mine(Network):
+    name: str
+    width: int = 32
+
+    def build(self, shape, outputs):
+        from torch import nn
+        from clray.vision.networks.layers import BodyAndHead
+
+        body = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), self.width), nn.ReLU())
+        return BodyAndHead(body, nn.Linear(self.width, outputs))
 """
 
 
@@ -328,6 +348,25 @@ class TestNetworks:
         assert all(
             torch.equal(a, b) for a, b in zip(made.state_dict().values(), module.state_dict().values(), strict=True)
         )
+
+    def test_one_of_the_user_s_own(self, tmp_path, store):
+        folder = tmp_path / "my-network"
+        folder.mkdir()
+        (folder / "mine.py").write_text(OWN)
+        (folder / "sweep.yaml").write_text(MODULES.replace("{name: mlp, hidden: [20, 20], dropout: 0.1}", MINE))
+        [trial] = planned(folder / "sweep.yaml", store, "naive")
+        to_the_end(Execution(trial.task(), store))
+        facts = json.loads(store.read_artifact(trial.id, "weights.json"))
+        assert facts["network"]["class"] == "my-network/mine.py:Mine"
+        state = torch.load(io.BytesIO(store.read_artifact(trial.id, "weights.pt")), weights_only=True)
+        export.network(facts).load_state_dict(state)
+        own_code.forget()
+        with pytest.raises(DataError, match=r"network\(facts, FOLDER\), with the folder of mine\.py"):
+            export.network(facts)
+        moved = folder.rename(tmp_path / "elsewhere")
+        export.network(facts, moved).load_state_dict(state)
+        with pytest.raises(own_code.OwnCodeError, match="there is no file"):
+            export.network(facts, tmp_path)
 
     def test_a_part_that_only_its_method_makes(self):
         class Mine(torch.nn.Module):

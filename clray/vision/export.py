@@ -16,13 +16,16 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from clray import own_code
 from clray.errors import DataError
 from clray.track_interface import KEPT_FILES
 from clray.trial import Trial
@@ -61,21 +64,25 @@ def weights(training: VisionTraining, about: Mapping[str, Any]) -> dict[str, byt
     return {_WEIGHTS: buffer.getvalue(), _FACTS: json.dumps(facts, indent=1).encode() + b"\n"}
 
 
-def network(facts: Mapping[str, Any]) -> Any:
+def network(facts: Mapping[str, Any], folder: str | os.PathLike[str] | None = None) -> Any:
     """The network that ``weights.json`` describes, a torch module with new weights; ``load_state_dict`` takes the kept.
 
     Where the method has a network for each task, a ``torch.nn.ModuleList`` of them.
 
     Args:
         facts: the content of ``weights.json``.
+        folder: the one that holds the file of a network of one's own (``clray.own_code``).
 
     Raises:
         DataError: it describes no network, or one with a part of a class that only its method can make.
+        OwnCodeError: the network is in a file of one's own, and that file or its class is not in ``folder``.
     """
     if facts.get("format") != FORMAT:
         raise DataError(f"{_FACTS}: its format is {facts.get('format')!s:.50}, this clray reads {FORMAT}")
     try:
         told = facts["network"]
+        settings = {**told["settings"], "name": _known(told["settings"]["name"], folder)}
+        told = {**told, "settings": settings}
         made = [_built(told) for _ in range(told["count"] or 1)]
         for path, part in told["parts"].items():
             parent, _, name = path.rpartition(".")
@@ -84,6 +91,22 @@ def network(facts: Mapping[str, Any]) -> Any:
     except (KeyError, TypeError, AttributeError, ValueError, ImportError) as error:
         raise DataError(f"{_FACTS}: it describes no network: {type(error).__name__}: {error}") from None
     return nn.ModuleList(made) if told["count"] else made[0]
+
+
+def _known(name: str, folder: str | os.PathLike[str] | None) -> str:
+    """The name under which a network is found here: that of a file of one's own is known once its folder is given."""
+    if not own_code.is_reference(name) or not own_code.is_file_reference(name):
+        return name
+    if folder is not None:
+        return own_code.declared(f"./{name.rpartition('/')[2]}", Path(folder))
+    try:
+        own_code.find(name)
+    except own_code.OwnCodeError:
+        raise DataError(
+            f"{_FACTS}: the network {name} is in a file of one's own: network(facts, FOLDER), with the folder of "
+            f"{name.rpartition('/')[2].partition(':')[0]}"
+        ) from None
+    return name
 
 
 def _built(told: Mapping[str, Any]) -> nn.Module:
@@ -107,9 +130,9 @@ def _described(settings: Mapping[str, Any], shape: Sequence[int], outputs: int, 
     Args:
         count: the number of networks where there is one for each task, else None.
     """
-    target = NETWORKS.targets[settings["name"]]
+    name = settings["name"]
     return {
-        "class": f"{NETWORKS.package}.{target}",
+        "class": name if own_code.is_reference(name) else f"{NETWORKS.module_of(name)}:{NETWORKS[name].__qualname__}",
         "settings": dict(settings),
         "shape": list(shape),
         "outputs": outputs,
