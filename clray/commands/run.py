@@ -129,7 +129,14 @@ def options_of(
                 f"RAY_ADDRESS) offers what its machines were started with: leave {flag} out"
             )
     return Options(
-        address, gpu, rerun_stale, cpus=cpus, gpus=gpus, require_gpu=require_gpu, deadline=deadline, wait=wait,
+        address,
+        gpu,
+        rerun_stale,
+        cpus=cpus,
+        gpus=gpus,
+        require_gpu=require_gpu,
+        deadline=deadline,
+        wait=wait,
         rerun_lacking=rerun_lacking,
     )
 
