@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from clray import own_code
+from clray.axes import Distribution, Search, drawn_points
 from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.limits import NO_LIMITS, Limits, bytes_of
@@ -152,8 +153,11 @@ class Sweep(Declared):
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """By name: a method with its settings, and its changes to ``benchmark``, ``model`` and ``resources``. ``grid``
     holds axes of its own."""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``)."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)] | Distribution] = {}
+    """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``), and a
+    list of its values, or a distribution (``clray.axes``) from which ``search`` says how many are drawn."""
+    search: Search | None = None
+    """The search over axes with distributions; ``clray search`` chooses a point, and runs it with ``seeds``."""
     metrics: Annotated[list[str], Field(min_length=1)] = ["RA", "LA", "BTI"]
     """The columns of the sweep's own table; they change no number."""
     curriculum: dict[str, list[list[Annotated[float, Field(ge=0)]]]] = {}
@@ -217,6 +221,7 @@ class Sweep(Declared):
                 raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
         if twice := _twice(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
+        self._check_search()
         self._check_curriculum()
         if self.tuning and self.tuning.metric not in METRICS:
             metric = self.tuning.metric
@@ -230,6 +235,14 @@ class Sweep(Declared):
                 if not isinstance(settings.get(section, {}), Mapping):
                     raise self._wrong(["variants", variant, section], _no_section(section, settings[section]))
         self._count_trials()
+
+    def _check_search(self) -> None:
+        if self.search is None:
+            return
+        if (metric := self.search.metric) not in METRICS:
+            raise self._wrong(["search", "metric"], f"{shown(metric)} is not a metric; {one_of(metric, METRICS)}")
+        if twice := _twice(self.search.seeds):
+            raise self._wrong(["search", "seeds"], f"a seed stands twice: {twice[0]}")
 
     def _check_curriculum(self) -> None:
         tasks = self.benchmark.get("tasks")
@@ -247,7 +260,9 @@ class Sweep(Declared):
         for settings in self.variants.values():
             own = settings.get("grid")
             axes = [*self.grid.values(), *(own.values() if isinstance(own, dict) else ())]
-            points += math.prod(len(choices) for choices in axes if isinstance(choices, list))
+            drawn = any(not isinstance(axis, list) for axis in axes)
+            samples = self.search.samples if self.search and drawn else 1
+            points += samples * math.prod(len(choices) for choices in axes if isinstance(choices, list))
         orders = self._order_count()
         trials = points * orders * len(self.seeds)
         if trials > MOST_TRIALS:
@@ -280,14 +295,26 @@ class Sweep(Declared):
             DeclarationError: a setting of it is not accepted.
         """
         assert self.tuning is not None
-        changes = {"benchmark": merged(self.benchmark, self.tuning.benchmark), "seeds": self.tuning.seeds}
-        phase = self.model_copy(update=changes)
+        return self._phase("tuning", self.tuning.benchmark, self.tuning.seeds)
+
+    def choosing_phase(self) -> Sweep:
+        """The runs of ``search`` that choose, as a sweep: the same variants and points, with the seeds of ``search``.
+
+        Raises:
+            DeclarationError: a setting of it is not accepted.
+        """
+        assert self.search is not None
+        return self._phase("search", self.search.benchmark, self.search.seeds)
+
+    def _phase(self, key: str, benchmark: Mapping[str, Any], seeds: Sequence[int]) -> Sweep:
+        """This sweep with changes that one of its keys declares."""
+        phase = self.model_copy(update={"benchmark": merged(self.benchmark, benchmark), "seeds": list(seeds)})
         phase.__dict__.pop("cells", None)
         phase._resolved = {}
         try:
             _ = phase.cells
         except DeclarationError as error:
-            raise self._wrong(["tuning"], f"in the tuning phase: {error}") from None
+            raise self._wrong([key], f"in the phase that chooses: {error}") from None
         return phase
 
     def limits_of(self, cell: Cell) -> Limits:
@@ -298,6 +325,40 @@ class Sweep(Declared):
         places = (self.place(*self._setting(cell.variant, "resources", key)) for key in ("hours", "memory"))
         return Limits(hours, None if memory is None else bytes_of(memory), *places)
 
+    def distributions(self, variant: str) -> dict[str, Distribution]:
+        """The axes of a variant that have distributions."""
+        axes = self._axes(variant, self.variants[variant])
+        return {axis: values for axis, values in axes.items() if isinstance(values, Distribution)}
+
+    def points(self, variant: str, axes: Mapping[str, list[Any] | Distribution]) -> Iterator[dict[str, Any]]:
+        """The points of a variant's axes; the last one varies fastest, and drawn points vary slowest.
+
+        With ``algorithm: optuna`` these are the points before the first suggestion.
+        """
+        drawn = {axis: values for axis, values in axes.items() if isinstance(values, Distribution)}
+        place = ("variants", variant, "grid")
+        if drawn and self.search is None:
+            axis = next(iter(drawn))
+            at = (*place, axis) if axis not in self.grid else ("grid", axis)
+            raise self._wrong(at, "a distribution needs a key search, such as search: {samples: 30}")
+        samples: list[dict[str, Any]] = [{}]
+        if drawn and self.search:
+            count = self.search.samples
+            if self.search.algorithm == "optuna":
+                count = min(count, self.search.startup)
+                if listed := next((axis for axis in axes if axis not in drawn), None):
+                    at = ("grid", listed) if listed in self.grid else (*place, listed)
+                    allowed = f"allowed: {listed}: {{choice: […]}}"
+                    raise self._wrong(at, f"with algorithm: optuna, each axis is a distribution; {allowed}")
+            try:
+                samples = drawn_points(drawn, self.search, variant, count)
+            except ValueError as error:
+                raise self._wrong(("search", "samples"), f"{variant}: {error}") from None
+        listed_values = [[None] if axis in drawn else values for axis, values in axes.items()]
+        for sample in samples:
+            for values in itertools.product(*listed_values):
+                yield {**dict(zip(axes, values, strict=True)), **sample}
+
     def variant_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each variant with its settings, the axes of the grids crossed in, named ``variant@axis=value``.
 
@@ -307,8 +368,7 @@ class Sweep(Declared):
             axes = self._axes(name, settings)
             settings = {key: value for key, value in settings.items() if key != "grid"}
             seen = set()
-            for values in itertools.product(*axes.values()):
-                point = dict(zip(axes, values, strict=True))
+            for point in self.points(name, axes):
                 full = name + _suffix(point)
                 if problem := "two points have it" if full in seen else _wrong_point_name(full):
                     place = ("variants", name, *(["grid"] if "grid" in self.variants[name] else []))
@@ -316,7 +376,7 @@ class Sweep(Declared):
                 seen.add(full)
                 yield full, at_point(settings, point)
 
-    def _axes(self, variant: str, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+    def _axes(self, variant: str, settings: Mapping[str, Any]) -> dict[str, list[Any] | Distribution]:
         """The axes that a variant is crossed with: the sweep's before its own.
 
         Raises:
@@ -325,23 +385,42 @@ class Sweep(Declared):
         own, at = settings.get("grid", {}), ("variants", variant, "grid")
         if not isinstance(own, dict):
             raise self._wrong(at, "expected axes, such as {lr: [0.1, 0.01]}")
+        axes: dict[str, list[Any] | Distribution] = dict(self.grid)
         for axis, choices in own.items():
-            if not isinstance(choices, list) or not choices:
-                raise self._wrong((*at, axis), "expected a list of values")
             if axis in self.grid:
                 raise self._wrong((*at, axis), "the sweep's own grid has this axis already")
-        axes = {**self.grid, **own}
-        for axis, choices in axes.items():
+            axes[axis] = self._values((*at, axis), choices)
+        for axis, values in axes.items():
             place = (*at, axis) if axis in own else ("grid", axis)
             if len(axis.split(".")) > MOST_DEPTH:
                 raise self._wrong(place, f"an axis has at most {MOST_DEPTH} keys")
             if above := [other for other in axes if axis.startswith(f"{other}.")]:
                 raise self._wrong(place, f"the axis {above[0]!r} sets it already; allowed: one axis a setting")
+            choices = values if isinstance(values, list) else values.choice or []
             if twice := _twice([_alike(choice) for choice in choices]):
                 raise self._wrong(place, f"a value stands twice: {shorter(twice[0])}")
             if twice := _twice([str(choice) for choice in choices]):
                 raise self._wrong(place, f"two values have one name, {shown(twice[0])}: their points would, too")
         return axes
+
+    def _values(self, at: tuple[Any, ...], declared: Any) -> list[Any] | Distribution:
+        """The values of a variant's own axis, or their distribution."""
+        if isinstance(declared, dict):
+            try:
+                return Distribution(**declared)
+            except (ValidationError, TypeError) as error:
+                if isinstance(error, ValidationError):
+                    item = error.errors(include_url=False)[0]
+                    message = item["msg"].removeprefix("Value error, ")
+                    at = (*at, *item["loc"][:1])
+                    if item["type"] == "extra_forbidden":
+                        message = f"no such distribution; allowed: {', '.join(Distribution.model_fields)}"
+                else:
+                    message = f"no such distribution; allowed: {', '.join(Distribution.model_fields)}"
+                raise self._wrong(at, message) from None
+        if not isinstance(declared, list) or not declared:
+            raise self._wrong(at, "expected a list of values, or a distribution such as {log_uniform: [0.001, 1]}")
+        return declared
 
     @cached_property
     def cells(self) -> list[Cell]:

@@ -100,8 +100,8 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         elif item["type"] != "value_error":
             message += f" (it is {shown(item['input'])})"
         elif not keys and message.partition(": ")[0] in known:  # of a rule for several settings, which names one
-            key, _, message = message.partition(": ")
-            keys = [key]
+            name, _, message = message.partition(": ")
+            keys = [name]
         raise SettingError(section, keys, message) from None
     for keys, problem in misread(values, checked.model_dump()):
         raise SettingError(section, keys, problem)

@@ -371,7 +371,12 @@ class TestSettings:
             ),
             (declared("5-dataset", benchmark={"tasks": 6}), "benchmark", "tasks", r"less than or equal to 5"),
             (declared("rotated-mnist"), "benchmark", "tasks", "missing"),
-            (declared("rotated-mnist", benchmark={"tasks": 2, "angles": [1.0]}), "benchmark", "angles", "1 angles for 2"),
+            (
+                declared("rotated-mnist", benchmark={"tasks": 2, "angles": [1.0]}),
+                "benchmark",
+                "angles",
+                "1 angles for 2",
+            ),
             (declared("split-cub", benchmark={"degrees": 3}), "benchmark", "degrees", "not a setting of benchmark"),
             (declared("split-cub", benchmark={"epochs": 0}), "benchmark", "epochs", "greater than or equal to 1"),
             (declared("split-cub", model={}), "model", "name", r"missing; .*resnet18"),

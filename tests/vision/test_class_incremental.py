@@ -132,7 +132,10 @@ class TestImages:
         ({"classes": [1, 10]}, "classes: 10 is not a label of mnist; allowed: labels from 0 to 9, each once"),
         ({"classes": [1]}, "at least 2"),
         ({"class_order": [0, 1, 2]}, "class_order: a list must hold each of the stream's classes once: 0, 1, 2"),
-        ({"classes": [1, 2], "tasks": 2, "class_order": [1, 3]}, "class_order: a list must hold each of the stream's classes once: 1, 2"),
+        (
+            {"classes": [1, 2], "tasks": 2, "class_order": [1, 3]},
+            "class_order: a list must hold each of the stream's classes once: 1, 2",
+        ),
         (
             {"class_order": "random"},
             "class_order: 'random'; allowed: labels, trial, a seed from 0, or a list of labels",
