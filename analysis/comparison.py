@@ -203,6 +203,8 @@ class Comparison:
     arguments: str = ""
     """The command's arguments as typed in a shell; by default the name and the flags of the selection."""
     shown: Shown = "own"
+    searched: bool = False
+    """True for the settings that ``clray search`` chose."""
     against: str = ""
     """The variant that a report compares the others with; by default the first one of a table."""
 
@@ -210,7 +212,9 @@ class Comparison:
     def commands(self) -> list[str]:
         """The commands that run the trials and that print these tables."""
         asked = self.arguments or " ".join([self.name, *shell_flags(self.selection)])
-        run = "python -m clray.reproduce" if self.reproduction else "clray sweep"
+        run = "python -m clray.reproduce" if self.reproduction else "clray search" if self.searched else "clray sweep"
+        if self.searched:
+            return [f"{run} {asked}"]
         records = "" if self.shown == "own" else f" --records {self.shown}"
         against = f" --against {shlex.quote(self.against)}" if self.against else ""
         return [f"{run} {asked}", f"clray table {asked}{records}", f"clray report {asked}{records}{against}"]

@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from clray.documents import Declared
 
@@ -49,7 +49,7 @@ class Distribution(Declared):
     def draw(self, rng: np.random.Generator) -> Any:
         """Draw a value."""
         if self.uniform is not None:
-            return self.rounded(float(rng.uniform(*self.uniform)))
+            return self.rounded(float(rng.uniform(self.uniform[0], self.uniform[1])))
         if self.log_uniform is not None:
             low, high = (math.log(bound) for bound in self.log_uniform)
             return self.rounded(math.exp(float(rng.uniform(low, high))))
@@ -66,6 +66,17 @@ class Distribution(Declared):
         return min(max(float(f"{value:.{_DIGITS}g}"), float(bounds[0])), float(bounds[1]))
 
 
+def _kind(declared: Any) -> str:
+    return "distribution" if isinstance(declared, dict | Distribution) else "list"
+
+
+Axis = Annotated[
+    Annotated[list[Any], Field(min_length=1), Tag("list")] | Annotated[Distribution, Tag("distribution")],
+    Discriminator(_kind),
+]
+"""The values of an axis, or their distribution."""
+
+
 class Search(Declared):
     """How the points of axes with distributions are found, and how ``clray search`` chooses one of them."""
 
@@ -78,8 +89,8 @@ class Search(Declared):
     estimator (Bergstra et al. 2011); the first ``startup`` points are drawn as for ``random``."""
     startup: Annotated[int, Field(ge=1, le=10_000)] = 10
     batch: Annotated[int, Field(ge=1, le=1_000)] = 4
-    """The points that Optuna suggests at once. They run at the same time, so more of them are faster and each knows less;
-    a machine with other cores gets the same points."""
+    """The points that Optuna suggests at once. They run at the same time: with more of them the search is faster, and
+    each knows less. They do not depend on the machine's cores."""
     metric: str = "ACC"
     """The metric that chooses."""
     benchmark: dict[str, Any] = {}

@@ -119,7 +119,10 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
                 said = f"--only {shorter(variant)}" if selection.only else f"quick.only: {shown(variant)}"
                 place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
                 raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
-        sweep = sweep.with_variants({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
+        if set(only) <= set(sweep.variants):
+            sweep = sweep.with_whole_variants(only)
+        else:
+            sweep = sweep.with_variants({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
     _ = sweep.cells  # so that a wrong setting is an error now
     return sweep
 

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from clray import own_code
-from clray.axes import Distribution, Search, drawn_points
+from clray.axes import Axis, Distribution, Search, drawn_points
 from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.limits import NO_LIMITS, Limits, bytes_of
@@ -153,7 +153,7 @@ class Sweep(Declared):
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """By name: a method with its settings, and its changes to ``benchmark``, ``model`` and ``resources``. ``grid``
     holds axes of its own."""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)] | Distribution] = {}
+    grid: dict[str, Axis] = {}
     """Axes crossed with every variant: a setting, dotted where it is not one of the method (``model.dropout``), and a
     list of its values, or a distribution (``clray.axes``) from which ``search`` says how many are drawn."""
     search: Search | None = None
@@ -288,6 +288,12 @@ class Sweep(Declared):
         kept.__dict__.pop("cells", None)  # else the copy would keep the cells of the original
         return kept
 
+    def with_whole_variants(self, names: Collection[str]) -> Sweep:
+        """This sweep with these variants alone, each with its grid."""
+        kept = self.model_copy(update={"variants": {n: of for n, of in self.variants.items() if n in names}})
+        kept.__dict__.pop("cells", None)
+        return kept
+
     def tuning_phase(self) -> Sweep:
         """The tuning phase of ``tuning`` as a sweep: the same variants on other classes, with other seeds.
 
@@ -314,7 +320,7 @@ class Sweep(Declared):
         try:
             _ = phase.cells
         except DeclarationError as error:
-            raise self._wrong([key], f"in the phase that chooses: {error}") from None
+            raise self._wrong([key], f"in the {key} phase: {error}") from None
         return phase
 
     def limits_of(self, cell: Cell) -> Limits:
@@ -369,7 +375,7 @@ class Sweep(Declared):
             settings = {key: value for key, value in settings.items() if key != "grid"}
             seen = set()
             for point in self.points(name, axes):
-                full = name + _suffix(point)
+                full = named(name, point)
                 if problem := "two points have it" if full in seen else _wrong_point_name(full):
                     place = ("variants", name, *(["grid"] if "grid" in self.variants[name] else []))
                     raise self._wrong(place, f"{problem}: the name {shown(full)} of a grid point")
@@ -672,9 +678,9 @@ def _alike(value: Any) -> str:
     return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _suffix(point: Mapping[str, Any]) -> str:
-    """The part of a grid point's name that follows its variant's."""
-    return "".join(f"@{axis}={value}" for axis, value in point.items())
+def named(variant: str, point: Mapping[str, Any]) -> str:
+    """The name of a point of a variant's grid, ``variant@axis=value``."""
+    return variant + "".join(f"@{axis}={value}" for axis, value in point.items())
 
 
 def at_point(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

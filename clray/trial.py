@@ -94,7 +94,8 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         checked = schema(**values)
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
-        message, keys = item["msg"].removeprefix("Value error, "), keys_of(item, values)
+        message = item["msg"].removeprefix("Value error, ")
+        keys = keys_of(item, values)
         if item["type"] == "missing":
             message = "this setting is missing"
         elif item["type"] != "value_error":
@@ -103,8 +104,8 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
             name, _, message = message.partition(": ")
             keys = [name]
         raise SettingError(section, keys, message) from None
-    for keys, problem in misread(values, checked.model_dump()):
-        raise SettingError(section, keys, problem)
+    for place, problem in misread(values, checked.model_dump()):
+        raise SettingError(section, place, problem)
     return checked
 
 

@@ -186,6 +186,40 @@ def _show_outcome(
     show_failures(outcome, launched, target, store, console)
 
 
+def refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
+    """Refuse records that other code made, where settings are chosen by them.
+
+    Raises:
+        ClrayError: there are some, and they are not to be run again.
+    """
+    if stale and not rerun_stale:
+        raise ClrayError(
+            f"{len(stale)} records of these trials were made by other code, such as {stale[0].id} ({stale[0].name}); "
+            "allowed: --rerun-stale, which runs them again, or another store (--results)"
+        )
+
+
+def run_stage(
+    target: Target, planned: Plan, store: Store, console: PlainConsole, options: Options, local: bool, quiet: bool
+) -> None:
+    """Run what is left of a phase of a command that has several.
+
+    Args:
+        quiet: the progress goes to stderr.
+
+    Raises:
+        typer.Exit: it was interrupted, or a trial failed.
+    """
+    from rich.console import Console
+
+    if not options.left(planned):
+        return
+    require_writable(store)
+    shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
+    outcome = runner(local)(planned, store, shown, options)
+    show_failures(outcome, options.left(planned), target, store, console)
+
+
 def show_failures(
     outcome: Outcome, launched: Sequence[Planned], target: Target, store: Store, console: PlainConsole
 ) -> None:

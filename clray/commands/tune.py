@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clray.commands.answers import require_writable
 from clray.commands.options import (
     Address,
     Cpus,
@@ -26,7 +25,7 @@ from clray.commands.options import (
     Yes,
 )
 from clray.commands.plan import show_plan
-from clray.commands.run import confirm, options_of, runner, show_failures
+from clray.commands.run import confirm, options_of, refuse_stale, run_stage
 from clray.commands.target import Target, print_json, selected, store_at, target_of, terminal
 from clray.errors import ClrayError, DeclarationError
 from clray.output import redacted
@@ -34,8 +33,7 @@ from clray.output import redacted
 if TYPE_CHECKING:
     from clray.analysis.tuning import Protocols
     from clray.console import PlainConsole
-    from clray.launch import Options
-    from clray.planning import Plan, Planned
+    from clray.planning import Plan
     from clray.store import Store
     from clray.sweep import Sweep
     from clray.tuning import Frozen, Phases
@@ -72,7 +70,7 @@ def tune_command(
     if frozen:
         frozen.require(found, (before, after), place)
     if not dry_run:
-        _refuse_stale([*before.in_state("stale"), *after.in_state("stale")], rerun_stale)
+        refuse_stale([*before.in_state("stale"), *after.in_state("stale")], rerun_stale)
 
     def take(stage: Target, planned: Plan) -> None:
         if not as_json:
@@ -80,7 +78,7 @@ def tune_command(
         if not dry_run and not as_json and planned is before:
             confirm(before.core_hours(rerun_stale) + after.core_hours(rerun_stale), yes, console)
         if not dry_run:
-            _run(stage, planned, store, console, options, local, as_json)
+            run_stage(stage, planned, store, console, options, local, as_json)
 
     take(stages["tuning"], before)
     if not dry_run:
@@ -97,37 +95,6 @@ def tune_command(
         print_json(as_data(compared) | {"frozen": place}, console)
     else:
         _show(compared, found.evaluation, console)
-
-
-def _refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
-    """Refuse records that other code made: the digest of the code in the frozen file would not be theirs.
-
-    Raises:
-        ClrayError: there are some, and they are not to be run again.
-    """
-    if stale and not rerun_stale:
-        raise ClrayError(
-            f"{len(stale)} records of these trials were made by other code, such as {stale[0].id} ({stale[0].name}); "
-            "allowed: --rerun-stale, which runs them again, or another store (--results)"
-        )
-
-
-def _run(
-    target: Target, planned: Plan, store: Store, console: PlainConsole, options: Options, local: bool, quiet: bool
-) -> None:
-    """Run what is left of a phase.
-
-    Raises:
-        typer.Exit: it was interrupted, or a trial failed.
-    """
-    from rich.console import Console
-
-    if not options.left(planned):
-        return
-    require_writable(store)
-    shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
-    outcome = runner(local)(planned, store, shown, options)
-    show_failures(outcome, planned.left(options.rerun_stale), target, store, console)
 
 
 def _results(
