@@ -258,7 +258,8 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines = []
     if not table.not_comparable_because:
         lines += [("margin", f"{name} ±{margin.points:g}: {margin.reason}") for name, margin in table.margins.items()]
-        lines.append(("tests", _tests_note(table)))
+        if table.families:  # without a judged claim there is no test
+            lines.append(("tests", _tests_note(table)))
         derived = [m for m in table.metrics if any(cell.derived for _, cell in table.cells if cell.metric == m)]
         for name in derived:
             others = " and ".join(METRICS[name].computed_from)

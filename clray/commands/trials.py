@@ -125,7 +125,7 @@ def export_command(
     results: Results = "results",
 ) -> None:  # fmt: skip
     """Write a file that was stored beside a trial's record, such as ``weights.pt``: the weights of its network, where
-    the sweep file says ``keep: [weights]``."""
+    the sweep file says that weights are kept."""
     from clray.documents import one_of
 
     store, console = store_at(results), terminal()
