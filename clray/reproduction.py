@@ -111,13 +111,17 @@ class Margin(Declared):
 
 
 class Tolerance(Declared):
-    """The largest difference from a reference run that ``clray verify`` accepts, and the reason why it is not 0.
-
-    For a fraction, such as an accuracy, it is in per cent points. For other values it is in per cent of the value.
-    """
+    """The largest difference from a reference run that ``clray verify`` accepts, and the reason why it is not 0."""
 
     points: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """For a fraction, such as an accuracy: per cent points."""
+    percent: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """For other values, such as an eigenvalue: per cent of the value. By default the number of ``points``."""
     reason: str
+
+    def allowed(self, fraction: bool) -> float:
+        """The largest difference of a fraction, or of another value."""
+        return self.points if fraction or self.percent is None else self.percent
 
 
 class Source(Declared):

@@ -132,7 +132,7 @@ def compared(one: Record, other: Record, tolerance: Tolerance | None = None) -> 
     """
     changes = _changes(one.measurements, other.measurements)
     statuses = None if one.status == other.status else (one.status, other.status)
-    judged = agreement(compare(one.measurements, other.measurements), tolerance)
+    judged = agreement(compare(one.measurements, other.measurements, tolerance), tolerance)
     return Compared(
         id=one.id,
         variant=one.variant,

@@ -6,7 +6,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from clray.errors import ClrayError, DataError
@@ -29,10 +29,12 @@ class Difference:
         size: in per cent points for a fraction, such as an accuracy; else in per cent of the reference's value. 0 means
             that all bits are the same, infinity that a measurement is missing, or only one of the two is finite.
         where: the measurement with this difference, as text; empty where all bits are the same.
+        fraction: the measurement is a fraction in both.
     """
 
     size: float
     where: str
+    fraction: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,18 @@ def draw(records: Sequence[Record], trials: int, seed: int) -> list[Record]:
     return random.Random(seed).sample(ordered, min(trials, len(ordered)))
 
 
-def compare(reference: Sequence[Measurement], here: Sequence[Measurement]) -> Difference:
-    """Find the largest difference between the measurements of two runs of a trial."""
+def compare(
+    reference: Sequence[Measurement], here: Sequence[Measurement], tolerance: Tolerance | None = None
+) -> Difference:
+    """Find the largest difference between the measurements of two runs of a trial.
+
+    Args:
+        tolerance: then it is the largest one in relation to what is allowed for such a measurement.
+    """
+
+    def share(difference: Difference) -> float:
+        return difference.size / (tolerance.allowed(difference.fraction) if tolerance else 1.0)
+
     wanted, found = _by_place(reference), _by_place(here)
     if lacking := [place for place in {**wanted, **found} if place not in wanted or place not in found]:
         return Difference(math.inf, f"{len(lacking)} measurements that only one of the two has, such as {lacking[0]}")
@@ -60,9 +72,9 @@ def compare(reference: Sequence[Measurement], here: Sequence[Measurement]) -> Di
         return Difference(0.0, "")
     largest = Difference(0.0, "")
     for place, value in wanted.items():
-        size = size_of(value, found[place])
-        if size > largest.size or not largest.where:
-            largest = Difference(size, place)
+        difference = Difference(size_of(value, found[place]), place, _are_fractions(value, found[place]))
+        if share(difference) > share(largest) or not largest.where:
+            largest = difference
     return largest
 
 
@@ -79,15 +91,19 @@ def size_of(reference: float, here: float) -> float:
         return 0.0
     if not (math.isfinite(reference) and math.isfinite(here)):
         return math.inf
-    fraction = 0 <= reference <= 1 and 0 <= here <= 1
-    return 100 * abs(here - reference) / (1.0 if fraction else max(abs(reference), 1e-12))
+    return 100 * abs(here - reference) / (1.0 if _are_fractions(reference, here) else max(abs(reference), 1e-12))
+
+
+def _are_fractions(reference: float, here: float) -> bool:
+    return 0 <= reference <= 1 and 0 <= here <= 1
 
 
 def agreement(difference: Difference, tolerance: Tolerance | None) -> Agreement:
     """Judge a difference; without a declared tolerance only the same bits agree."""
     if not difference.where:
         return "same bits"
-    return "within tolerance" if tolerance and difference.size <= tolerance.points else "different"
+    near = tolerance is not None and difference.size <= tolerance.allowed(difference.fraction)
+    return "within tolerance" if near else "different"
 
 
 def verify(
@@ -124,7 +140,7 @@ def verify(
                 note(record, execution.progress)
             here = Store(folder).read(record.id)
         assert isinstance(here, Record)
-        difference = compare(record.measurements, here.measurements)
+        difference = compare(record.measurements, here.measurements, tolerance)
         if here.status != record.status:
             difference = Difference(math.inf, f"{here.status} here, and {record.status} there")
         yield Verified(record, agreement(difference, tolerance), difference, execution.seconds)

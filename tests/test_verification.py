@@ -125,6 +125,17 @@ class TestAgreement:
         assert agreement(difference, None) == without
         assert agreement(difference, self.HALF) == within_half
 
+    def test_fractions_and_other_values_have_tolerances_of_their_own(self):
+        """By default one number is for both."""
+        both = Tolerance(points=1.0, percent=10.0, reason="eigenvalues move more")
+        near = with_value(with_value(SOME, 1, 0.495), 2, 43.0)
+        assert agreement(compare(SOME, near, both), both) == "within tolerance"
+        assert agreement(compare(SOME, near, self.HALF), self.HALF) == "different"
+        for i, value in ((1, 0.48), (2, 45.0)):
+            found = compare(SOME, with_value(near, i, value), both)
+            assert agreement(found, both) == "different"
+            assert SOME[i].metric in found.where
+
     @pytest.mark.parametrize("points", [0, -1, math.nan, math.inf])
     def test_a_tolerance_is_a_number_above_zero(self, points):
         with pytest.raises(ValueError, match="points"):

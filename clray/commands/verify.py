@@ -62,7 +62,8 @@ def verify_command(
         line = Text(f"  {shown(record.variant)} seed {record.trial.seed}: ")
         console.print(line.append(verified.agreement, style=STYLES[verified.agreement]).append(f"{where} ({took})"))
     if tolerance:
-        console.print(f"tolerance: {tolerance.points:g} points for each measurement: {tolerance.reason}")
+        others = f", {tolerance.percent:g}% of other values" if tolerance.percent is not None else ""
+        console.print(f"tolerance: {tolerance.points:g} points for each measurement{others}: {tolerance.reason}")
     if different:
         console.print(f"{different} of {len(drawn)} are different", style="bold red")
         raise typer.Exit(1)
