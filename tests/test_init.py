@@ -84,7 +84,7 @@ NO_LM_LOSS = """    def __init__(self, *settings):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "change"),
-    [("er", OTHER_RATE), ("er_reservoir", OTHER_RATE), ("ocl_er", OTHER_RATE), ("language/lamol", NO_LM_LOSS)],
+    [("ocl_er", OTHER_RATE), ("language/lamol", NO_LM_LOSS)],
 )
 def test_its_tests_pass_and_fail_when_the_method_changes(place, monkeypatch, method, change):
     """Also in a folder whose name has a space, and without a data set."""
