@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -14,11 +14,16 @@ from clray.output import arriving, shown, visible
 
 
 class PlainConsole(Console):
-    """Standard output as ``rich`` lays it out, without markup, emoji codes or highlighting; styles are arguments."""
+    """Standard output as ``rich`` lays it out, without markup, emoji codes or highlighting; styles are arguments.
 
-    def __init__(self) -> None:
+    Args:
+        file: what is written to in place of standard output.
+        how: further arguments of ``rich.console.Console``, such as ``width``.
+    """
+
+    def __init__(self, file: IO[str] | None = None, **how: Any) -> None:
         # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
-        super().__init__(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        super().__init__(file=file or sys.stdout, highlight=False, markup=False, emoji=False, **how)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Raises OutputLost where standard output cannot be written."""

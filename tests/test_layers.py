@@ -36,7 +36,7 @@ FLOORS = {
         clray.progress clray.launch clray.testing clray.slurm clray.kubernetes clray.cluster.* clray.tracking.*
         clray.analysis.*
     """,
-    "commands": "clray.commands.* clray.cli clray.reproduce clray.__main__",
+    "commands": "clray.api.* clray.commands.* clray.cli clray.reproduce clray.__main__",
 }
 """The floors from the lowest to the highest, and the modules on each; a new module of the core has to be put on one."""
 

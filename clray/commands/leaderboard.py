@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from clray.commands.compare import metrics_of
+from clray.commands.compare import split_names
 from clray.commands.options import Only, Quick, Records, Results, RunsFrom, Seeds, Set
-from clray.commands.target import selected, store_at, target_of, terminal
-from clray.output import json_text, say
+from clray.commands.target import selected, target_of, terminal
+from clray.output import say
 
 
 def leaderboard_command(
@@ -24,30 +23,13 @@ def leaderboard_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:  # fmt: skip
     """Rank methods by a metric: your runs, the reference runs, and published numbers; a leaderboard a benchmark."""
-    from clray.analysis import leaderboard_forms
-    from clray.analysis.comparison import sweep_table
-    from clray.analysis.labels import first_metric, labels_of
-    from clray.analysis.leaderboard import Source, boards
-    from clray.analysis.own_first import Sources
-    from clray.loading import papers
-    from clray.provenance import is_fresh
+    from clray.api.arguments import metrics_of
+    from clray.api.tables import leaderboard_of
 
     targets = [target_of(name, selected(quick, only, seeds, set_), results) for name in dict.fromkeys(names)]
-    sweeps = [(target, name, sweep) for target in targets for name, sweep in target.sweeps.items()]
-    (by,) = metrics_of([metric] if metric is not None else None, one=True) or [
-        first_metric(sweeps[0][1], sweeps[0][2], sweeps[0][0].reproduction)
-    ]
-    read = Sources([sweep for _, _, sweep in sweeps], store_at(results), records.value, is_fresh)
-    sources = []
-    for target, name, sweep in sweeps:
-        found, notes = read.of(sweep)
-        labels = labels_of({name: sweep}, target.reproduction)[name]
-        paper = papers().get(target.reproduction.paper) if target.reproduction else None
-        table = sweep_table(sweep, found, labels, [by])
-        sources.append(Source(target.name, sweep, table, target.reproduction, paper, notes))
-    made = boards(sources, by)
+    by = metrics_of(split_names([metric] if metric is not None else None), "--metric ", most=1)
+    made = leaderboard_of(targets, by, records.value)
     if as_json:
-        data = leaderboard_forms.to_data(made, by, [str(problem) for problem in read.problems])
-        say(json_text(json.dumps(data, indent=2, ensure_ascii=False)))
-        return
-    terminal().print(leaderboard_forms.to_terminal(made, by, read.problems))
+        say(made.to_json())
+    else:
+        terminal().print(made.to_terminal())

@@ -9,7 +9,7 @@ import typer
 
 from clray.commands.options import Format, Name, Only, Quick, Results, Seeds, Set, ShownRecords
 from clray.commands.target import Target, selected, store_at, target_of, terminal
-from clray.output import json_text, say
+from clray.output import say
 
 if TYPE_CHECKING:
     from clray.analysis import Comparison
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 
 def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> None:
-    from clray import analysis
+    from clray.api.shown import Table
 
+    table = Table(comparison)
     if form is Format.text:
-        console.print(analysis.to_terminal(comparison))
-    elif form is Format.json:
-        say(json_text(analysis.to_json(comparison)))
-    else:
-        forms = {Format.md: analysis.to_markdown, Format.latex: analysis.to_latex, Format.csv: analysis.to_csv}
-        say(forms[form](comparison))
+        console.print(table.to_terminal())
+        return
+    forms = {
+        Format.md: table.to_markdown, Format.latex: table.to_latex, Format.csv: table.to_csv, Format.json: table.to_json,
+    }  # fmt: skip
+    say(forms[form]())
 
 
 def table_command(

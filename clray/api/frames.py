@@ -1,0 +1,50 @@
+"""Data frames of ``pandas``, which is loaded where the first one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clray.errors import ClrayError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class PandasMissing(ClrayError, ImportError):
+    """pandas is not installed, and something asked for a data frame."""
+
+
+def load_pandas() -> Any:
+    """The package.
+
+    Raises:
+        PandasMissing: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise PandasMissing("a data frame needs pandas: pip install pandas") from None
+    return pandas
+
+
+def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str] | None = None, **attributes: str) -> pandas.DataFrame:  # noqa: E501
+    """A data frame.
+
+    Args:
+        columns: by name; all of one length.
+        types: the types of some columns.
+        attributes: what a reader must know about it, such as its units: kept in its ``attrs``.
+
+    Raises:
+        PandasMissing: pandas is not installed.
+    """
+    made = load_pandas().DataFrame(dict(columns)).astype(dict(types or {}))
+    made.attrs.update(attributes)
+    return made
+
+
+def frame_of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), **attributes: str) -> pandas.DataFrame:
+    """A data frame of dictionaries that have the same keys; ``names`` are the columns where there is no row."""
+    keys = list(rows[0]) if rows else list(names)
+    return frame({key: [row[key] for row in rows] for key in keys}, **attributes)

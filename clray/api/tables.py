@@ -1,0 +1,182 @@
+"""The tables of a target: beside published numbers, variants against each other, and leaderboards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from clray.api.arguments import Names, Place, Seeds, Settings, metrics_of, names, opened
+from clray.api.arguments import target as target_at
+from clray.api.shown import Comparisons, Leaderboard, Table
+from clray.documents import one_of, shorter
+from clray.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from clray.commands.target import Target
+
+Records = Literal["own", "reference", "both"]
+
+
+def table(
+    name: Place,
+    *,
+    records: Records | None = None,
+    variant: Names | None = None,
+    seed: Seeds | None = None,
+    quick: bool = False,
+    set: Settings | None = None,  # noqa: A002
+    results: Place = "results",
+) -> Table:
+    """Our numbers beside the published ones; what ``clray table`` prints. Nothing is trained.
+
+    Args:
+        name: a reproduction, a sweep, or a sweep file.
+        records: the runs to show: the store's ``own``, the ``reference`` runs that ship, or ``both`` beside each other.
+            By default the store's, and where it has none of these trials the reference runs.
+        variant: only these variants.
+        seed: these seeds in place of the declared ones.
+        quick: the declared quick form.
+        set: changes to the sweep file, such as ``{"benchmark.tasks": 5}``.
+        results: the results store.
+
+    Raises:
+        DeclarationError: there is no such name, variant or key, or no reference runs where they are asked for.
+        StoreError: the store cannot be read.
+    """
+    found = target_at(name, results, quick, variant, seed, set)
+    return Table(found.compare(opened(results), _records(records) if records is not None else None))
+
+
+def compare(
+    name: Place,
+    *variants: str,
+    metric: Names | None = None,
+    against: str | None = None,
+    all_pairs: bool = False,
+    records: Records = "both",
+    seed: Seeds | None = None,
+    quick: bool = False,
+    set: Settings | None = None,  # noqa: A002
+    results: Place = "results",
+) -> Comparisons:
+    """Which variants of a sweep are better or worse than a baseline; what ``clray compare`` prints.
+
+    Args:
+        name: a reproduction, a sweep, or a sweep file.
+        variants: the variants to compare, by name or label; all of them where none is named.
+        metric: the metrics; by default the first declared one.
+        against: the baseline; by default the first variant.
+        all_pairs: compare each variant with each other one.
+        records: the runs to compare: the store's ``own``, the ``reference`` runs that ship, or ``both``: the store's,
+            and the reference run of each trial that the store has not finished.
+        seed, quick, set, results: as for ``table``.
+
+    Raises:
+        DeclarationError: there is no such name, variant, metric or key.
+        StoreError: the store cannot be read.
+    """
+    found = target_at(name, results, quick, None, seed, set)
+    chosen = metrics_of(names(metric, "metric"), "metric=")
+    return comparisons_of(found, names(variants, "variants"), chosen, against, all_pairs, _records(records))
+
+
+def leaderboard(
+    *names_: Place,
+    metric: str | None = None,
+    records: Records = "both",
+    variant: Names | None = None,
+    seed: Seeds | None = None,
+    quick: bool = False,
+    set: Settings | None = None,  # noqa: A002
+    results: Place = "results",
+) -> Leaderboard:
+    """Methods ranked by a metric, with published numbers; what ``clray leaderboard`` prints.
+
+    Args:
+        names_: reproductions, sweeps, or sweep files; one or more.
+        metric: the metric that ranks; by default the first one that the first of them declares.
+        records: as for ``compare``.
+        variant, seed, quick, set, results: as for ``table``.
+
+    Raises:
+        DeclarationError: nothing is named, or there is no such name, variant, metric or key.
+        StoreError: the store cannot be read.
+    """
+    if not names_:
+        raise DeclarationError("leaderboard(): name a reproduction, a sweep, or a sweep file")
+    targets = [target_at(name, results, quick, variant, seed, set) for name in dict.fromkeys(names_)]
+    chosen = metrics_of(names(metric, "metric"), "metric=", most=1)
+    return leaderboard_of(targets, chosen, _records(records))
+
+
+def _records(asked: Records) -> Records:
+    if asked not in get_args(Records):
+        raise DeclarationError(f"records={shorter(repr(asked))}: {one_of(str(asked), get_args(Records))}")
+    return asked
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Of targets: the commands use these, too
+
+
+def comparisons_of(
+    target: Target, variants: Sequence[str], metrics: Sequence[str], against: str | None, all_pairs: bool,
+    records: Records,
+) -> Comparisons:  # fmt: skip
+    """The comparisons of a target's variants.
+
+    Raises:
+        DeclarationError: a name is of no variant, or there are no two variants to compare.
+    """
+    from clray.analysis.against import choose, compare_all, other_benchmarks, with_runs
+    from clray.analysis.comparison import sweep_table
+    from clray.analysis.gather import not_comparable_because
+    from clray.analysis.labels import first_metric, labels_of
+    from clray.analysis.own_first import Sources
+    from clray.provenance import is_fresh
+
+    labels = labels_of(target.sweeps, target.reproduction)
+    chosen = choose(target.name, labels, variants, against, all_pairs)
+    sources = Sources([target.sweeps[name] for name in chosen], opened(target.results), records, is_fresh)
+    tables = []
+    for name, choice in chosen.items():
+        sweep = target.sweeps[name]
+        results, notes = sources.of(sweep)
+        shown = metrics or [first_metric(name, sweep, target.reproduction)]
+        made = sweep_table(sweep, results, {variant: labels[name][variant] for variant in choice.variants}, shown)
+        reasons = not_comparable_because(sweep, made.gathered) if target.reproduction else []
+        notes = [*notes, *other_benchmarks(sweep, made)]
+        notes += [] if made.gathered.runs else [("to run", f"`{target.run}` runs these trials")]
+        baseline = choice.baseline
+        if baseline is not None and against is None and not variants:
+            made, baseline, more = with_runs(made, baseline)
+            notes += more
+        tables.append((replace(made, not_comparable_because=reasons), baseline, notes))
+    return Comparisons(target.name, compare_all(tables), sources.problems)
+
+
+def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: Records) -> Leaderboard:
+    """The leaderboards of the sweeps of some targets.
+
+    Args:
+        metrics: the metric that ranks, or nothing for the first declared one.
+    """
+    from clray.analysis.comparison import sweep_table
+    from clray.analysis.labels import first_metric, labels_of
+    from clray.analysis.leaderboard import Source, boards
+    from clray.analysis.own_first import Sources
+    from clray.loading import papers
+    from clray.provenance import is_fresh
+
+    sweeps = [(target, name, sweep) for target in targets for name, sweep in target.sweeps.items()]
+    (by,) = metrics or [first_metric(sweeps[0][1], sweeps[0][2], sweeps[0][0].reproduction)]
+    read = Sources([sweep for _, _, sweep in sweeps], opened(targets[0].results), records, is_fresh)
+    sources = []
+    for target, name, sweep in sweeps:
+        found, notes = read.of(sweep)
+        labels = labels_of({name: sweep}, target.reproduction)[name]
+        paper = papers().get(target.reproduction.paper) if target.reproduction else None
+        made = sweep_table(sweep, found, labels, [by])
+        sources.append(Source(target.name, sweep, made, target.reproduction, paper, notes))
+    return Leaderboard(by, boards(sources, by), read.problems)
