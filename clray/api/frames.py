@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clray.errors import ClrayError
@@ -28,7 +28,9 @@ def load_pandas() -> Any:
     return pandas
 
 
-def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str] | None = None, **attributes: str) -> pandas.DataFrame:  # noqa: E501
+def frame(
+    columns: Mapping[str, Sequence[Any]], types: Mapping[str, str] | None = None, **attributes: str
+) -> pandas.DataFrame:
     """A data frame.
 
     Args:
@@ -44,7 +46,15 @@ def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str] | None 
     return made
 
 
-def frame_of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), **attributes: str) -> pandas.DataFrame:
-    """A data frame of dictionaries that have the same keys; ``names`` are the columns where there is no row."""
+def frame_of_rows(
+    rows: Sequence[Mapping[str, Any]], numbers: Iterable[str] = (), names: Sequence[str] = (), **attributes: str
+) -> pandas.DataFrame:
+    """A data frame of dictionaries that have the same keys.
+
+    Args:
+        numbers: the columns of numbers, in which None becomes NaN.
+        names: the columns where there is no row.
+    """
     keys = list(rows[0]) if rows else list(names)
-    return frame({key: [row[key] for row in rows] for key in keys}, **attributes)
+    types = {key: "float64" for key in numbers if key in keys}
+    return frame({key: [row[key] for row in rows] for key in keys}, types, **attributes)

@@ -116,7 +116,7 @@ class Table(Shown):
 
         tables = self.comparison.tables
         rows = [cell_data(table, row, cell) for table in tables for row, cell in table.cells]
-        return frame_of_rows(rows, units="ours_*, reference_*, published_*, difference*: per cent")
+        return frame_of_rows(rows, _CELL_NUMBERS, units="ours_*, reference_*, published_*, difference*: per cent")
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,7 +157,7 @@ class Comparisons(Shown):
         from clray.api.frames import frame_of_rows
 
         rows = [_with_ends(row) for row in self.to_dict()["comparisons"]]
-        return frame_of_rows(rows, units="difference, interval, standard_error: points")
+        return frame_of_rows(rows, _COMPARISON_NUMBERS, units="difference, interval, standard_error: points")
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,9 +202,21 @@ class Leaderboard(Shown):
             for i, board in enumerate(self.to_dict()["leaderboards"])
             for entry in board["entries"]
         ]
-        return frame_of_rows(rows, ("board", "benchmark", "metric", *_ENTRY), units="mean, spread: per cent")
+        columns = ("board", "benchmark", "metric", *_ENTRY)
+        return frame_of_rows(rows, _ENTRY_NUMBERS, columns, units="mean, spread: per cent")
 
 
+_CELL_NUMBERS = (
+    "ours_mean", "ours_sd", "ours_low", "ours_high", "reference_mean", "reference_sd", "published_mean",
+    "published_spread", "published_runs", "difference", "difference_low", "difference_high", "margin", "p_difference",
+    "p_equivalence", "runs_that_decide", "prediction_half_width",
+)  # fmt: skip
+_COMPARISON_NUMBERS = (
+    "difference", "interval_low", "interval_high", "standard_error", "degrees_of_freedom", "pairs",
+    "runs_without_partner", "p", "p_corrected", "probability_of_improvement", "probability_interval_low",
+    "probability_interval_high", "further",
+)  # fmt: skip
+_ENTRY_NUMBERS = ("rank", "worst_rank", "mean", "spread", "runs")
 _ENTRY = (
     "rank", "worst_rank", "label", "variant", "sweep", "source", "mean", "spread", "spread_kind", "runs", "citation",
     "place",

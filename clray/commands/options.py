@@ -134,3 +134,4 @@ RerunLacking = Annotated[
 RerunStale = Annotated[
     bool, typer.Option("--rerun-stale", help="Also run trials whose records were made by other code.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clray.commands.options import Name, Only, Quick, RerunLacking, RerunStale, Results, Seeds, Set
-from clray.commands.target import Target, selected, store_at, target_of, terminal
+from clray.commands.options import AsJson, Name, Only, Quick, RerunLacking, RerunStale, Results, Seeds, Set
+from clray.commands.plan_data import costs_data, plan_data
+from clray.commands.target import Target, say_json, selected, store_at, target_of, terminal
 from clray.machine import cores_given
 from clray.output import say
 
@@ -142,12 +143,16 @@ def show_plan(
 def plan_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", rerun_stale: RerunStale = False, rerun_lacking: RerunLacking = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show which trials are finished, half-done and to do, and what they will cost."""
     from clray.planning import plan
 
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
     planned = plan(target.sweeps, store_at(results))
+    if as_json:
+        say_json(plan_data(target, planned, rerun_stale, rerun_lacking))
+        return
     show_plan(target, planned, console, rerun_stale, rerun_lacking)
     if count := target.reference_count:
         console.print(
@@ -160,7 +165,7 @@ def plan_command(
         console.print(f"run it: {target.run}{flags}", soft_wrap=True)
 
 
-def costs_command(results: Results = "results") -> None:
+def costs_command(results: Results = "results", as_json: AsJson = False) -> None:
     """Show the cost of each reproduction in core and GPU hours: from records of the store or of reference runs, else
     computed. Markdown."""
     import functools
@@ -177,4 +182,7 @@ def costs_command(results: Results = "results") -> None:
     read = functools.cache(read_sweep)  # several reproductions use the same sweep
     reproductions = [load_reproduction(name) for name in reproduction_names()]
     costs = [cost(r.name, r.title, r.sweeps(Selection(), read).values(), finished) for r in reproductions]
-    say(markdown(costs), end="")
+    if as_json:
+        say_json(costs_data(costs))
+    else:
+        say(markdown(costs), end="")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clray.errors import DeclarationError
-from clray.output import json_text, redacted
+from clray.output import json_text, redacted, say
 
 if TYPE_CHECKING:
     from clray.analysis import Comparison
@@ -197,6 +197,15 @@ def print_json(value: Any, console: PlainConsole) -> None:
     text = Text(json_text(json.dumps(value, indent=2, ensure_ascii=False)))
     JSONHighlighter().highlight(text)
     console.print(text, soft_wrap=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as one JSON document and nothing else, for programs: the same on terminals and in pipes.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON cannot hold.
+    """
+    say(json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def store_at(uri: str) -> Store:
