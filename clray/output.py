@@ -10,13 +10,14 @@ import codecs
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from clray.atomic import write_atomically
 from clray.errors import ClrayError
@@ -91,6 +92,20 @@ def json_text(text: str) -> str:
         return letter
 
     return re.sub(r"[^\x00-\x7e]", written, text)
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None in place of numbers that JSON cannot hold: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def to_json(value: Any) -> str:
+    """Plain data as an indented JSON document that any reader of JSON takes, and any terminal."""
+    return json_text(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 # --------------------------------------------------------------------------------------------------------------

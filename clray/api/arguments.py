@@ -6,7 +6,7 @@ import json
 import operator
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from clray.documents import one_of, shorter
 from clray.errors import DeclarationError
@@ -81,13 +81,11 @@ def seeds_of(asked: Seeds | None, argument: str = "seed") -> tuple[int, ...]:
     Raises:
         DeclarationError: something else is among them.
     """
-    given = () if asked is None else asked if _is_several(asked) else (asked,)
-    try:
-        found = tuple(operator.index(seed) for seed in given if not isinstance(seed, bool) or _refuse())
-    except TypeError:
+    given: tuple[Any, ...] = () if asked is None else tuple(asked) if _is_several(asked) else (asked,)  # type: ignore[arg-type]
+    if any(isinstance(seed, bool) or not isinstance(seed, SupportsIndex) for seed in given):
         wanted = "expected a whole number, or a list of whole numbers"
-        raise DeclarationError(f"{argument}={shorter(repr(asked))}: {wanted}") from None
-    return tuple(dict.fromkeys(found))
+        raise DeclarationError(f"{argument}={shorter(repr(asked))}: {wanted}")
+    return tuple(dict.fromkeys(operator.index(seed) for seed in given))
 
 
 def metrics_of(asked: Names | None, argument: str, most: int | None = None) -> list[str]:
@@ -115,15 +113,8 @@ def _is_several(asked: Any) -> bool:
     return isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
 
 
-def _refuse() -> bool:
-    raise TypeError("a truth value is no seed")
-
-
 def _text(value: Place, argument: str) -> str:
-    try:
-        text = os.fspath(value)
-    except TypeError:
-        text = None  # type: ignore[assignment]
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
         raise DeclarationError(f"{argument}={shorter(repr(value))}: expected text or a path")
     return text
@@ -151,7 +142,7 @@ def _yaml(key: str, value: Any) -> str:
         raise DeclarationError(f"set={{{key!r}: {shorter(repr(value))}}}: {wanted}") from None
 
 
-_WORDS = frozenset("y n yes no on off true false null none nan inf".split())
+_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"])
 """Words that YAML may read as something else than text."""
 
 

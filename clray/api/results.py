@@ -32,8 +32,8 @@ MEASURED = "value: as measured, a fraction (0 to 1) where the metric is a rate; 
 class Results:
     """Trials with all that was measured: ``clray.load`` and ``clray.run`` return them.
 
-    Iteration gives their records, ``len()`` their number, and ``+`` joins two of them, where the first one's record of a
-    trial comes before the second one's.
+    Iteration gives their records, ``len()`` their number, and ``+`` joins two of them; of a trial that both have, the
+    first one's record is taken.
 
     Attributes:
         records: the record of each trial (``clray.record.Record``), by sweep, variant, seed and task order.
@@ -79,7 +79,7 @@ class Results:
         from clray.api.frames import PandasMissing
 
         try:
-            return self.to_pandas()._repr_html_()  # type: ignore[operator]
+            return self.to_pandas()._repr_html_()
         except PandasMissing:
             return None
 
@@ -115,8 +115,8 @@ class Results:
             id: the trial's id.
 
         Raises:
-            DeclarationError: there is no such key, no such metric, or no trial here has such a name. A seed, a status or
-                a source that none has is no error: the result is empty.
+            DeclarationError: there is no such key, no such metric, or no trial here has such a name. A seed, a
+                status or a source that none has is no error: the result is empty.
         """
         if unknown:
             key = next(iter(unknown))
@@ -190,8 +190,8 @@ class Results:
     def measurements(self, name: Names | None = None) -> pandas.DataFrame:
         """A row for each number that was measured during the trials: the long form, for curves and matrices.
 
-        The columns are ``id``, ``sweep``, ``variant``, ``method``, ``seed``, ``task_order``; ``step``: training examples
-        seen (episodes on their track); ``trained_tasks``: the tasks whose training has begun, 0 before any training;
+        The columns are ``id``, ``sweep``, ``variant``, ``method``, ``seed``, ``task_order``; ``step``: training
+        examples seen (episodes on their track); ``trained_tasks``: the tasks whose training has begun, 0 before any;
         ``eval_task``: the task it was measured on, from 0 (the class, on streams whose tasks share classes);
         ``metric``: its name, such as ``accuracy``; and ``value``, as measured: a fraction where it is a rate.
 
@@ -210,7 +210,9 @@ class Results:
         there = sorted({m.metric for record in self.records for m in record.measurements})
         for one in wanted:
             if one not in there:
-                raise DeclarationError(f"measurements({one!r}): nothing of that name was measured; {one_of(one, there)}")
+                raise DeclarationError(
+                    f"measurements({one!r}): nothing of that name was measured; {one_of(one, there)}"
+                )
         rows = [(r, m) for r in self.records for m in r.measurements if not wanted or m.metric in wanted]
         keys = ("id", "sweep", "variant", "method", "seed", "task_order")
         columns: dict[str, Sequence[Any]] = {key: [_COLUMNS[key](record) for record, _ in rows] for key in keys}

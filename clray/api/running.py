@@ -60,8 +60,8 @@ def run(
         rerun_stale: also run trials whose records were made by other code. Without it they are returned as they are;
             ``to_pandas`` has them with ``fresh`` False.
         ray: False: one trial after the other in this process, on the CPU, with as many threads as a trial asks for,
-            which this process then keeps. True: many at once on an embedded Ray, which also uses GPUs. Or the address of
-            a Ray cluster, such as ``auto``.
+            which this process then keeps. True: many at once on an embedded Ray, which also uses GPUs. Or the
+            address of a Ray cluster, such as ``auto``.
         progress: print a line for each trial that ends, or bars on a terminal.
 
     Raises:

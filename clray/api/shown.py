@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clray.output import json_text
+from clray.output import finite, json_text, to_json
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +38,7 @@ class Shown:
 
     def to_json(self) -> str:
         """``to_dict`` as one JSON document."""
-        return json_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        return to_json(self.to_dict())
 
     def __str__(self) -> str:
         """The text that the command prints, for the terminal's width, without colours."""
@@ -141,15 +141,16 @@ class Comparisons(Shown):
     def to_dict(self) -> dict[str, Any]:
         from clray.analysis import against_forms
 
-        return against_forms.to_data(self.name, self.found, self.problems)
+        data: dict[str, Any] = finite(against_forms.to_data(self.name, self.found, self.problems))
+        return data
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each comparison of two variants in one metric.
 
         Among the columns are ``sweep``, ``metric``, ``variant``, ``against``, ``difference`` (the variant's mean minus
         the other's, in points) with its 95% ``interval_low`` and ``interval_high``, ``p_corrected`` (Holm),
-        ``probability_of_improvement``, ``verdict`` (``better``, ``worse``, ``not decided``) and ``further``, the further
-        seeds that would decide.
+        ``probability_of_improvement``, ``verdict`` (``better``, ``worse``, ``not decided``) and ``further``, the
+        number of further seeds that would decide.
 
         Raises:
             PandasMissing: pandas is not installed.
@@ -182,14 +183,16 @@ class Leaderboard(Shown):
     def to_dict(self) -> dict[str, Any]:
         from clray.analysis import leaderboard_forms
 
-        return leaderboard_forms.to_data(self.boards, self.metric, [str(problem) for problem in self.problems])
+        problems = [str(problem) for problem in self.problems]
+        data: dict[str, Any] = finite(leaderboard_forms.to_data(self.boards, self.metric, problems))
+        return data
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each entry, best first; entries without a rank have no run yet.
 
         The columns are ``board`` (from 0), ``benchmark``, ``rank``, ``worst_rank`` (another one where the differences
-        around it are not decided), ``label``, ``variant``, ``sweep``, ``source`` (``own``, ``reference``, ``published``),
-        ``mean``, ``spread`` and ``spread_kind``, ``runs``, ``citation`` and ``place``. Means are in per cent.
+        around it are not decided), ``label``, ``variant``, ``sweep``, ``source`` (``own``, ``reference``,
+        ``published``), ``mean``, ``spread`` and ``spread_kind``, ``runs``, ``citation`` and ``place``. Per cent.
 
         Raises:
             PandasMissing: pandas is not installed.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from clray.commands.options import Results
-from clray.commands.target import store_at, terminal
+from clray.commands.options import AsJson, Results
+from clray.commands.target import say_json, store_at, terminal
+from clray.output import redacted
 
 if TYPE_CHECKING:
-    from clray.record import Record
-    from clray.store import Problem, Store
+    from clray.store_state import Begun, StoreState
     from clray.sweep import Sweep
 
 
@@ -63,73 +62,56 @@ def list_command(results: Results = "results") -> None:
             console.print(f"Track {heading}: {lists}", soft_wrap=True)
 
 
-def _lease_lines(store: Store, saved: dict[str, Record], problems: list[Problem]) -> Iterator[str]:
-    """Make one line for each trial that has a lease: which process runs it, or died while it ran it.
-
-    Trials that have a lease are removed from ``saved``. A file that is not a lease is added to ``problems``.
-    """
-    from clray.gpu import words
-    from clray.leases import Lease, LeaseMonitor
-    from clray.store import Problem
-
-    monitor, leased = LeaseMonitor(store), sorted(store.leased())
-    now = store.clock() if leased else 0.0
-    for trial_id in leased:
-        found = store.read_lease(trial_id)
-        if found is None:
-            continue  # its holder has just released it
-        lease, record = Lease.from_bytes(trial_id, found.content), saved.get(trial_id)
-        if lease.foreign:
-            problems.append(Problem(store.path("claims", f"{trial_id}.json"), f"not a lease: {lease.foreign}"))
-            continue
-        saved.pop(trial_id, None)
-        notes = lease.notes
-        share = 100 * notes.get("progress", 0)
-        line = f"{trial_id} {notes.get('variant', '?')} seed {notes.get('seed', '?')}: {share:.0f}%"
-        if monitor.is_dead(lease, found, now):
-            line += f", left by {lease.owner}, which is gone: the same command continues the trial"
-        else:
-            line += f" on {lease.owner}" + (f", seen {now - found.mtime:.0f} s ago" if found.mtime else "")
-        memory = notes.get("gpu_memory") or (record.provenance.get("gpu_memory") if record else None)
-        yield line + (f", {words(memory)}" if memory else "")
-
-
-def _begun_line(record: Record) -> str:
-    """The line for a trial that was begun and that no process runs now."""
-    host = record.provenance.get("machine", {}).get("host", "?")
-    share = 100 * record.provenance.get("progress", 0)
-    return f"{record.id} {record.variant} seed {record.trial.seed}: {share:.0f}%, stopped on {host}"
-
-
-def status_command(results: Results = "results") -> None:
+def status_command(results: Results = "results", as_json: AsJson = False) -> None:
     """Show what the store holds: finished, running and failed trials, and files that do not belong there."""
+    from clray.store_state import state_of
+
+    state = state_of(store_at(results))
+    if as_json:
+        say_json(_state_data(state))
+    else:
+        _show_state(state)
+
+
+def _show_state(state: StoreState) -> None:
     import time
 
-    store, console = store_at(results), terminal()
-    records, problems = store.records(measurements=False)
-    running, more = store.records("running", measurements=False)
-    problems += more
-    known = {record.id: record.provenance for record in records}
-    # Where the same code has finished a trial since, the record of its progress is a leftover and is not shown.
-    saved = {
-        r.id: r
-        for r in running
-        if r.id not in known or known[r.id].get("code") != r.provenance.get("code") or r.provenance.get("again")
-    }
-    lines = [*_lease_lines(store, saved, problems), *(_begun_line(record) for record in running if record.id in saved)]
-    diverged = sum(record.status == "diverged" for record in records)
-    counted = f"{len(records)} finished trials" + (f" ({diverged} of them diverged)" if diverged else "")
-    console.print(f"{store.uri}: {counted}, {len(lines)} begun", soft_wrap=True)
-    for line in lines:
-        console.print(f"  {line}", soft_wrap=True)
-    for trial_id in sorted(store.failed()):
-        failure = store.failure(trial_id) or {}
-        if trial_id in known and failure.get("time", 0) <= known[trial_id].get("saved", 0):
-            continue  # the trial was finished after this failure
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.get("time", 0)))
-        reason = " ".join(str(failure.get("error")).split())
-        console.print(f"  {trial_id} failed on {failure.get('host', '?')} at {when}: {reason}", soft_wrap=True)
-        for line in str(failure.get("traceback", "")).rstrip().splitlines()[-3:]:
+    console = terminal()
+    counted = f"{state.finished} finished trials" + (f" ({state.diverged} of them diverged)" if state.diverged else "")
+    console.print(f"{state.uri}: {counted}, {len(state.begun)} begun", soft_wrap=True)
+    for begun in state.begun:
+        console.print(f"  {_begun_line(begun)}", soft_wrap=True)
+    for failed in state.failed:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failed.time))
+        console.print(f"  {failed.id} failed on {failed.host} at {when}: {failed.error}", soft_wrap=True)
+        for line in failed.traceback.rstrip().splitlines()[-3:]:
             console.print(f"    {line}", soft_wrap=True)
-    for problem in problems:
+    for problem in state.problems:
         console.print(str(problem), style="red", soft_wrap=True)
+
+
+def _begun_line(begun: Begun) -> str:
+    from clray.gpu import words
+
+    line = f"{begun.id} {begun.variant} seed {'?' if begun.seed is None else begun.seed}: {100 * begun.progress:.0f}%"
+    if begun.state == "stopped":
+        return f"{line}, stopped on {begun.by}"
+    if begun.state == "left":
+        line += f", left by {begun.by}, which is gone: the same command continues the trial"
+    else:
+        line += f" on {begun.by}" + (f", seen {begun.seen:.0f} s ago" if begun.seen is not None else "")
+    return line + (f", {words(begun.gpu_memory)}" if begun.gpu_memory else "")
+
+
+def _state_data(state: StoreState) -> dict[str, Any]:
+    """A store's state as plain data; docs/python.md names the keys."""
+    from dataclasses import asdict
+
+    return {
+        "results": redacted(state.uri),
+        "finished": state.finished,
+        "diverged": state.diverged,
+        "begun": [asdict(begun) | {"gpu_memory": begun.gpu_memory or None} for begun in state.begun],
+        "failed": [asdict(failed) | {"time": failed.time or None} for failed in state.failed],
+        "problems": [{"path": redacted(problem.path), "reason": problem.reason} for problem in state.problems],
+    }

@@ -12,16 +12,16 @@ from clray.output import redacted
 if TYPE_CHECKING:
     from clray.commands.target import Target
     from clray.costs import Cost
-    from clray.planning import Plan, Planned
+    from clray.planning import Plan, Planned, State
 
-STATES = ("finished", "stale", "half-done", "to do")
+STATES: tuple[State, ...] = ("finished", "stale", "half-done", "to do")
 
 
-def plan_data(target: Target, plan: Plan, rerun_stale: bool) -> dict[str, Any]:
+def plan_data(target: Target, plan: Plan, rerun_stale: bool, rerun_lacking: bool) -> dict[str, Any]:
     """A plan: what is left, and every trial. None stands for a missing value."""
-    left = plan.left(rerun_stale)
+    left = plan.left(rerun_stale, rerun_lacking)
     counts = Counter(trial.state for trial in plan.trials)
-    command = target.run + " --rerun-stale" * rerun_stale
+    command = target.run + " --rerun-stale" * rerun_stale + " --rerun-lacking" * rerun_lacking
     return {
         "name": target.name,
         "results": redacted(target.results),
@@ -29,7 +29,7 @@ def plan_data(target: Target, plan: Plan, rerun_stale: bool) -> dict[str, Any]:
         "counts": {state: counts[state] for state in STATES},
         "left": {
             "trials": len(left),
-            "core_hours": sum(trial.seconds * trial.resources.cpu for trial in left) / 3600,
+            "core_hours": plan.core_hours(rerun_stale, rerun_lacking),
             "gpu_hours": sum(trial.seconds * trial.resources.gpu for trial in left) / 3600,
             "command": command if left else None,
         },
@@ -57,10 +57,13 @@ def _trial_data(planned: Planned) -> dict[str, Any]:
         "task_order": None if trial.task_order is None else list(trial.task_order),
         "state": planned.state,
         "diverged": planned.diverged,
+        "lacking": list(planned.lacking),
         "seconds": planned.seconds,
         "cpu": planned.resources.cpu,
         "gpu": planned.resources.gpu,
         "gpu_memory": dict(planned.memory) or None,
+        "max_hours": planned.limits.hours,
+        "max_memory": planned.limits.memory,
         "data": {key: data.get(key) for key in ("name", "source", "fingerprint", "reason")},
         "code": planned.code,
         "failure": failure,

@@ -24,10 +24,8 @@ def print_table(comparison: Comparison, form: Format, console: PlainConsole) -> 
     if form is Format.text:
         console.print(table.to_terminal())
         return
-    forms = {
-        Format.md: table.to_markdown, Format.latex: table.to_latex, Format.csv: table.to_csv, Format.json: table.to_json,
-    }  # fmt: skip
-    say(forms[form]())
+    forms = {Format.md: table.to_markdown, Format.latex: table.to_latex, Format.csv: table.to_csv}
+    say(forms.get(form, table.to_json)())
 
 
 def table_command(

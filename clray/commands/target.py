@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clray.errors import DeclarationError
-from clray.output import json_text, redacted, say
+from clray.output import json_text, redacted, say, to_json
 
 if TYPE_CHECKING:
     from clray.analysis import Comparison
@@ -200,12 +200,8 @@ def print_json(value: Any, console: PlainConsole) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as one JSON document and nothing else, for programs: the same on terminals and in pipes.
-
-    Raises:
-        ValueError: a number in it is not finite, which JSON cannot hold.
-    """
-    say(json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
+    """Print a value as one JSON document and nothing else, for programs: the same on terminals and in pipes."""
+    say(to_json(value))
 
 
 def store_at(uri: str) -> Store:
