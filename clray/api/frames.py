@@ -47,14 +47,20 @@ def frame(
 
 
 def frame_of_rows(
-    rows: Sequence[Mapping[str, Any]], numbers: Iterable[str] = (), names: Sequence[str] = (), **attributes: str
+    rows: Sequence[Mapping[str, Any]],
+    numbers: Iterable[str] = (),
+    counts: Iterable[str] = (),
+    names: Sequence[str] = (),
+    **attributes: str,
 ) -> pandas.DataFrame:
     """A data frame of dictionaries that have the same keys.
 
     Args:
         numbers: the columns of numbers, in which None becomes NaN.
+        counts: the columns of whole numbers, in which None becomes ``<NA>``.
         names: the columns where there is no row.
     """
     keys = list(rows[0]) if rows else list(names)
-    types = {key: "float64" for key in numbers if key in keys}
+    kinds = {**dict.fromkeys(numbers, "float64"), **dict.fromkeys(counts, "Int64")}
+    types = {key: kind for key, kind in kinds.items() if key in keys}
     return frame({key: [row[key] for row in rows] for key in keys}, types, **attributes)

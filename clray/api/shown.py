@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clray.analysis.leaderboard import Board
     from clray.store import Problem
 
-WIDTH = 120
+WIDTH = 140
 """The columns of text in a notebook: as many as the widest form of a table needs."""
 _HTML = '<pre style="white-space:pre;overflow-x:auto;line-height:1.25">{code}</pre>'
 
@@ -116,7 +116,7 @@ class Table(Shown):
 
         tables = self.comparison.tables
         rows = [cell_data(table, row, cell) for table in tables for row, cell in table.cells]
-        return frame_of_rows(rows, _CELL_NUMBERS, units="ours_*, reference_*, published_*, difference*: per cent")
+        return frame_of_rows(rows, _CELL_NUMBERS, _CELL_COUNTS, units="ours_*, reference_*, published_*, difference*: per cent")
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +158,7 @@ class Comparisons(Shown):
         from clray.api.frames import frame_of_rows
 
         rows = [_with_ends(row) for row in self.to_dict()["comparisons"]]
-        return frame_of_rows(rows, _COMPARISON_NUMBERS, units="difference, interval, standard_error: points")
+        return frame_of_rows(rows, _COMPARISON_NUMBERS, _COMPARISON_COUNTS, units="difference, interval, standard_error: points")
 
 
 @dataclass(frozen=True, repr=False)
@@ -206,20 +206,22 @@ class Leaderboard(Shown):
             for entry in board["entries"]
         ]
         columns = ("board", "benchmark", "metric", *_ENTRY)
-        return frame_of_rows(rows, _ENTRY_NUMBERS, columns, units="mean, spread: per cent")
+        return frame_of_rows(rows, _ENTRY_NUMBERS, _ENTRY_COUNTS, columns, units="mean, spread: per cent")
 
 
 _CELL_NUMBERS = (
     "ours_mean", "ours_sd", "ours_low", "ours_high", "reference_mean", "reference_sd", "published_mean",
-    "published_spread", "published_runs", "difference", "difference_low", "difference_high", "margin", "p_difference",
-    "p_equivalence", "runs_that_decide", "prediction_half_width",
+    "published_spread", "difference", "difference_low", "difference_high", "margin", "p_difference", "p_equivalence",
+    "prediction_half_width",
 )  # fmt: skip
+_CELL_COUNTS = ("published_runs", "runs_that_decide")
 _COMPARISON_NUMBERS = (
-    "difference", "interval_low", "interval_high", "standard_error", "degrees_of_freedom", "pairs",
-    "runs_without_partner", "p", "p_corrected", "probability_of_improvement", "probability_interval_low",
-    "probability_interval_high", "further",
+    "difference", "interval_low", "interval_high", "standard_error", "degrees_of_freedom", "p", "p_corrected",
+    "probability_of_improvement", "probability_interval_low", "probability_interval_high",
 )  # fmt: skip
-_ENTRY_NUMBERS = ("rank", "worst_rank", "mean", "spread", "runs")
+_COMPARISON_COUNTS = ("pairs", "runs_without_partner", "further")
+_ENTRY_NUMBERS = ("mean", "spread")
+_ENTRY_COUNTS = ("rank", "worst_rank", "runs")
 _ENTRY = (
     "rank", "worst_rank", "label", "variant", "sweep", "source", "mean", "spread", "spread_kind", "runs", "citation",
     "place",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from clray.api.arguments import Names, Place, Seeds, Settings, metrics_of, names, opened
+from clray.api.arguments import Names, Place, Seeds, Settings, metrics_of, opened
+from clray.api.arguments import names as several
 from clray.api.arguments import target as target_at
 from clray.api.shown import Comparisons, Leaderboard, Table
 from clray.documents import one_of, shorter
@@ -77,12 +78,12 @@ def compare(
         StoreError: the store cannot be read.
     """
     found = target_at(name, results, quick, None, seed, set)
-    chosen = metrics_of(names(metric, "metric"), "metric=")
-    return comparisons_of(found, names(variants, "variants"), chosen, against, all_pairs, _records(records))
+    chosen = metrics_of(several(metric, "metric"), "metric=")
+    return comparisons_of(found, several(variants, "variants"), chosen, against, all_pairs, _records(records))
 
 
 def leaderboard(
-    *names_: Place,
+    *names: Place,
     metric: str | None = None,
     records: Records = "both",
     variant: Names | None = None,
@@ -94,7 +95,7 @@ def leaderboard(
     """Methods ranked by a metric, with published numbers; what ``clray leaderboard`` prints.
 
     Args:
-        names_: reproductions, sweeps, or sweep files; one or more.
+        names: reproductions, sweeps, or sweep files; one or more.
         metric: the metric that ranks; by default the first one that the first of them declares.
         records: as for ``compare``.
         variant, seed, quick, set, results: as for ``table``.
@@ -103,10 +104,10 @@ def leaderboard(
         DeclarationError: nothing is named, or there is no such name, variant, metric or key.
         StoreError: the store cannot be read.
     """
-    if not names_:
+    if not names:
         raise DeclarationError("leaderboard(): name a reproduction, a sweep, or a sweep file")
-    targets = [target_at(name, results, quick, variant, seed, set) for name in dict.fromkeys(names_)]
-    chosen = metrics_of(names(metric, "metric"), "metric=", most=1)
+    targets = [target_at(name, results, quick, variant, seed, set) for name in dict.fromkeys(names)]
+    chosen = metrics_of(several(metric, "metric"), "metric=", most=1)
     return leaderboard_of(targets, chosen, _records(records))
 
 
