@@ -116,7 +116,8 @@ class Table(Shown):
 
         tables = self.comparison.tables
         rows = [cell_data(table, row, cell) for table in tables for row, cell in table.cells]
-        return frame_of_rows(rows, _CELL_NUMBERS, _CELL_COUNTS, units="ours_*, reference_*, published_*, difference*: per cent")
+        units = "ours_*, reference_*, published_*, difference*: per cent"
+        return frame_of_rows(rows, _CELL_NUMBERS, _CELL_COUNTS, units=units)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +159,8 @@ class Comparisons(Shown):
         from clray.api.frames import frame_of_rows
 
         rows = [_with_ends(row) for row in self.to_dict()["comparisons"]]
-        return frame_of_rows(rows, _COMPARISON_NUMBERS, _COMPARISON_COUNTS, units="difference, interval, standard_error: points")
+        units = "difference, interval, standard_error: points"
+        return frame_of_rows(rows, _COMPARISON_NUMBERS, _COMPARISON_COUNTS, units=units)
 
 
 @dataclass(frozen=True, repr=False)
