@@ -28,9 +28,9 @@ FLOORS = {
         clray.loading clray.reproduction clray.equal_code clray.provenance
     """,
     "store": """
-        clray.stored clray.record clray.data_sets clray.storage clray.store clray.store_state clray.checkpoints clray.leases
+        clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
         clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
-        clray.tuning clray.testing clray.store_comparison clray.garbage
+        clray.tuning clray.testing clray.store_comparison clray.store_state clray.garbage
     """,
     "launch": """
         clray.progress clray.launch clray.testing clray.slurm clray.kubernetes clray.cluster.* clray.tracking.*

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from clray.commands.options import Results
+from clray.commands.target import require_named
 from clray.errors import DataError
 from clray.output import say
 from clray.tracks import TRACKS, track
@@ -18,6 +19,7 @@ def doctor_command(results: Results = "results") -> None:
     from clray.commands.checks import checks
     from clray.provenance import provenance
 
+    require_named(results)
     facts = provenance("")
     say(f"clray {facts['clray']}, Python {facts['python']}, {facts['machine']['processor']}")
     say("  " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()))

@@ -74,8 +74,20 @@ def pages_command(
     """Write the pages about the reference runs: an index, and a page for each reproduction that has some."""
     from clray.analysis import pages
 
+    _require_possible(folder)  # before the work of minutes
     for path in pages.write(all_pages(), folder):
         say(str(path))
+
+
+def _require_possible(folder: Path) -> None:
+    """Check that a folder is there or can be made.
+
+    Raises:
+        DeclarationError: something else is in its place, or above it.
+    """
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if nearest is not None and not nearest.is_dir():
+        raise DeclarationError(f"{folder}: the pages cannot be written: {nearest} is no folder")
 
 
 def all_pages() -> list[Page]:

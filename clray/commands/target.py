@@ -212,6 +212,15 @@ def store_at(uri: str) -> Store:
     """
     from clray.commands.answers import opened
 
+    require_named(uri)
+    return opened(uri)
+
+
+def require_named(uri: str) -> None:
+    """Check that ``--results`` is not empty.
+
+    Raises:
+        DeclarationError: it is.
+    """
     if not uri.strip():
         raise DeclarationError(f"--results {uri!r}: names no store: a folder, s3://…, gs://…")
-    return opened(uri)
