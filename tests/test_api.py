@@ -317,6 +317,14 @@ class TestTables:
         assert set(board["source"]) >= {"reference"}
         assert board["rank"].dtype == "Int64"
 
+    def test_the_page_about_them_names_every_column(self, place, shipped):
+        page = Path(__file__).resolve().parents[1] / "docs" / "python.md"
+        if not page.exists():
+            pytest.skip("docs/ is not part of an installed package")
+        text = page.read_text(encoding="utf-8")
+        columns = {*clray.table("mer_rotations").to_pandas().columns, *shipped.measurements().columns, *COLUMNS, *LAST}
+        assert [name for name in sorted(columns) if f"`{name}`" not in text] == []
+
     def test_a_notebook_shows_the_text_with_colours(self, place):
         html = clray.table("mer_rotations", variant=["mer-5120", "ewc"])._repr_html_()
         assert html.startswith("<pre")

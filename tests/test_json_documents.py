@@ -171,6 +171,16 @@ class TestStatus:
         assert data["problems"][0]["reason"].startswith("not a record")
 
 
+def test_the_page_about_them_names_every_key(place, tiny):
+    page = Path(__file__).resolve().parents[1] / "docs" / "python.md"
+    if not page.exists():
+        pytest.skip("docs/ is not part of an installed package")
+    text = page.read_text(encoding="utf-8")
+    plan, status = document("plan", tiny), document("status")
+    keys = {*plan, *plan["counts"], *plan["left"], *TRIAL, *plan["trials"][0]["data"], *status, *BEGUN}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
 def test_costs(place):
     data = document("costs")
     assert [cost["name"] for cost in data["costs"]] == reproduction_names()

@@ -32,6 +32,7 @@ def test_it_holds_every_declaration_and_template(wheel: Path) -> None:
         for file in (ROOT / folder).rglob("*.yaml"):
             assert f"clray/declared/{file.relative_to(ROOT)}" in names
     assert "clray/analysis/templates/report.html.j2" in names
+    assert "clray/py.typed" in names, "type checkers read the types of an installed clray"
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"clray"}, "no other name is taken"
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
 

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from clray.api.arguments import Names, Place, Seeds, metrics_of, names, opened, seeds_of, uri
 from clray.documents import one_of, shorter
@@ -98,7 +98,7 @@ class Results:
         status: Names | None = None,
         source: Names | None = None,
         id: Names | None = None,  # noqa: A002
-        **unknown: object,
+        **unknown: Never,
     ) -> Results:
         """The trials that fit every key that is given; each takes one value or several.
 
