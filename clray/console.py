@@ -16,6 +16,8 @@ from clray.output import arriving, shown, visible
 class PlainConsole(Console):
     """Standard output as ``rich`` lays it out, without markup, emoji codes or highlighting; styles are arguments.
 
+    A notebook gets text, too: ``rich`` would show each line there as a page of its own, whatever the file.
+
     Args:
         file: what is written to in place of standard output.
         how: further arguments of ``rich.console.Console``, such as ``width``.
@@ -23,7 +25,8 @@ class PlainConsole(Console):
 
     def __init__(self, file: IO[str] | None = None, **how: Any) -> None:
         # Bound to today's stdout: while Ray runs, what others print is sent elsewhere.
-        super().__init__(file=file or sys.stdout, highlight=False, markup=False, emoji=False, **how)
+        fixed: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
+        super().__init__(file=file or sys.stdout, **fixed, **how)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Raises OutputLost where standard output cannot be written."""

@@ -39,6 +39,8 @@ LONGEST = (
     "test_package.py",
     "test_language_trial.py",
     "test_cli.py",
+    "test_api.py",
+    "test_every_command.py",
     "test_kernel_cache.py",
     "test_resume.py",
     "test_trial.py",

@@ -331,6 +331,16 @@ class TestTables:
         assert "differs" in html
         assert "color:" in html
 
+    def test_a_kernel_of_a_notebook_changes_no_text(self, place, monkeypatch, capsys):
+        """A kernel sets FORCE_COLOR, and ``rich`` shows there what is printed to any file."""
+        plain = str(clray.compare("mer_rotations", "GEM", "MER"))
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+        assert str(clray.compare("mer_rotations", "GEM", "MER")) == plain
+        assert "\x1b" not in plain
+        assert clray.compare("mer_rotations", "GEM", "MER")._repr_html_().count("<pre") == 1
+        assert capsys.readouterr().out == ""
+
     def test_foreign_names_are_text_in_a_notebook(self, place, tiny):
         tiny.write_text(tiny.read_text().replace("A sweep of seconds", "'<script>alert(1)</script>'"))
         html = clray.table(tiny)._repr_html_()
@@ -408,12 +418,16 @@ class TestRun:
         again = clray.run(tiny, variant="er", seed=1, results=place / "r")
         assert again.records[0].provenance == made.records[0].provenance, "a finished trial is not run again"
 
-    def test_a_sweep_with_changes(self, place, tiny, capsys):
+    def test_a_sweep_with_changes(self, place, tiny, capsys, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as in the kernel of a notebook: lines, and no bars
         made = clray.run(
             tiny, variant=["online", "er"], quick=True, set={"benchmark.tasks": 3, "variants.er.lr": 0.02},
             results="r", progress=True,
         )  # fmt: skip
-        assert "2 trials to run, 0 finished before" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "2 trials to run, 0 finished before" in said
+        assert "[2/2] er seed 0: " in said
+        assert "\x1b" not in said
         assert [r.variant for r in made] == ["online", "er"]
         assert made.records[1].trial.hyperparameters["lr"] == 0.02
         assert made.records[1].trial.benchmark["tasks"] == 3

@@ -1,7 +1,7 @@
 """The notebooks of docs/ run from the first cell to the last, and hold no outputs.
 
-A notebook's kernel would need thirty packages more. The cells are run in their order in one namespace, and the last
-expression of each is shown as a notebook shows it, which is all that these notebooks use of a kernel.
+A notebook's kernel would need 37 packages more, of 106 MB. The cells are run in their order in one namespace, and the
+last expression of each is shown as a notebook shows it, which is all that these notebooks use of a kernel.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -83,7 +84,9 @@ def run(
     failed: dict[str, str] = {}
     if planned.left(rerun_stale):
         require_writable(store)
-        console = PlainConsole() if progress else PlainConsole(io.StringIO())
+        # Where the terminal is no terminal, such as in a notebook, FORCE_COLOR must not make bars of the lines.
+        file = sys.stdout if progress else io.StringIO()
+        console = PlainConsole(file, force_terminal=file.isatty())
         outcome = runner(not ray)(planned, store, console, options)
         if outcome.interrupted:
             raise KeyboardInterrupt

@@ -54,7 +54,8 @@ class Shown:
     def _rendered(self, width: int, html: bool) -> str:
         from clray.console import PlainConsole
 
-        console = PlainConsole(io.StringIO(), width=width, record=html)
+        # A notebook's kernel asks all programs for colours (FORCE_COLOR): the text has none all the same.
+        console = PlainConsole(io.StringIO(), width=width, record=html, force_terminal=False, no_color=not html)
         console.print(self.to_terminal())
         if html:
             return console.export_html(inline_styles=True, code_format=_HTML)
