@@ -276,7 +276,7 @@ class TestOwnFirst:
     def test_baselines_that_ship_stand_beside_a_new_variant(self, store, rotations, make, fill):
         """A user's own sweep with a new variant: its trials of the shipped variants are the shipped ones."""
         mnist = load_sweep("online/mnist")
-        mine = mnist.keep({"er": dict(mnist.variants["er"]), "mine": {**mnist.variants["er"], "lr": 0.06}})
+        mine = mnist.with_variants({"er": dict(mnist.variants["er"]), "mine": {**mnist.variants["er"], "lr": 0.06}})
         results, _ = Sources([mine], store, "both").of(mine)
         table = sweep_table(mine, results)
         assert [len(row.runs.runs) for row in table.rows] == [5, 0]
@@ -329,7 +329,7 @@ class TestForms:
         assert [round(run["values"]["RA"], 2) for run in er["runs"]] == [ra for _, ra in HIGH[:4]]
 
     def test_another_benchmark_is_named(self, rotations):
-        other = rotations.keep(
+        other = rotations.with_variants(
             {
                 "online": dict(rotations.variants["online"]),
                 "few": {**rotations.variants["online"], "benchmark": {"tasks": 5}},

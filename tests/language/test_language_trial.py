@@ -443,7 +443,7 @@ class TestSettings:
             ("model", "layers", 10**12, "less than or equal to 1000"),
             ("model", "width", 10**12, "less than or equal to 65536"),
             ("model", "width", 65_536, "parameters; allowed: up to 10,000,000,000"),
-            ("model", "heads", 3, "heads: 3 do not divide a width of 256; allowed: its divisors, such as 1, 2, 4"),
+            ("model", "heads", 3, "3 do not divide a width of 256; allowed: its divisors, such as 1, 2, 4"),
             ("model", "vocabulary_size", 10**12, "less than or equal to 1000000"),
             ("model", "positions", 10**12, "less than or equal to 65536"),
             ("model", "dropout", float("nan"), "finite number"),
