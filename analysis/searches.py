@@ -10,9 +10,10 @@ import numpy as np
 
 from clray.analysis.gather import Gathered, Results, gather, not_comparable_because, not_comparable_warning
 from clray.analysis.runs import Runs
+from clray.grid import point_of
 from clray.metrics import METRICS
 from clray.reproduction import Searches, SearchRow
-from clray.sweep import Sweep, point_of
+from clray.sweep import Sweep
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from clray.analysis.gather import Gathered
 from clray.analysis.runs import Run
 from clray.analysis.searches import best_of
 from clray.analysis.verdict import Sample, interval, sample
+from clray.grid import point_of
 from clray.metrics import METRICS, summarize
-from clray.sweep import Sweep, point_of
+from clray.sweep import Sweep
 
 END, TWO_PHASES = "end of stream", "two phases"
 Values = Mapping[str, Sequence[float]]

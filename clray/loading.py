@@ -28,8 +28,9 @@ from clray.documents import (
     shown,
 )
 from clray.errors import DeclarationError
+from clray.grid import merged
 from clray.selection import Origin, Selection
-from clray.sweep import Sweep, merged
+from clray.sweep import Sweep
 
 # --------------------------------------------------------------------------------------------------------------
 # Where declarations live

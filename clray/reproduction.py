@@ -12,10 +12,11 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from clray.documents import Declared, Document, explain, is_there, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
+from clray.grid import at_point, point_of
 from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
 from clray.selection import Selection
-from clray.sweep import Sweep, at_point, point_of
+from clray.sweep import Sweep
 from clray.trial import Trial
 
 Known = Literal["paper", "authors", "second-hand", "recalled"]

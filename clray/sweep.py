@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,93 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError
 
 from clray import own_code
 from clray.axes import Axis, Distribution, Search, drawn_points
-from clray.documents import MOST_DEPTH, Declared, dotted, misread, one_of, shorter, shown
+from clray.documents import MOST_DEPTH, Declared, dotted, one_of, shorter, shown
 from clray.errors import DeclarationError
+from clray.grid import MOST_TRIALS, alike, at_point, merged, named, repeated, wrong_point_name
 from clray.limits import NO_LIMITS, Limits, bytes_of
 from clray.metrics import METRICS
 from clray.own_code import OwnCodeError
+from clray.resources import Resources, resources_of
 from clray.selection import Origin, Selection
+from clray.task_orders import MOST_PLACES, MOST_TASKS_OF_ALL, Order, RandomOrders, Seed
 from clray.tracks import TRACKS, track
 from clray.trial import Precision, SettingError, Trial
 
 if TYPE_CHECKING:
     from clray.track_interface import Track
 
-MOST_TRIALS = 100_000
-"""The most trials of a sweep: variants, points of their grids, task orders and seeds multiplied."""
-MOST_PLACES = 2_000_000
-"""The most entries in all task orders of a variant together: orders times tasks."""
 MOST_NAME = 200
 """The most characters of a variant's name as it is declared."""
-MOST_POINT_NAME = 1000
-"""The most characters of a variant's name with the axes of its grids."""
-
-
-class Resources(Declared):
-    """The share of a machine that one trial asks for, and the limits that end it. None of them changes a number."""
-
-    cpu: Annotated[float, Field(gt=0, le=10_000)] = 1
-    gpu: Annotated[float, Field(ge=0, le=1_000)] = 0
-    """Share of one GPU (1/k packs k trials), or a whole number of them. Asked for only where there is a GPU."""
-    pack: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
-    """Trials that one worker runs one after the other: more than 1 where a trial takes seconds."""
-    hours: Annotated[float, Field(gt=0, le=100_000)] | None = None
-    """A trial that takes longer, all of its executions together, fails with its checkpoint kept (``clray.limits``)."""
-    memory: str | None = None
-    """A trial fails, its checkpoint kept, whose process has more resident memory, as ``4GiB`` or ``500MB``."""
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> Resources:
-        for name, share in (("cpu", self.cpu), ("gpu", self.gpu)):
-            if 0 < share < 0.0001:
-                raise ValueError(f"{name}: {share} is too little; Ray counts in steps of 0.0001")
-        if self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ValueError(f"gpu: above 1 it must be a whole number of GPUs (it is {self.gpu})")
-        return self
-
-    @field_validator("memory", mode="before")
-    @classmethod
-    def _is_a_size(cls, value: Any) -> Any:
-        if value is not None and bytes_of(value if isinstance(value, str) else str(value)) < 2**20:
-            raise ValueError(f"less than 1MiB, which no process fits into (it is {value!r})")
-        return value
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""A seed that every generator accepts, numpy's older one included."""
-
-
-class RandomOrders(Declared):
-    """Task orders drawn at random, as ``{random: 5, seed: 0}``; they differ from each other."""
-
-    random: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
-    seed: Seed = 0
-
-    def draw(self, tasks: int) -> list[list[int]]:
-        """Draw orders of so many tasks, all different.
-
-        Raises:
-            ValueError: so many tasks do not have that many different orders.
-        """
-        there_are = math.factorial(min(tasks, 20))
-        if self.random > there_are:
-            raise ValueError(f"{tasks} tasks have no more than {there_are} different orders (random is {self.random})")
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
-        drawn: dict[tuple[int, ...], None] = {}
-        while len(drawn) < self.random:
-            drawn[tuple(rng.permutation(tasks).tolist())] = None
-        return [list(order) for order in drawn]
-
-
-MOST_TASKS_OF_ALL = 8
-"""The most tasks of which ``task_orders: all`` takes all orders: 8 have 40,320, and 9 more than ``MOST_TRIALS``."""
-
-Order = Literal["identity"] | list[int | str]
 
 
 @dataclass(frozen=True)
@@ -214,19 +146,19 @@ class Sweep(Declared):
         if self.paper and self.paper not in papers:
             unknown = f"{shown(self.paper)} is not in papers.yaml; {one_of(self.paper, papers)}"
             raise self._wrong(["paper"], f"{unknown}; leave the key out where the sweep is of none of these papers")
-        if twice := _twice(self.seeds):
+        if twice := repeated(self.seeds):
             raise self._wrong(["seeds"], f"a seed stands twice: {twice[0]}")
         for i, name in enumerate(self.metrics):
             if name not in METRICS:
                 raise self._wrong(["metrics", i], f"{shown(name)} is not a metric; {one_of(name, METRICS)}")
-        if twice := _twice(self.metrics):
+        if twice := repeated(self.metrics):
             raise self._wrong(["metrics"], f"a metric stands twice: {twice[0]}")
         self._check_search()
         self._check_curriculum()
         if self.tuning and self.tuning.metric not in METRICS:
             metric = self.tuning.metric
             raise self._wrong(["tuning", "metric"], f"{shown(metric)} is not a metric; {one_of(metric, METRICS)}")
-        if self.tuning and (twice := _twice(self.tuning.seeds)):
+        if self.tuning and (twice := repeated(self.tuning.seeds)):
             raise self._wrong(["tuning", "seeds"], f"a seed stands twice: {twice[0]}")
         for variant, settings in self.variants.items():
             if problem := _wrong_name(variant):
@@ -241,7 +173,7 @@ class Sweep(Declared):
             return
         if (metric := self.search.metric) not in METRICS:
             raise self._wrong(["search", "metric"], f"{shown(metric)} is not a metric; {one_of(metric, METRICS)}")
-        if twice := _twice(self.search.seeds):
+        if twice := repeated(self.search.seeds):
             raise self._wrong(["search", "seeds"], f"a seed stands twice: {twice[0]}")
 
     def _check_curriculum(self) -> None:
@@ -376,7 +308,7 @@ class Sweep(Declared):
             seen = set()
             for point in self.points(name, axes):
                 full = named(name, point)
-                if problem := "two points have it" if full in seen else _wrong_point_name(full):
+                if problem := "two points have it" if full in seen else wrong_point_name(full):
                     place = ("variants", name, *(["grid"] if "grid" in self.variants[name] else []))
                     raise self._wrong(place, f"{problem}: the name {shown(full)} of a grid point")
                 seen.add(full)
@@ -403,9 +335,9 @@ class Sweep(Declared):
             if above := [other for other in axes if axis.startswith(f"{other}.")]:
                 raise self._wrong(place, f"the axis {above[0]!r} sets it already; allowed: one axis a setting")
             choices = values if isinstance(values, list) else values.choice or []
-            if twice := _twice([_alike(choice) for choice in choices]):
+            if twice := repeated([alike(choice) for choice in choices]):
                 raise self._wrong(place, f"a value stands twice: {shorter(twice[0])}")
-            if twice := _twice([str(choice) for choice in choices]):
+            if twice := repeated([str(choice) for choice in choices]):
                 raise self._wrong(place, f"two values have one name, {shown(twice[0])}: their points would, too")
         return axes
 
@@ -452,7 +384,7 @@ class Sweep(Declared):
             if what not in here.KEEPS:
                 known = one_of(what, here.KEEPS) if here.KEEPS else "leave the key out"
                 raise self._wrong(["keep", i], f"{shown(what)} is nothing that trials of {self.track} keep; {known}")
-        if twice := _twice(self.keep):
+        if twice := repeated(self.keep):
             raise self._wrong(["keep"], f"it stands twice: {twice[0]}")
 
     def _cells_of(self, name: str, settings: dict[str, Any], here: Track) -> list[Cell]:
@@ -477,7 +409,7 @@ class Sweep(Declared):
         }
         try:
             resolved = here.resolve(declared)
-            share = _resources(resources)
+            share = resources_of(resources)
         except OwnCodeError as error:  # the class is there and is of another kind
             raise self._wrong(("variants", name.split("@")[0]), str(error)) from None
         except SettingError as error:
@@ -605,39 +537,6 @@ def _no_section(section: str, value: Any) -> str:
     return f"expected settings, such as {'{cpu: 1}' if section == 'resources' else '{name: …}'} (it is {shown(value)})"
 
 
-def _resources(declared: Mapping[str, Any]) -> Resources:
-    """A variant's share of a machine.
-
-    Raises:
-        SettingError: such a share is not possible.
-    """
-    try:
-        share = Resources(**declared)
-    except ValidationError as error:
-        item = error.errors(include_url=False)[0]
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] != "value_error":
-            message += f" (it is {shown(item['input'])})"
-        raise SettingError("resources", item["loc"], message) from None
-    for keys, problem in misread(declared, share.model_dump()):
-        raise SettingError("resources", keys, problem)
-    return share
-
-
-def gpu_share(asked: float | None) -> float | None:
-    """Check a share of a GPU given by ``--gpu``, under the rule for ``resources.gpu``.
-
-    Raises:
-        DeclarationError: such a share is not possible.
-    """
-    if asked is not None:
-        try:
-            _resources({"gpu": asked})
-        except SettingError as error:
-            raise DeclarationError(f"--gpu {asked}: {error}") from None
-    return asked
-
-
 def _wrong_name(name: str) -> str | None:
     """The mistake in a variant's name; None without one."""
     if not name.strip():
@@ -649,69 +548,3 @@ def _wrong_name(name: str) -> str | None:
         return None
     why = ", which makes the names of grid points," if odd == "@" else ""
     return f"the character {shown(odd)} is not allowed{why}"
-
-
-def _wrong_point_name(name: str) -> str | None:
-    """The mistake in the name of a grid's point; None without one."""
-    if len(name) > MOST_POINT_NAME:
-        return f"more than {MOST_POINT_NAME:,} characters"
-    odd = next((character for character in name if not character.isprintable()), None)
-    return None if odd is None else f"the character {shown(odd)} is not allowed"
-
-
-def _twice(values: Sequence[Any]) -> list[Any]:
-    """The values that occur more than once."""
-    seen: set[Any] = set()
-    return [value for value in values if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
-
-
-def _alike(value: Any) -> str:
-    """The same text for values that are equal: 1 and 1.0 are, 1 and true are not."""
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, float) and part.is_integer():
-            return int(part)
-        if isinstance(part, Mapping):
-            return {key: plain(inner) for key, inner in part.items()}
-        return [plain(inner) for inner in part] if isinstance(part, list) else part
-
-    return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
-
-
-def named(variant: str, point: Mapping[str, Any]) -> str:
-    """The name of a point of a variant's grid, ``variant@axis=value``."""
-    return variant + "".join(f"@{axis}={value}" for axis, value in point.items())
-
-
-def at_point(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """A variant's settings, changed by a point of a grid: ``{"model.dropout": 0.1}`` goes into ``model``."""
-    result = dict(settings)
-    for axis, value in point.items():
-        change: Any = value
-        for key in reversed(axis.split(".")):
-            change = {key: change}
-        result = merged(result, change)
-    return result
-
-
-def point_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes and values that ``variant@axis=value`` stands for, the values as they are declared in ``settings``."""
-    point = {}
-    for part in name.split("@")[1:]:
-        axis = part.partition("=")[0]
-        value: Any = settings
-        for key in axis.split("."):
-            value = value[key]
-        point[axis] = value
-    return point
-
-
-def merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:
-    """``base`` with the values of ``over`` in place of its own, mappings key by key."""
-    result = copy.deepcopy(dict(base))
-    for key, value in dict(over).items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result

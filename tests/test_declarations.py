@@ -14,7 +14,7 @@ from clray.errors import DeclarationError
 from clray.loading import declared_root, find_sweep, load_sweep, sweep_names
 from clray.reproduction import load_reproduction
 from clray.selection import Selection
-from clray.sweep import RandomOrders
+from clray.task_orders import RandomOrders
 
 SWEEP = """\
 # clray sweep sweep.yaml

@@ -24,7 +24,8 @@ FLOORS = {
     "trial": "clray.trial clray.training clray.track_interface",
     "tracks": "clray.vision.* clray.episodes.* clray.language.*",
     "declarations": """
-        clray.tracks clray.selection clray.axes clray.suggestions clray.sweep
+        clray.tracks clray.selection clray.axes clray.suggestions clray.grid clray.task_orders clray.resources
+        clray.sweep
         clray.loading clray.reproduction clray.equal_code clray.provenance
     """,
     "store": """

@@ -27,9 +27,10 @@ from clray.commands.target import selected, target_of
 from clray.dashboards import Dashboard, Section
 from clray.metrics import Measurement
 from clray.record import Record
+from clray.resources import Resources
 from clray.selection import Selection
 from clray.store import Store
-from clray.sweep import Cell, Resources
+from clray.sweep import Cell
 from clray.tracking import Follower, Publication, TrackingError, content
 from clray.tracking.notes import Notes
 from clray.trial import Trial

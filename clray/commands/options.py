@@ -72,7 +72,7 @@ Address = Annotated[
 
 
 def _gpu_share(asked: float | None) -> float | None:
-    from clray.sweep import gpu_share
+    from clray.resources import gpu_share
 
     return None if asked is None else gpu_share(asked)
 

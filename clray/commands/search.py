@@ -218,7 +218,7 @@ class Round:
         """
         from clray.analysis.tuning import choose
         from clray.analysis.verdict import sample
-        from clray.sweep import point_of
+        from clray.grid import point_of
 
         assert self._choosing.search is not None
         metric, values = self._choosing.search.metric, self.values()
@@ -262,9 +262,9 @@ def rounds(choosing: Sweep, store: Store) -> Iterator[Round]:
 def _suggested(choosing: Sweep, every: Points, values: Mapping[str, Sequence[float]]) -> Points:
     """The next points of each variant; none once each has all its samples."""
     from clray.analysis.verdict import sample
+    from clray.grid import at_point, named, point_of
     from clray.metrics import METRICS
     from clray.suggestions import suggest
-    from clray.sweep import at_point, named, point_of
 
     search = choosing.search
     assert search is not None
