@@ -37,6 +37,7 @@ from clray.commands import (
     verify,
 )
 from clray.errors import ClrayError
+from clray.extras import message, of_package
 from clray.folders import ensure_home
 from clray.output import accept_every_letter, complain, deliver, shown
 
@@ -127,6 +128,12 @@ def _exit_code(application: Any) -> Any:
     except ClrayError as error:
         complain(f"error: {shown(str(error))}")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = of_package(error.name)
+        if extra is None:
+            raise
+        complain(f"error: {shown(message(extra, 'this', [str(error.name).partition('.')[0]]))}")
+        return 1
     except KeyboardInterrupt:
         complain("interrupted")
         return 130

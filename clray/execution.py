@@ -24,6 +24,7 @@ from clray import gpu, own_code, stored
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.equal_code import is_equal
 from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
+from clray.extras import require
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.limits import NO_LIMITS, Limits, Watch
 from clray.metrics import Measurement, summarize
@@ -31,7 +32,7 @@ from clray.provenance import code_digest, loaded_digest, provenance
 from clray.record import Record
 from clray.store import Problem, Store
 from clray.track_interface import KEPT_FILES
-from clray.tracks import track
+from clray.tracks import EXTRAS, track
 from clray.training import Training
 from clray.trial import Trial
 
@@ -197,6 +198,7 @@ class Execution:
         Raises:
             RunsElsewhere: another launch is running it.
             OtherCodeError: this process has other code than the launch was planned with.
+            ExtraMissing: packages that its track needs are not installed here.
         """
         self.task, self.store = task, store
         own_code.adopt(task.own_code)
@@ -218,6 +220,8 @@ class Execution:
         self.done = self._is_finished()
         if self.done:
             return
+        if extra := EXTRAS.get(self.trial.track):
+            require(extra, f"the track {self.trial.track}")
         self._require_code(code_digest(self.trial))
         notes = {"variant": task.variant, "sweep": task.sweep, "seed": self.trial.seed, "device": task.device}
         self._holder = acquire(store, task.id, self.launch, task.dead_lease, **notes)

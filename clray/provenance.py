@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import platform
@@ -172,12 +173,16 @@ def git_state() -> dict[str, Any]:
 
 @functools.cache
 def _processor() -> str:
-    try:
+    """The processor's name: from the kernel, on macOS from ``sysctl``; else only its architecture."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    if platform.system() == "Darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            if told := subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.strip():
+                return told
     return platform.processor() or platform.machine()
 
 

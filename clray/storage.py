@@ -17,6 +17,7 @@ from typing import IO, Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from clray.atomic import temporary_name, write_atomically
+from clray.extras import require
 
 _PIECE = 2**26
 """Bytes of an object that one request reads. A request that takes longer than a minute counts as lost."""
@@ -564,6 +565,7 @@ def open_storage(uri: str) -> tuple[Storage, str]:
 
 
 def _object_storage(uri: str) -> ObjectStorage:
+    require("cloud", f"a store at {urlsplit(uri).scheme}://")
     from obstore import store as stores
     from obstore.exceptions import BaseError
 

@@ -17,6 +17,8 @@ TRACKS = {
     "language": "clray.language.training",
 }
 """Each track's module; it is imported when a trial of that track is planned or run."""
+EXTRAS = {"language": "language"}
+"""The extra (``clray.extras``) that a track's trials need, where they need one. Plans, tables and reports need none."""
 
 
 def track(name: str) -> Track:

@@ -17,6 +17,7 @@ from clray import gpu
 from clray.cluster.placement import packs, room_missing, trials_at_once
 from clray.errors import ClusterError, StoreError
 from clray.execution import Task
+from clray.extras import require_ray
 from clray.interrupt import Interrupt
 from clray.launch import PLAIN, Launch, Options, Outcome
 from clray.output import redacted
@@ -38,10 +39,12 @@ def run_on_ray(plan: Plan, store: Store, console: Console, options: Options = Op
 
     Raises:
         ClusterError: Ray cannot be reached, or no machine of it has room for one of the trials.
+        ExtraMissing: Ray is not installed here.
     """
     trials = options.left(plan)
     if not trials:
         return Outcome()
+    require_ray()
     from clray.cluster.session import machines, may_grow, session
 
     def say(line: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clray.errors import ClrayError
+from clray.extras import EXTRAS, lacking
 from clray.folders import can_be_written, home_folder, nearest, private_path
 
 _LITTLE = 2**30
@@ -45,7 +46,7 @@ def checks(results: str) -> Iterator[Finding]:
         results: the store, as the user named it.
     """
     made: dict[str, Callable[[], Finding]] = {
-        "cores": cores, "GPUs": gpus, "Ray": ray, "TMPDIR": temporary, "HOME": home, "cache": cache,
+        "cores": cores, "GPUs": gpus, "extras": extras, "Ray": ray, "TMPDIR": temporary, "HOME": home, "cache": cache,
         "compiled kernels": kernels, "results": lambda: store(results), "output": output, "matplotlib": figures,
         "W&B": tracking,
     }  # fmt: skip
@@ -75,7 +76,20 @@ def gpus() -> Finding:
     return Finding("GPUs", "none")
 
 
+def extras() -> Finding:
+    """The extras of clray (``clray.extras``). None of them has to be here."""
+    missing = [name for name in EXTRAS if lacking(name)]
+    here = ", ".join(name for name in EXTRAS if name not in missing) or "none"
+    if not missing:
+        return Finding("extras", here)
+    told = ", ".join(f"{name} ({EXTRAS[name].purpose})" for name in missing)
+    remedy = f"where you need them, pip install 'clray[{','.join(missing)}]'"
+    return Finding("extras", f"{here}; not here: {told}", remedy)
+
+
 def ray() -> Finding:
+    if lacking("ray"):
+        return Finding("Ray", "not here: launches run with --local")
     if address := os.environ.get("RAY_ADDRESS"):
         return Finding("Ray", f"the cluster at {address} (RAY_ADDRESS)", "unset it for an embedded Ray")
     return Finding("Ray", "embedded in the command")
@@ -83,15 +97,14 @@ def ray() -> Finding:
 
 def temporary() -> Finding:
     """The folders for temporary files. Ray's sockets need a folder with a shorter path than other files do."""
+    general = _temporary([])
+    if general.fatal or lacking("ray"):
+        return general
     from clray.cluster.temporary import LONGEST, PLACES, fault_of
 
     asked = {name: Path(os.environ[name]).absolute() for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)}
     faults = {f"{name}={place}": fault for name, place in asked.items() if (fault := fault_of(place))}
     usable = next((place for place in (*asked.values(), *PLACES) if not fault_of(place)), None)
-    try:
-        general = Path(tempfile.gettempdir())
-    except OSError as error:
-        return Finding("TMPDIR", f"{error.strerror}", "set TMPDIR to a folder that can be written", fatal=True)
     told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
     if usable is None:
         text = f"Ray's sockets and logs have no place ({told or 'none of the usual places can be written'})"
@@ -100,7 +113,15 @@ def temporary() -> Finding:
     if faults:
         remedy = f"set RAY_TMPDIR to a folder with a path of at most {LONGEST} ASCII characters"
         return Finding("TMPDIR", f"{told}. Ray's files go to {usable} instead", remedy)
-    places = list(dict.fromkeys([usable, general]))
+    return _temporary([usable])
+
+
+def _temporary(others: list[Path]) -> Finding:
+    """The room in the folder for temporary files, and in other ones."""
+    try:
+        places = list(dict.fromkeys([*others, Path(tempfile.gettempdir())]))
+    except OSError as error:
+        return Finding("TMPDIR", f"{error.strerror}", "set TMPDIR to a folder that can be written", fatal=True)
     little = [place for place in places if shutil.disk_usage(place).free < _LITTLE]
     free = ", ".join(f"{place} ({_free(place)})" for place in places)
     return Finding("TMPDIR", free, "make room there, or set TMPDIR to another folder" if little else "")
@@ -194,6 +215,8 @@ def figures() -> Finding:
 def tracking() -> Finding:
     from clray.tracking import default_mode
 
+    if lacking("wandb"):
+        return Finding("W&B", "off: the extra wandb is not here")
     known = ("online", "run", "shared", "offline", "dryrun", "disabled")
     asked = os.environ.get("WANDB_MODE", "").strip().lower()
     if asked and asked not in known:

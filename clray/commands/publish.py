@@ -14,6 +14,7 @@ import typer
 from clray.commands.options import Name, Only, Quick, Results, Seeds, Set, Tracking
 from clray.commands.target import Target, selected, store_at, target_of
 from clray.errors import ClrayError
+from clray.extras import lacking, message, require
 from clray.output import redacted, say
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def start_publisher(target: Target, store: Store, wandb: Tracking | None, consol
 
     mode = wandb.value if wandb else default_mode()
     if mode == "off":
+        return None
+    if wandb:
+        require("wandb", f"--wandb {mode}", "leave it out")
+    if missing := lacking("wandb"):
+        console.print(f"W&B: nothing is published: {message('wandb', 'it', missing)}", soft_wrap=True, markup=False)
         return None
     console.print(f"W&B: publishing {mode}")
     return start(_publications(target, store, mode), dashboard=_dashboard(target, store, mode))
@@ -126,6 +132,7 @@ def publish_command(
     if mode == "off":
         say("W&B: nothing is published: " + ("--wandb off" if wandb else f"WANDB_MODE={os.environ['WANDB_MODE']}"))
         return
+    require("wandb", "clray publish")
     comparison = target.compare(store)
     tables = _ready_tables(comparison)
     publications = _publications(target, store, mode, project, entity, page)

@@ -73,6 +73,7 @@ def sweep_command(
     if dry_run:
         return
     if options.left(planned):
+        require_extras(options.left(planned), local, options.address)
         require_writable(store)
         confirm(planned.core_hours(rerun_stale, rerun_lacking), yes, console)
     if not target.comparable:
@@ -106,6 +107,23 @@ def runner(local: bool) -> Callable[[Plan, Store, Console, Options], Outcome]:
     from clray.cluster.tune import run_on_ray
 
     return run_on_ray
+
+
+def require_extras(trials: Sequence[Planned], local: bool, address: str | None) -> None:
+    """Check, before anything is written, that what these trials need is installed here.
+
+    Raises:
+        ExtraMissing: it is not.
+    """
+    from clray.extras import require, require_ray
+    from clray.tracks import EXTRAS
+
+    if not local:
+        require_ray()
+    if address in (None, "local"):  # a cluster's workers have packages of their own
+        for track in dict.fromkeys(planned.trial.track for planned in trials):
+            if extra := EXTRAS.get(track):
+                require(extra, f"the track {track}")
 
 
 def options_of(
@@ -214,6 +232,7 @@ def run_stage(
 
     if not options.left(planned):
         return
+    require_extras(options.left(planned), local, options.address)
     require_writable(store)
     shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
     outcome = runner(local)(planned, store, shown, options)

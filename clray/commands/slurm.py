@@ -22,6 +22,7 @@ from clray.commands.elsewhere import (
 from clray.commands.options import Name, NoWait, Only, Quick, RequireGpu, RerunStale, Results, Seeds, Set
 from clray.commands.target import Target, selected, target_of
 from clray.errors import DeclarationError
+from clray.extras import require
 from clray.output import complain
 
 ELEMENTS = 10
@@ -73,6 +74,8 @@ def slurm_command(
     from clray import slurm
 
     _refuse_contradictions(array, ray, nodes, cpus_per_task)
+    if ray or gres is not None:  # the file uses this Python
+        require("ray", "--ray" if ray else f"--gres {gres}", "an array without --gres, whose jobs need no Ray")
     seconds = None if time is None else slurm.seconds_of(time)
     target = target_of(name, selected(quick, only, seeds, set_), results)
     options = {
