@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         name: of the job, and of what belongs to it.
-        image: the container image, which has clray[cluster].
+        image: the container image, which has clray[cluster] and the extras that the sweep and the store need.
         command: the arguments of clray's launch, without the store.
         results: the store: a URI, or a path below ``MOUNT``.
         made_by: the command that made the manifest, for a comment.

@@ -1,7 +1,7 @@
 """A Python that lacks packages: it finds no module of a distribution that clray was not asked to bring.
 
-``sitecustomize`` makes a finder that hides top-level modules. A folder that holds it, first in PYTHONPATH, hides them in
-every process that is started with this variable.
+``sitecustomize`` hides top-level modules as if they were not installed. A folder that holds it, first in PYTHONPATH,
+hides them in every process that is started with this variable.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 _CODE = """\
-import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
-HIDDEN = {hidden!r}
-
-
-class Hider(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        return None
+HIDDEN = frozenset({hidden!r})
+find_spec = PathFinder.find_spec
 
 
-sys.meta_path.insert(0, Hider())
+def find_what_is_left(name, path=None, target=None):
+    return None if name.partition(".")[0] in HIDDEN else find_spec(name, path, target)
+
+
+PathFinder.find_spec = find_what_is_left
 """
 
 
@@ -41,7 +38,9 @@ def _plain(name: str) -> str:
 def declared(extra: str = "") -> list[Requirement]:
     """The requirements in pyproject.toml: those of the base installation, or of an extra alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(text) for text in (project["optional-dependencies"][extra] if extra else project["dependencies"])]
+    return [
+        Requirement(text) for text in (project["optional-dependencies"][extra] if extra else project["dependencies"])
+    ]
 
 
 @cache

@@ -85,7 +85,9 @@ class TestDeclarations:
         assert not {"all", "cluster", "dev"} & set(all_.extras)
 
     def test_the_tests_have_the_extras_that_they_test(self):
-        assert any(each.name == "clray" and {"ray", "wandb", "language", "cloud"} <= each.extras for each in declared("dev"))
+        assert any(
+            each.name == "clray" and {"ray", "wandb", "language", "cloud"} <= each.extras for each in declared("dev")
+        )
 
     def test_a_cluster_has_ray(self):
         assert any(each.name == "clray" and each.extras == {"ray"} for each in declared("cluster"))
@@ -116,6 +118,7 @@ for sweep in sweep_names():
             done = bare.run("-c", code)
             assert done.returncode == 0, done.stderr
 
+    @pytest.mark.slow
     def test_trials_run_and_are_shown(self, bare, tiny, kernels):
         ran = bare.clray("sweep", str(tiny), "--local", "--only", "online,gem", "--seeds", "0,1")
         assert "4 of 4 finished" in ran
@@ -138,6 +141,7 @@ for sweep in sweep_names():
         short = ["--only", "meta-seq2seq", "--set", "variants.meta-seq2seq.episodes=40", "--seeds", "0", "--local"]
         assert "1 of 1 finished" in bare.clray("sweep", "metaseq2seq/mutual_exclusivity", *short)
 
+    @pytest.mark.slow
     def test_a_key_of_wandb_does_not_stop_a_launch(self, bare, tiny):
         ran = bare.clray("sweep", str(tiny), "--local", "--only", "online", WANDB_API_KEY="0" * 40)
         (line,) = [line for line in ran.splitlines() if line.startswith("W&B")]
@@ -148,7 +152,9 @@ for sweep in sweep_names():
     def test_doctor_names_them(self, bare):
         shown = bare.clray("doctor")
         (line,) = [line for line in shown.splitlines() if "extras:" in line]
-        assert line.startswith("note   extras: none; not here: ray (several trials at once, GPUs and clusters), wandb (")
+        assert line.startswith(
+            "note   extras: none; not here: ray (several trials at once, GPUs and clusters), wandb ("
+        )
         assert line.endswith("pip install 'clray[ray,wandb,language,cloud,search,gguf]'")
         assert "Ray: not here: launches run with --local" in shown
         assert "W&B: off: the extra wandb is not here" in shown
@@ -161,6 +167,7 @@ class TestRefused:
         assert not (bare.folder / "results").exists()
         bare.clray("sweep", str(tiny), "--only", "online", "--dry-run")  # a plan needs no Ray
 
+    @pytest.mark.slow
     def test_a_finished_sweep_needs_no_ray(self, bare, tiny):
         bare.clray("sweep", str(tiny), "--only", "online", "--local")
         assert "2 of 2 finished" in bare.clray("sweep", str(tiny), "--only", "online")

@@ -33,6 +33,8 @@ def test_it_holds_every_declaration_and_template(wheel: Path) -> None:
             assert f"clray/declared/{file.relative_to(ROOT)}" in names
     assert "clray/analysis/templates/report.html.j2" in names
     assert "clray/py.typed" in names, "type checkers read the types of an installed clray"
+    for file in (ROOT / "clray" / "commands" / "templates").iterdir():
+        assert f"clray/commands/templates/{file.name}" in names, "what clray init writes"
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"clray"}, "no other name is taken"
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
 
@@ -101,4 +103,7 @@ def test_it_says_what_it_is_and_what_it_may_be_used_for(wheel: Path) -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (cited["license"], cited["version"]) == ("Apache-2.0", said["Version"])
     assert f"## {said['Version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert "Operating System :: POSIX :: Linux" in said.get_all("Classifier")
+    assert {f"Operating System :: {name}" for name in ("POSIX :: Linux", "MacOS")} <= set(said.get_all("Classifier"))
+    assert {"all", "cloud", "cluster", "language", "ray", "wandb"} <= set(said.get_all("Provides-Extra"))
+    base = [need for need in said.get_all("Requires-Dist") if "extra ==" not in need]
+    assert not [need for need in base if need.startswith(("ray", "wandb", "transformers", "obstore"))]

@@ -72,6 +72,7 @@ def test_a_process_has_nothing_of_linux(elsewhere):
     assert "FileNotFoundError" in done.stderr
 
 
+@pytest.mark.slow
 def test_it_runs_trials_and_makes_a_table(elsewhere, tmp_path, tiny, kernels):
     limits = tiny.read_text().replace("seeds: [0, 1]", "seeds: [0]\nresources: {hours: 1, memory: 64GiB}")
     tiny.write_text(limits)

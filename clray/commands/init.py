@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clray.errors import DeclarationError
+from clray.extras import lacking
 from clray.output import say
 from clray.tracks import TRACKS, find, track
 
@@ -38,7 +39,7 @@ def init_command(
         raise DeclarationError(f"{folder}: it exists already; name a new folder")
     kind = next(kind for kind in kinds[of] if method in kind.methods)
     _write_new(folder, _files(folder, of, kind, method))
-    command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')} --quick"
+    command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')} --quick" + (" --local" if lacking("ray") else "")
     say(f"{folder}: a copy of {method} to change (method.py), a sweep (sweep.yaml), a test (test_method.py), a README")
     say(f"try: {command}")
 

@@ -80,12 +80,13 @@ def test_authentication_usage_and_dashboard_are_said(cluster: dict[str, Any]) ->
     assert "--dashboard-host=127.0.0.1" in head
     assert "RAY_enable_metrics_collection=0" in head
     (installs,) = cluster["head_setup_commands"]
-    assert "[cluster]" in installs  # jobs are submitted on the head, and only it installs what that needs
+    assert "[all,cluster]" in installs  # jobs are submitted on the head, and only it installs what that needs
     assert "0.0.0.0" not in FILE.read_text()
 
 
 def test_every_machine_installs_the_versions_of_the_checkout(cluster: dict[str, Any]) -> None:
-    assert any("pip install --quiet -c constraints.txt ." in command for command in cluster["setup_commands"])
+    (installs,) = [command for command in cluster["setup_commands"] if "pip install" in command]
+    assert "pip install --quiet -c constraints.txt '.[ray,language,cloud]'" in installs, "trials, and results in S3"
     (pinned,) = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned == metadata.version("ray"), "the tests ran with the Ray that the machines get"
     assert f"Ray {'.'.join(pinned.split('.')[:2])}" in FILE.read_text().splitlines()[0]
