@@ -441,7 +441,7 @@ class TestDoctor:
 
     def test_each_check_is_a_line(self, tmp_path: Path) -> None:
         found = self.look("--results", str(tmp_path))
-        named = ["cores", "GPUs", "Ray", "TMPDIR", "HOME", "cache", "compiled kernels", "results", "output"]
+        named = ["cores", "GPUs", "extras", "Ray", "TMPDIR", "HOME", "cache", "compiled kernels", "results", "output"]
         assert list(found) == [*named, "matplotlib", "W&B"]
         assert f"{machine.cores_given()} for this process, of {os.cpu_count()}" in found["cores"]
         assert f"{tmp_path}, " in found["results"]
