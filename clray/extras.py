@@ -72,7 +72,11 @@ def require_ray() -> None:
     Raises:
         ExtraMissing: it is not.
     """
-    require("ray", "a launch without --local", "add --local: one trial after the other, in this process")
+    require(
+        "ray",
+        "a launch without --local",
+        "use --local (in Python ray=False): one trial after the other, in this process",
+    )
 
 
 def message(name: str, who: str, missing: Iterable[str], otherwise: str = "") -> str:

@@ -273,7 +273,7 @@ class TestFrames:
 
     def test_without_pandas(self, shipped, monkeypatch):
         monkeypatch.setitem(sys.modules, "pandas", None)
-        with pytest.raises(PandasMissing, match=r"^a data frame needs pandas: pip install pandas$") as caught:
+        with pytest.raises(PandasMissing, match=r"^a data frame needs pandas, .*'clray\[pandas\]'$") as caught:
             shipped.to_pandas()
         assert isinstance(caught.value, ClrayError)
         assert isinstance(caught.value, ImportError)

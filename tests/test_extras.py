@@ -153,17 +153,31 @@ for sweep in sweep_names():
         shown = bare.clray("doctor")
         (line,) = [line for line in shown.splitlines() if "extras:" in line]
         assert line.startswith(
-            "note   extras: none; not here: ray (several trials at once, GPUs and clusters), wandb ("
+            "note   extras: pandas; not here: ray (several trials at once, GPUs and clusters), wandb ("
         )
         assert line.endswith("pip install 'clray[ray,wandb,language,cloud,search,gguf]'")
         assert "Ray: not here: launches run with --local" in shown
         assert "W&B: off: the extra wandb is not here" in shown
 
 
+class TestFromPython:
+    @pytest.mark.slow
+    def test_trials_run_in_this_process(self, bare, tiny, kernels):
+        code = f"import clray; print(len(clray.run({str(tiny)!r}, variant='online').to_pandas()))"
+        assert bare.run("-c", code).stdout == "2\n"
+
+    def test_ray_and_texts_are_refused(self, bare, tiny):
+        for name, ray, extra in ((str(tiny), True, "ray"), ("lamol/two_tasks_small", False, "language")):
+            done = bare.run("-c", f"import clray; clray.run({name!r}, quick={not ray}, seed=1, ray={ray})")
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[-1].startswith("clray.extras.ExtraMissing: ")
+            assert f"pip install 'clray[{extra}]'" in done.stderr
+
+
 class TestRefused:
     def test_a_sweep_without_ray(self, bare, tiny):
         line = bare.refused("sweep", str(tiny), "--only", "online")
-        assert "needs ray, which is not installed here: pip install 'clray[ray]' or add --local" in line
+        assert "needs ray, which is not installed here: pip install 'clray[ray]' or use --local" in line
         assert not (bare.folder / "results").exists()
         bare.clray("sweep", str(tiny), "--only", "online", "--dry-run")  # a plan needs no Ray
 
@@ -228,7 +242,7 @@ def test_what_is_here_is_not_asked_for(monkeypatch):
 def test_doctor_says_that_they_are_here(monkeypatch):
     monkeypatch.setattr("clray.commands.checks.lacking", lambda name: [])
     (finding,) = [finding for finding in checks("results") if finding.subject == "extras"]
-    assert str(finding) == "ok     extras: ray, wandb, language, cloud, search, gguf"
+    assert str(finding) == "ok     extras: ray, wandb, language, cloud, search, pandas, gguf"
 
 
 def test_a_launch_on_ray_says_it_before_it_starts(monkeypatch, tiny, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clray.errors import ClrayError
+from clray.extras import message
 
 if TYPE_CHECKING:
     import pandas
@@ -24,7 +25,7 @@ def load_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise PandasMissing("a data frame needs pandas: pip install pandas") from None
+        raise PandasMissing(message("pandas", "a data frame", ["pandas"])) from None
     return pandas
 
 

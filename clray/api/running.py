@@ -68,12 +68,13 @@ def run(
     Raises:
         DeclarationError: there is no such name, variant or key, or a setting is wrong.
         DataError: the data that a trial insists on cannot be had.
+        ExtraMissing: Ray is asked for, or the track needs packages, and they are not installed here.
         StoreError: the store cannot be read or written.
         TrialsFailed: trials failed; the others were run.
         KeyboardInterrupt: it was interrupted; the same call continues.
     """
     from clray.commands.answers import require_writable
-    from clray.commands.run import options_of, runner
+    from clray.commands.run import options_of, require_extras, runner
     from clray.console import PlainConsole
     from clray.planning import plan
 
@@ -82,7 +83,8 @@ def run(
     store = opened(results)
     planned = plan(target.sweeps, store, download=True)
     failed: dict[str, str] = {}
-    if planned.left(rerun_stale):
+    if left := planned.left(rerun_stale):
+        require_extras(left, not ray, options.address)
         require_writable(store)
         # Where the terminal is no terminal, such as in a notebook, FORCE_COLOR must not make bars of the lines.
         file = sys.stdout if progress else io.StringIO()
