@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
+from tiny_sweep import TINY
 
 from clray import reference_runs
 from clray.cli import COMMANDS, DATA_COMMANDS, RECORDS_COMMANDS, app, run_app
