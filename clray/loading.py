@@ -117,7 +117,7 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
         chosen = dict(sweep.variant_settings())
         for variant in only:
             if variant not in chosen and variant not in sweep.variants:
-                said = f"--only {shorter(variant)}" if selection.only else f"quick.only: {shown(variant)}"
+                said = f"{selection.only_flag} {shorter(variant)}" if selection.only else f"quick.only: {shown(variant)}"
                 place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
                 raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
         if set(only) <= set(sweep.variants):
@@ -155,11 +155,22 @@ def read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str
     if data.get("quick") and not selection.quick:
         quick = Selection(quick=True)
         _checked(_quick_form(document)[0], Origin(document, quick, ()))  # so that a mistake there is an error now
-    shipped = (declared_root() / "sweeps").resolve()
-    inside = path.resolve().is_relative_to(shipped)
-    sweep._name = str(path.resolve().relative_to(shipped).with_suffix("")) if inside else path.stem
+    sweep._name = _name_of(path)
     sweep._selection = selection
     return sweep, quick_only
+
+
+def _name_of(path: Path) -> str:
+    """The name of the sweep in a file: its path among the sweeps of clray, else the file's name without its ending.
+
+    A file ``sweep.yaml`` has the name of its folder: ``clray init`` names all files so, and two methods must not
+    overwrite each other's page, nor look like one sweep in the store.
+    """
+    path = path.resolve()
+    shipped = (declared_root() / "sweeps").resolve()
+    if path.is_relative_to(shipped):
+        return str(path.relative_to(shipped).with_suffix(""))
+    return (path.parent.name if path.name == "sweep.yaml" else "") or path.stem
 
 
 def _checked(data: dict[str, Any], source: Origin) -> Sweep:

@@ -88,4 +88,15 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             return True
         if not isinstance(name, str) or not self.base:
             return False
-        return own_code.is_reference(name) or (name in own_code.listed(self.group) and self.fits(name))
+        return own_code.is_reference(name) or (name in own_code.listed(self.group) and not self._is_of_another(name))
+
+    def _is_of_another(self, name: str) -> bool:
+        """True where a name that an installed package lists is one of a class for another track.
+
+        False where its class cannot be had at all: to get it then raises the error that says why.
+        """
+        try:
+            own_code.find(own_code.listed(self.group)[name].value)
+        except (OwnCodeError, KeyError):
+            return False
+        return not self.fits(name)

@@ -420,6 +420,9 @@ def load_reproduction(name: str | Path) -> Reproduction:
         known = one_of(str(name), reproduction_names())
         raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     document = Document(path)
+    if "variants" in document.data and "tables" not in document.data:
+        known = one_of(str(name), reproduction_names())
+        raise DeclarationError(f"{path}: it is a sweep, and a reproduction is needed; {known}")
     try:
         reproduction = Reproduction(**document.data)
     except ValidationError as error:

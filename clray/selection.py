@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ class Selection:
     only: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     set: tuple[str, ...] = ()
+    only_flag: str = field(default="--only", compare=False)
+    """The flag that named ``only``, for errors: ``clray run`` has another one."""
 
     @property
     def changes(self) -> tuple[str, ...]:

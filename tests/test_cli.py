@@ -15,6 +15,8 @@ from waiting import GUARD
 
 from clray.cli import DATA_COMMANDS, RECORDS_COMMANDS, app
 from clray.errors import ClrayError
+from clray.loading import load_sweep
+from clray.selection import Selection
 from clray.store import Store
 from clray.tracks import TRACKS
 
@@ -95,10 +97,11 @@ class TestErrors:
             (("plan", "mer/rotations", "--seeds", "0,x"), "--seeds 0,x: expected whole numbers"),
             (("plan", "mer/rotations", "--set", "tasks"), "--set tasks: expected KEY=VALUE"),
             (("plan", "mer/rotations", "--set", "benchmark.tasks=none"), "valid integer"),
-            (("run", "mer/rotations", "--variant", "nothing"), "--only nothing: no such variant"),
+            (("run", "mer/rotations", "--variant", "nothing"), "--variant nothing: no such variant"),
             (("sweep", "mer/rotations", "--local", "--seeds", "-1", "--dry-run"), "greater than or equal to 0"),
             (("data", "fetch", "cifar"), "cifar: no such data set; "),
             (("show", "nothing"), "nothing: no such reproduction, sweep or file"),
+            (("show", "0225f8"), "0225f8: not the id of a trial; allowed: 16 of the letters 0-9 and a-f"),
         ],
     )
     def test_wrong_declarations_exit_with_2(self, place, arguments, said):
@@ -277,7 +280,7 @@ main()
         assert {r.variant for r in store.records()[0]} == {"online"}
         failed = next(line.split()[0].rstrip(":") for line in done.stdout.splitlines() if "(clray show" in line)
         assert "no such luck" in here("show", failed)
-        assert "failed last time: er seed 0: no such luck" in here("plan", tiny, "--only", "er")
+        assert "failed last time: er seed 0: ValueError: no such luck" in here("plan", tiny, "--only", "er")
 
     def test_quick_says_that_it_is_not_comparable(self, place, tiny):
         shown = here("sweep", tiny, "--quick", "--local", "--wandb", "off", "--results", "r")
@@ -301,6 +304,13 @@ class TestLooking:
             assert word in shown
         assert all(f"Track {track}" in shown for track in TRACKS)
         assert list(place.iterdir()) == []
+
+    def test_plan_names_each_trial_with_its_id(self, place):
+        lines = here("plan", "mer/rotations", "--only", "online", "--seeds", "0,1", "--trials").splitlines()
+        trials = [cell.trial.id for cell in load_sweep("mer/rotations", Selection(only=("online",), seeds=(0, 1))).cells]
+        assert [line for line in lines if line[:16] in trials] == [
+            f"{trial}  online seed {seed}: to do" for seed, trial in enumerate(trials)
+        ]
 
     def test_plan_of_a_reproduction(self, place):
         assert "mer_rotations: " in here("plan", "mer_rotations", "--quick", "--set", "benchmark.source=embedded")

@@ -47,6 +47,41 @@ def test_it_makes_something_to_start_from(place):
     assert "6 trials" in here("plan", "mine/sweep.yaml", "--quick", "--set", "benchmark.source=embedded")
 
 
+def test_two_methods_have_sweeps_and_pages_of_their_own(place):
+    """Both files are called sweep.yaml; the page of the second must not overwrite that of the first."""
+    (place / "results").mkdir()
+    pages = []
+    for folder in ("first", "second"):
+        here("init", folder)
+        assert load_sweep(f"{folder}/sweep.yaml").name == folder
+        pages.append(here("report", f"{folder}/sweep.yaml", "--quick").strip())
+    assert [Path(page).name for page in pages] == ["first-quick.html", "second-quick.html"]
+    assert all(Path(page).is_file() for page in pages)
+
+
+def test_a_sweep_in_the_present_folder_is_named_after_it(place, monkeypatch):
+    here("init", "mine")
+    monkeypatch.chdir(place / "mine")
+    assert load_sweep("sweep.yaml").name == "mine"
+    Path("sweep.yaml").rename("other.yaml")
+    assert load_sweep("other.yaml").name == "other"
+
+
+@pytest.mark.parametrize("typed", ["mine", "mine/swep.yaml"])
+def test_a_mistyped_file_is_told_the_files_that_are_there(place, typed):
+    here("init", "mine")
+    with pytest.raises(ClrayError) as caught:
+        here("plan", typed)
+    assert caught.value.exit_code == 2
+    assert str(caught.value).endswith("did you mean 'mine/sweep.yaml'? allowed: mine/sweep.yaml")
+
+
+def test_a_sweep_where_a_reproduction_is_needed_is_called_a_sweep():
+    here("init", "mine")
+    with pytest.raises(ClrayError, match="mine/sweep.yaml: it is a sweep, and a reproduction is needed; allowed: "):
+        here("verify", "mine/sweep.yaml")
+
+
 @pytest.mark.parametrize(("of", "method"), every_method())
 def test_every_method_can_be_started_from(of, method):
     """The copy has the settings of the original, quick and whole, and its own code."""

@@ -286,8 +286,13 @@ class TestPackages:
             assert measurements(sweep, "mine") == measurements(sweep, "theirs")
             assert "lab_er" in run("list")
             assert METHODS["er"].__module__ == "clray.vision.methods.er"  # clray's own names stay clray's
-            with pytest.raises(DeclarationError, match="'broken' is not a method"):
+            message = r"variants.mine: lab_methods.no:Mine: there is no module lab_methods.no here"
+            with pytest.raises(DeclarationError, match=message):
                 load_sweep(declare(place, "broken"))
+            (package / "no.py").write_text("1 / 0\n")
+            with pytest.raises(DeclarationError, match="no.py:1: cannot be imported: ZeroDivisionError"):
+                load_sweep(declare(place, "broken"))
+            assert "broken" not in run("list")
         finally:
             own_code.listed.cache_clear()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import builtins
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from clray.commands.options import AsJson, Name, Only, Quick, RerunLacking, RerunStale, Results, Seeds, Set
 from clray.commands.plan_data import costs_data, plan_data
@@ -63,6 +66,24 @@ def _limits(trial: Planned) -> str:
     return f"a trial may take {' and '.join(words)}: more ends it, with its checkpoint kept" if words else ""
 
 
+def _about(hours: float) -> str:
+    """A time that is known only roughly, as text."""
+    minutes = 60 * hours
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {hours:.1f} hours"
+
+
+def _failure(failure: Mapping[str, Any]) -> str:
+    """The reason of a trial's last failure in a line.
+
+    Python's own errors are named by their class, as they say little without it: a KeyError's text is the key alone.
+    """
+    kind = str(failure.get("kind"))
+    named = f"{kind}: " if isinstance(getattr(builtins, kind, None), type) else ""
+    return " ".join(f"{named}{failure.get('error')}".split())
+
+
 def _lacking(plan: Plan) -> Iterator[str]:
     """The lines about finished trials that lack what their sweep asks to keep."""
     for what in dict.fromkeys(what for t in plan.trials for what in t.lacking):
@@ -112,7 +133,7 @@ def show_plan(
     console.print(f"left to run: {len(left)} trials, about {hours:.2f} core hours (from finished runs, else estimated)")
     if left and not any(gpu for _, gpu in resources):
         cores = cores_given()
-        console.print(f"on the {cores} cores that are given here: about {hours / cores:.2f} hours")
+        console.print(f"on the {cores} cores that are given here: {_about(hours / cores)}")
     for source in {t.data["source"]: t.data for t in plan.trials}.values():
         console.print(f"data: {source['name']} from {source['source']}, fingerprint {source['fingerprint']}")
         if source.get("reason"):
@@ -134,8 +155,7 @@ def show_plan(
         console.print(_other_ids(plan), style="yellow", soft_wrap=True)
     for planned in plan.trials:
         if planned.failure:
-            reason = " ".join(str(planned.failure.get("error")).split())
-            console.print(f"failed last time: {planned.name}: {reason}", style="red", soft_wrap=True)
+            console.print(f"failed last time: {planned.name}: {_failure(planned.failure)}", style="red", soft_wrap=True)
     for problem in plan.problems:
         console.print(str(problem), style="red", soft_wrap=True)
 
@@ -143,6 +163,7 @@ def show_plan(
 def plan_command(
     name: Name, quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
     results: Results = "results", rerun_stale: RerunStale = False, rerun_lacking: RerunLacking = False,
+    trials: Annotated[bool, typer.Option("--trials", help="Also print each trial's id, name and state.")] = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show which trials are finished, half-done and to do, and what they will cost."""
@@ -154,6 +175,9 @@ def plan_command(
         say_json(plan_data(target, planned, rerun_stale, rerun_lacking))
         return
     show_plan(target, planned, console, rerun_stale, rerun_lacking)
+    if trials:
+        for trial in planned.trials:
+            console.print(f"{trial.id}  {trial.name}: {trial.state}", markup=False, soft_wrap=True)
     if count := target.reference_count:
         console.print(
             f"reference runs ship with clray for {count} of these trials: clray table {target.arguments} "

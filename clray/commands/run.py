@@ -324,7 +324,7 @@ def run_command(
     from clray.progress import divergence
 
     check_device(device)
-    selection = replace(selected(quick, None, str(seed), set_), only=(variant,))
+    selection = replace(selected(quick, None, str(seed), set_), only=(variant,), only_flag="--variant")
     target = target_of(name, selection, results, whole=True)
     store = store_at(results)
     trials = plan(target.sweeps, store, download=True).trials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Collection, Iterator
@@ -160,13 +161,30 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
     shipped = name.removeprefix("sweeps/").removesuffix(".yaml") in sweep_names()
     if not name or not (shipped or is_there(Path(name))):
         every = [*reproduction_names(), *sweep_names()]
-        raise DeclarationError(
-            f"{shorter(name) or repr(name)}: no such reproduction, sweep or file; {one_of(name, every)}"
-        )
+        known = _sweep_files_near(Path(name)) or one_of(name, every)
+        raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction, sweep or file; {known}")
+    if not shipped and os.path.isdir(name) and (inside := _sweep_files_near(Path(name, "sweep.yaml"))):
+        raise DeclarationError(f"{shorter(name)}: is a folder; {inside}")
     if commas:
         selection = split(variant_names(name, selection))
     sweep = load_sweep(name, selection)
     return Target(sweep.name, {sweep.name: sweep}, None, selection, name, results)
+
+
+def _sweep_files_near(path: Path) -> str:
+    """The end of an error message where a file was meant: the YAML files beside it; empty where there are none.
+
+    The names that ship with clray fill a page, and are of no use to somebody who has mistyped a file of his own.
+    """
+    from clray.documents import one_of
+
+    if not path.suffix.startswith(".y"):
+        return ""
+    try:
+        beside = sorted(str(other) for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml"))
+    except (OSError, ValueError):
+        return ""
+    return one_of(str(path), beside) if beside else ""
 
 
 def trial_id(text: str) -> str:
@@ -177,7 +195,7 @@ def trial_id(text: str) -> str:
     """
     if not ID.fullmatch(text):
         raise DeclarationError(
-            f"{text}: not the id of a trial; allowed: 16 of the letters 0-9 and a-f, as `clray status` prints them"
+            f"{text}: not the id of a trial; allowed: 16 of the letters 0-9 and a-f, as `clray plan --trials` prints them"
         )
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ def show_command(
     ] = False,
 ) -> None:
     """Show a reproduction, a sweep, or a trial by its id, provenance included."""
+    from clray.documents import is_there
     from clray.gpu import sharers, words
     from clray.record import Record
     from clray.store import Problem
@@ -37,6 +39,8 @@ def show_command(
     if not ID.fullmatch(name):
         if superseded:
             raise DeclarationError(f"{name} --superseded: not the id of a trial; only trials have superseded records")
+        if re.fullmatch("[0-9a-f]{4,}", name) and not is_there(Path(name)):
+            trial_id(name)  # an error: somebody has typed a part of an id
         target = target_of(name, selected(False, None, None, None))
         print_json({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}, console)
         return
