@@ -117,7 +117,8 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
         chosen = dict(sweep.variant_settings())
         for variant in only:
             if variant not in chosen and variant not in sweep.variants:
-                said = f"{selection.only_flag} {shorter(variant)}" if selection.only else f"quick.only: {shown(variant)}"
+                flag = f"{selection.only_flag} {shorter(variant)}"
+                said = flag if selection.only else f"quick.only: {shown(variant)}"
                 place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
                 raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
         if set(only) <= set(sweep.variants):

@@ -112,7 +112,7 @@ class Sweep(Declared):
 
     @property
     def name(self) -> str:
-        """``paper/name`` for a sweep that ships with clray, else the file's stem; of a ``sweep.yaml`` its folder's name."""
+        """``paper/name`` for a sweep that ships with clray, else the file's stem, or a ``sweep.yaml``'s folder."""
         return self._name
 
     @property

@@ -290,7 +290,7 @@ class TestPackages:
             with pytest.raises(DeclarationError, match=message):
                 load_sweep(declare(place, "broken"))
             (package / "no.py").write_text("1 / 0\n")
-            with pytest.raises(DeclarationError, match="no.py:1: cannot be imported: ZeroDivisionError"):
+            with pytest.raises(DeclarationError, match=r"no\.py:1: cannot be imported: ZeroDivisionError"):
                 load_sweep(declare(place, "broken"))
             assert "broken" not in run("list")
         finally:

@@ -195,7 +195,7 @@ def trial_id(text: str) -> str:
     """
     if not ID.fullmatch(text):
         raise DeclarationError(
-            f"{text}: not the id of a trial; allowed: 16 of the letters 0-9 and a-f, as `clray plan --trials` prints them"
+            f"{text}: not the id of a trial; allowed: 16 of the letters 0-9 and a-f, as `clray plan --trials` prints"
         )
     return text
 
