@@ -179,7 +179,8 @@ class Watch:
 
 
 def _message(problem: str, place: str) -> str:
-    return f"{problem}; a higher limit continues it from its checkpoint: {place}"
+    """The text of the error. A trial that was cut off in its first step has no checkpoint."""
+    return f"{problem}; a higher limit continues it, from its last checkpoint if there is one: {place}"
 
 
 def _look(reference: weakref.ref[Watch], over: threading.Event) -> None:

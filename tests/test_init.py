@@ -67,6 +67,18 @@ def test_a_sweep_in_the_present_folder_is_named_after_it(place, monkeypatch):
     assert load_sweep("other.yaml").name == "other"
 
 
+def test_it_starts_with_the_settings_of_the_variant_that_was_named(place):
+    here("init", "mine", "--like", "lamol", "--variant", "lamol-0.2-task")
+    first, *_, last = load_sweep("mine/sweep.yaml", Selection(quick=True)).cells
+    assert (first.variant, last.variant) == ("lamol-0.2-task", "mine")
+    assert last.trial.hyperparameters == first.trial.hyperparameters
+    assert last.trial.hyperparameters["gamma"] == 0.2
+    with pytest.raises(ClrayError, match="--variant gem: no variant of lamol in .*; .*allowed: lamol-0, ") as caught:
+        here("init", "other", "--like", "lamol", "--variant", "gem")
+    assert caught.value.exit_code == 2
+    assert not (place / "other").exists()
+
+
 @pytest.mark.parametrize("typed", ["mine", "mine/swep.yaml"])
 def test_a_mistyped_file_is_told_the_files_that_are_there(place, typed):
     here("init", "mine")

@@ -157,7 +157,7 @@ class TestHours:
         with pytest.raises(
             LimitExceeded,
             match=r"^its limit is .* seconds, and it has taken .*; a higher limit "
-            r"continues it from its checkpoint: sweep.yaml:7: resources.hours$",
+            r"continues it, from its last checkpoint if there is one: sweep.yaml:7: resources.hours$",
         ):
             to_the_end(execution)  # fmt: skip
         reached = progress_of(store, limited.id)
@@ -246,7 +246,7 @@ class TestMemory:
         with pytest.raises(
             LimitExceeded,
             match=r"^its process may have .* of memory, and has .*; a higher limit "
-            r"continues it from its checkpoint: sweep.yaml:7: resources.memory$",
+            r"continues it, from its last checkpoint if there is one: sweep.yaml:7: resources.memory$",
         ):
             to_the_end(execution)  # fmt: skip
         assert 0 < progress_of(store, limited.id) < 1

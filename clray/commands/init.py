@@ -29,6 +29,14 @@ def init_command(
         str,
         typer.Option(metavar="METHOD", help="The method to start from; TRACK/METHOD where several tracks have it."),
     ] = "er",
+    variant: Annotated[
+        str,
+        typer.Option(
+            metavar="V",
+            help="The variant whose settings to start with, of the sweep that ships with clray. "
+            "Default: the first one that has the method.",
+        ),
+    ] = "",
 ) -> None:
     """Make a folder for a method of your own: a copy of one of clray's to change, a sweep that runs it beside the
     original, a test, and a README with the commands."""
@@ -38,20 +46,20 @@ def init_command(
     if os.path.lexists(folder):
         raise DeclarationError(f"{folder}: it exists already; name a new folder")
     kind = next(kind for kind in kinds[of] if method in kind.methods)
-    _write_new(folder, _files(folder, of, kind, method))
+    _write_new(folder, _files(folder, of, kind, method, variant))
     command = f"clray sweep {shlex.quote(f'{folder}/sweep.yaml')} --quick" + (" --local" if lacking("ray") else "")
     say(f"{folder}: a copy of {method} to change (method.py), a sweep (sweep.yaml), a test (test_method.py), a README")
     say(f"try: {command}")
 
 
-def _files(folder: Path, of: str, kind: BenchmarkFamily, method: str) -> dict[str, str]:
+def _files(folder: Path, of: str, kind: BenchmarkFamily, method: str, wanted: str) -> dict[str, str]:
     """The texts of the new files, by their names."""
     import importlib
     import inspect
 
     methods = importlib.import_module(f"clray.{of}.methods").METHODS
     source = Path(inspect.getfile(methods[method])).read_text(encoding="utf-8")
-    sweep, variant, data = _start(kind, method)
+    sweep, variant, data = _start(kind, method, wanted)
     reference = f"./method.py:{methods[method].__name__}"
     facts = {
         "folder": folder.name,
@@ -132,14 +140,24 @@ def _write_new(folder: Path, files: Mapping[str, str]) -> None:
         ) from None
 
 
-def _start(kind: BenchmarkFamily, method: str) -> tuple[str, str, dict[str, Any]]:
-    """A sweep, the name of a variant in it that has the method, and the sweep's content."""
-    from clray.documents import Document
+def _start(kind: BenchmarkFamily, method: str, wanted: str) -> tuple[str, str, dict[str, Any]]:
+    """A sweep, the name of a variant in it that has the method, and the sweep's content.
+
+    Args:
+        wanted: the variant's name; empty for the first one.
+    """
+    from clray.documents import Document, one_of, shorter
     from clray.loading import find_sweep
 
+    names: list[str] = []
     for sweep in kind.sweeps:
         data = Document(find_sweep(sweep)).data
         for variant, settings in data["variants"].items():
             if settings.get("method") == method:
-                return sweep, variant, data
+                names.append(variant)
+                if wanted in ("", variant):
+                    return sweep, variant, data
+    if names:
+        problem = f"no variant of {method} in {', '.join(kind.sweeps)}; {one_of(wanted, dict.fromkeys(names))}"
+        raise DeclarationError(f"--variant {shorter(wanted)}: {problem}")
     raise DeclarationError(f"--like {method}: none of {', '.join(kind.sweeps)} has a variant of it to start from")

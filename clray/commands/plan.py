@@ -71,6 +71,8 @@ def _about(hours: float) -> str:
     minutes = 60 * hours
     if minutes < 1:
         return "less than a minute"
+    if minutes < 1.5:
+        return "about a minute"
     return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {hours:.1f} hours"
 
 
