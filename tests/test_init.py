@@ -73,7 +73,7 @@ def test_it_starts_with_the_settings_of_the_variant_that_was_named(place):
     assert (first.variant, last.variant) == ("lamol-0.2-task", "mine")
     assert last.trial.hyperparameters == first.trial.hyperparameters
     assert last.trial.hyperparameters["gamma"] == 0.2
-    with pytest.raises(ClrayError, match="--variant gem: no variant of lamol in .*; .*allowed: lamol-0, ") as caught:
+    with pytest.raises(ClrayError, match=r"--variant gem: no variant of lamol in .*; .*allowed: lamol-0, ") as caught:
         here("init", "other", "--like", "lamol", "--variant", "gem")
     assert caught.value.exit_code == 2
     assert not (place / "other").exists()
