@@ -23,7 +23,7 @@ import pydantic.dataclasses
 from clray import gpu, own_code, stored
 from clray.checkpoints import Checkpoints, check_state, read_state, write_state
 from clray.equal_code import is_equal
-from clray.errors import CheckpointError, Diverged, OtherCodeError, StoreError
+from clray.errors import CheckpointError, ClrayError, Diverged, OtherCodeError, StoreError
 from clray.extras import require
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.limits import NO_LIMITS, Limits, Watch
@@ -548,10 +548,20 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def failure_text(error: BaseException) -> str:
+    """An error as one line: its class, its text, and where the user's own code raised it."""
+    return f"{type(error).__name__}: {error}{_in_own_code(error)}"
+
+
+def _in_own_code(error: BaseException) -> str:
+    place = "" if isinstance(error, ClrayError) else own_code.place_in(error)
+    return f" ({place})" if place else ""
+
+
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """The facts about a failed attempt that the store keeps."""
     return {
-        "error": str(error) or type(error).__name__,
+        "error": (str(error) or type(error).__name__) + _in_own_code(error),
         "kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
         "host": socket.gethostname(),

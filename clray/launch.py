@@ -18,7 +18,7 @@ from rich.console import Console
 
 from clray import gpu
 from clray.errors import ClusterError, StoreError
-from clray.execution import CHECKPOINT_SECONDS, Execution, Task, TrialEnd, describe_failure
+from clray.execution import CHECKPOINT_SECONDS, Execution, Task, TrialEnd, describe_failure, failure_text
 from clray.interrupt import Interrupt
 from clray.leases import LeaseMonitor, RunsElsewhere
 from clray.limits import hours_words
@@ -271,7 +271,7 @@ class Launch:
         with contextlib.suppress(StoreError):  # it may be the reason of the failure
             declaration = self.trials[trial].trial.declaration
             self.store.write_failure(trial, describe_failure(error) | {"declaration": declaration})
-        self.ended(trial, TrialEnd.failed(f"{type(error).__name__}: {error}"))
+        self.ended(trial, TrialEnd.failed(failure_text(error)))
 
     def is_finished(self, task: Task) -> bool:
         """True where the store has the record that the task is to make."""

@@ -54,6 +54,11 @@ class _Finder(MetaPathFinder):
         return spec
 
 
+def packages() -> frozenset[str]:
+    """The packages whose sources are kept."""
+    return frozenset(_ROOTS)
+
+
 def keep_sources(package: str = "clray") -> None:
     """From now on keep the source of each module of a package that is imported; calling it again changes nothing."""
     _ROOTS.add(package)

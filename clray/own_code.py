@@ -233,6 +233,20 @@ def _place_of(error: BaseException, file: Path) -> str:
     return f"{file}:{line}" if line else str(file)
 
 
+def place_in(error: BaseException) -> str:
+    """The innermost line of the user's own code that an error went through, as ``my-method/method.py:23``; empty where
+    it went through none."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        module, file = str(step.tb_frame.f_globals.get("__name__")), Path(step.tb_frame.f_code.co_filename)
+        if module.startswith(f"{PACKAGE}."):
+            found = f"{file.parent.name}/{file.name}:{step.tb_lineno}"
+        elif module.partition(".")[0] in loaded_code.packages() - {"clray"}:
+            found = f"{module}:{step.tb_lineno}"
+        step = step.tb_next
+    return found
+
+
 def _refuse_undotted(module: str) -> None:
     """Refuse imports that would look elsewhere for a file that lies beside: in a module, and in those that it imports.
 

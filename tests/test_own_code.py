@@ -251,6 +251,15 @@ print(sys.modules[METHODS[execution.trial.method].__module__].__file__)
         assert "mine_pkg.er:Mine: there is no module mine_pkg.er here: install the package" in done.stderr
 
 
+def test_an_error_in_training_names_the_line(place):
+    text = METHOD.replace("    pass", "    def observe(self, batch):\n        raise ValueError('not today')", 1)
+    sweep = str(declare(place, text=text))
+    result = CliRunner().invoke(app, ["sweep", sweep, "--local", "--only", "mine"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "ValueError: not today (own/method.py:7)" in " ".join(result.output.split())
+    assert "failed last time: mine seed 0: ValueError: not today (own/method.py:7)" in run("plan", sweep)
+
+
 class TestPackages:
     @pytest.fixture
     def package(self, tmp_path, monkeypatch) -> Path:

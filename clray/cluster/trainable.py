@@ -18,7 +18,7 @@ from ray import tune
 
 from clray import gpu
 from clray.errors import ClusterError, StoreError
-from clray.execution import Execution, Task, TrialEnd, describe_failure
+from clray.execution import Execution, Task, TrialEnd, describe_failure, failure_text
 from clray.leases import RunsElsewhere
 from clray.store import Store
 
@@ -131,7 +131,7 @@ class PackTrainable(tune.Trainable):
     def _failed(self, task: Task, error: Exception) -> TrialEnd:
         """Write a failure into the store, and return it for the report to the driver."""
         failure = describe_failure(error) | {"declaration": task.trial.declaration}
-        end = TrialEnd.failed(f"{type(error).__name__}: {error}")
+        end = TrialEnd.failed(failure_text(error))
         if gpu.is_out_of_memory(error):
             share = self._resources.get("GPU", 0.0)
             end = TrialEnd.failed(f"ran out of GPU memory with {gpu.share_words(share)}: {error}", share)
