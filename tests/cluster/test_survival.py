@@ -164,7 +164,7 @@ def test_ctrl_c_keeps_what_was_learned(
     out, err = communicate(process)
 
     assert process.returncode == 130, err
-    assert "the same command continues from here" in out
+    assert "The same command continues from here." in " ".join(out.split())
     assert "failed" not in out
     store = Store(tmp_path / "results")
     assert any(t.state == "half-done" for t in planned(sweep, store).trials), "nothing was kept"
