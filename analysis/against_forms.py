@@ -57,7 +57,7 @@ def p_text(p: float | None) -> str:
 
 
 def advice_text(contrast: Contrast) -> str:
-    """What would decide, as ``12 more seeds``; the reason where there is no test; empty where it is decided."""
+    """Say what would decide, as ``12 more seeds``; the reason where there is no test; empty where it is decided."""
     if contrast.decision != "not decided" or contrast.reason:
         return contrast.reason
     if contrast.further is not None:

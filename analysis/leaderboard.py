@@ -73,7 +73,7 @@ class Entry:
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """What tells a published number from others."""
+        """The facts that tell a published number from others."""
         assert self.published is not None
         claim = self.published.claim
         return self.label, self.published.paper.title, claim.source, claim.mean

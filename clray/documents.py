@@ -394,7 +394,7 @@ def explain(error: ValidationError, place: Any, data: Any = None) -> Declaration
 
 
 def _either(messages: list[str]) -> str:
-    """What pydantic says of a value, for which several types may be allowed, in one sentence."""
+    """Join what pydantic says of a value, for which several types may be allowed, to one sentence."""
     first, *others = dict.fromkeys(messages)
     return first + "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
 

@@ -120,7 +120,7 @@ def forget() -> None:
 
 
 def _forget_edited(name: str) -> None:
-    """Where a file of a folder was edited after its import, let the folder's modules be imported anew."""
+    """Let a folder's modules be imported anew where one of its files was edited after its import."""
     global _edition
     package = f"{_package(name, _folders[name])}."
     loaded = {module: sys.modules[module] for module in sys.modules if module.startswith(package)}

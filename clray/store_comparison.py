@@ -171,7 +171,7 @@ def _changes(one: Sequence[Measurement], other: Sequence[Measurement]) -> list[C
 
 
 def _made_by(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """What made two records, as far as it differs. Code that is known to give the same bits counts as the same."""
+    """Name what made two records, as far as it differs. Code that is known to give the same bits counts as the same."""
     found: dict[str, tuple[str, str]] = {}
 
     def look(name: str, a: Any, b: Any) -> None:

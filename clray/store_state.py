@@ -51,7 +51,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class StoreState:
-    """What a store holds.
+    """The content of a store.
 
     Attributes:
         finished: the number of finished trials; those that diverged are among them.

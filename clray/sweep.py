@@ -41,7 +41,7 @@ class Cell:
     trial: Trial
     resources: Resources
     keep: tuple[str, ...] = field(default=(), kw_only=True)
-    """What its sweep asks to keep of it, besides its record."""
+    """The things that its sweep asks to keep of it, besides its record."""
 
 
 class Tuning(Declared):
@@ -97,7 +97,7 @@ class Sweep(Declared):
     sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
     They change no number."""
     keep: list[str] = []
-    """What each trial leaves in the store besides its record: ``weights``, those of its networks after the last task.
+    """The things that each trial leaves in the store besides its record: ``weights``, those of its networks after the last task.
     It changes no number and no id."""
     tuning: Tuning | None = None
     """The tuning phase of ``clray tune``; ``clray sweep`` does not run it."""

@@ -127,7 +127,7 @@ class TestCompare:
         assert tuple(v["finished_runs"] for v in data["variants"]) == counts
 
     def test_a_baseline_that_nobody_named_has_runs(self, mine):
-        """Where the first variant has none, the next one takes its place, unless the user named it."""
+        """The next variant takes the place of a first one without runs, unless the user named it."""
         shutil.rmtree("results")
         data = json.loads(here("compare", mine, "--json"))
         assert {c["against_label"] for c in data["comparisons"]} == {"naive"}

@@ -92,7 +92,7 @@ CONFIG_MAP = {
 
 
 def faults(form: Any, value: Any, place: str = "") -> list[str]:
-    """Where a value has not the form."""
+    """The places at which a value has not the form."""
     if isinstance(form, Mapping):
         if not isinstance(value, dict):
             return [f"{place}: no mapping"]

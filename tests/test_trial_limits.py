@@ -321,7 +321,7 @@ def test_a_step_is_cut_off_within_itself_or_not_at_all() -> None:
 class TestLaunches:
     @pytest.fixture
     def limited(self, tiny: Path) -> Path:
-        """Of three variants one may take no time, and one no memory."""
+        """One of three variants may take no time, and one no memory."""
         text = tiny.read_text().replace("online, lr: 0.01", "online, lr: 0.01, resources: {hours: 0.0000001}")
         tiny.write_text(text.replace("er, lr: 0.05, mem", "er, lr: 0.05, resources: {memory: 2MiB}, mem", 1))
         return tiny

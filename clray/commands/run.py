@@ -267,7 +267,7 @@ def show_failures(
 
 
 def _left(outcome: Outcome, launched: Sequence[Planned], store: Store) -> str:
-    """What an interrupted launch left to do, as text."""
+    """Say what an interrupted launch left to do."""
     from clray.planning import core_hours
 
     over = {*outcome.finished, *outcome.elsewhere, *outcome.failed}

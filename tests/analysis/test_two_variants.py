@@ -162,7 +162,7 @@ TOLERANCE = 3 * math.sqrt(0.05 * 0.95 / REPEATS)
 
 class TestCoverage:
     def test_of_paired_seeds(self):
-        """What a seed does to both variants is not in the difference."""
+        """The effect of a seed on both variants is not in the difference."""
         rng = np.random.default_rng(10)
 
         def draw():
@@ -180,7 +180,7 @@ class TestCoverage:
         assert 0.95 - TOLERANCE <= share_of_hits(draw, REPEATS) <= 0.98
 
     def test_of_seeds_crossed_with_orders(self):
-        """Where a test that takes all runs as independent is wrong most of the time."""
+        """A case in which a test that takes all runs as independent is wrong most of the time."""
         rng = np.random.default_rng(12)
 
         def runs():
@@ -226,7 +226,7 @@ class TestFurtherSeeds:
 
     @pytest.mark.parametrize(("away", "df"), [(3.0, 1), (35.0, 2), (80.0, 2), (6.0, 2.4)])
     def test_the_power_with_few_degrees_of_freedom(self, away, df):
-        """Where the distribution function of scipy.special gives no number; here against that of scipy.stats."""
+        """The case in which scipy.special gives no number; here against the function of scipy.stats."""
         reach = stats.t.ppf(1 - 0.001 / 2, df)
         assert power_of_test(away, Variance(1.0, df), 0.001) == pytest.approx(stats.nct.sf(reach, df, away), abs=2e-3)
 
