@@ -107,7 +107,7 @@ def _noise(values: Values, factors: Sequence[int]) -> float:
 
 
 def unit(values: Values) -> str:
-    """Name what further runs would be: ``task orders`` where all runs have one seed and several orders, else ``seeds``."""
+    """Name the further runs: ``task orders`` where all runs have one seed and several orders, else ``seeds``."""
     seeds, orders = ({place[factor] for place in values} for factor in (0, 1))
     return "task orders" if len(seeds) == 1 and len(orders) > 1 else "seeds"
 

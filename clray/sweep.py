@@ -97,7 +97,7 @@ class Sweep(Declared):
     sweep's own table shows the score of each task order beside what was measured (``clray.analysis.curriculum``).
     They change no number."""
     keep: list[str] = []
-    """The things that each trial leaves in the store besides its record: ``weights``, those of its networks after the last task.
+    """The things that a trial leaves in the store beside its record: ``weights``, of its networks after the last task.
     It changes no number and no id."""
     tuning: Tuning | None = None
     """The tuning phase of ``clray tune``; ``clray sweep`` does not run it."""
