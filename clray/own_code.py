@@ -256,7 +256,7 @@ def _refuse_undotted(module: str) -> None:
     waiting, seen = [module], set()
     while waiting:
         module = waiting.pop()
-        file = source_file(module) if is_own(module, module) and module not in seen else None
+        file = source_file(module) if module not in seen else None
         seen.add(module)
         if file is None:
             continue
