@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from clray.output import counted
 from clray.record import Record
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
@@ -65,7 +66,7 @@ def markdown(costs: Sequence[Cost]) -> str:
     """The costs as a table in Markdown."""
     lines = ["| table | trials | core hours | of them measured | GPU hours |", "|---|---:|---:|---:|---:|"]
     for c in costs:
-        measured = f"{c.measured_core_hours:.2f} ({c.measured} trials)" if c.measured else "none: computed"
+        measured = f"{c.measured_core_hours:.2f} ({counted(c.measured, 'trial')})" if c.measured else "none: computed"
         gpu = f"{c.gpu_hours:.1f}" if c.gpu_hours else "none"
         lines.append(f"| `{c.name}`: {c.title} | {c.trials} | {c.core_hours:.2f} | {measured} | {gpu} |")
     processors = sorted({processor for c in costs for processor in c.processors})

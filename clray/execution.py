@@ -27,6 +27,7 @@ from clray.errors import CheckpointError, ClrayError, Diverged, OtherCodeError, 
 from clray.extras import require
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.limits import NO_LIMITS, Limits, Watch
+from clray.machine import keep_freed_memory
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, loaded_digest, provenance
 from clray.record import Record
@@ -262,6 +263,7 @@ class Execution:
 
     def _begin(self) -> None:
         set_threads(self.task.threads)
+        keep_freed_memory()
         gpu.forget_peak()
         begun = time.perf_counter()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)

@@ -115,8 +115,10 @@ class Watch:
             return LimitExceeded(self._cut_off)
         if limits.hours is not None and seconds > 3600 * limits.hours:
             return LimitExceeded(self._too_long(seconds))
-        if limits.memory is not None and (resident := resident_bytes() or 0) > limits.memory:
-            return LimitExceeded(self._too_large(resident))
+        if limits.memory is not None and (resident_bytes() or 0) > limits.memory:
+            return_free_memory()  # which the process keeps for its further use
+            if (resident := resident_bytes() or 0) > limits.memory:
+                return LimitExceeded(self._too_large(resident))
         return None
 
     def run(self, step: Callable[[], _T], seconds: float) -> _T:

@@ -49,6 +49,11 @@ _ADDRESS = re.compile(r"(?P<scheme>\b[A-Za-z][\w+.-]*://)[^\s/?#@\"',;<>()]*:[^\
 _PARAMETER = re.compile(r"(?P<name>[?&][\w.-]*(?:secret|token|password|sig|key)[\w.-]*=)[^\s&#'\"]+", re.IGNORECASE)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, such as ``1 trial`` and ``2 trials``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def visible(text: str, keep: str = "\n\t") -> str:
     """A text with its control characters and escape sequences spelt out, such as ``\\x1b[2J``.
 

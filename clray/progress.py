@@ -15,7 +15,7 @@ from rich.text import Text
 
 from clray.execution import TrialEnd
 from clray.gpu import words
-from clray.output import OutputLost, shown
+from clray.output import OutputLost, counted, shown
 from clray.planning import Planned
 
 _COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
@@ -51,7 +51,7 @@ class Progress:
         if self._live_view:
             self._live.start()
         else:
-            self.say(f"{len(self._trials)} trials to run, {self._before} finished before")
+            self.say(f"{counted(len(self._trials), 'trial')} to run, {self._before} finished before")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -153,7 +153,7 @@ class Progress:
             )
         elapsed, ended = time.monotonic() - self._started, len(self._ended)
         summary = (
-            f"{self._before + ended} of {self._before + len(self._trials)} trials, {_clock(elapsed)} gone"
+            f"{self._before + ended} of {counted(self._before + len(self._trials), 'trial')}, {_clock(elapsed)} gone"
             + (f", {60 * ended / elapsed:.1f} a minute" if ended and elapsed > 1 else "")
             + (f", {len(self._elsewhere)} run elsewhere" if self._elsewhere else "")
             + (f", about {_clock(self.remaining())} left" if ended < len(self._trials) else "")

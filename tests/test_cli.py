@@ -215,7 +215,7 @@ class TestSweep:
 
         # A wider launch runs what is missing, and that alone.
         wider = here("sweep", tiny, "--seeds", "0", "--only", "ewc", *self.OPTIONS, store)
-        assert "1 trials to run, 2 finished before" in wider
+        assert "1 trial to run, 2 finished before" in wider
         assert {p: t for p, t in records.items() if p.stat().st_mtime_ns == t} == records
 
         self.look(tiny, store, place)

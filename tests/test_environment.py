@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -128,6 +129,26 @@ print(before, blas())
 """
         free = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "3")
         assert python(code, **free).strip() in ("[3] [1]", "[2] [1]"), "OpenBLAS takes no more than the machine has"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the options")
+def test_freed_memory_is_used_again() -> None:
+    code = """
+import resource
+import numpy as np
+from clray.machine import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(100 * 2**20 // 8)  # larger than the blocks that glibc learns to keep
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+    before, after = map(int, python(code).split())
+    assert after < before / 10
 
 
 class TestOptions:

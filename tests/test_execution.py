@@ -553,7 +553,7 @@ class TestDiverged:
         assert words in said("run", *one)
         assert json.loads(said("run", *one, "--json"))["diverged"] == self.WHERE
         assert "1 of the finished trials diverged" in said("plan", str(tiny), "--only", "er", *at)
-        assert "1 finished trials (1 of them diverged)" in said("status", *at)
+        assert "1 finished trial (1 of them diverged)" in said("status", *at)
         assert '"status": "diverged"' in said("show", id, *at)
 
     def test_a_launch_says_so_and_does_not_fail(self, tiny, store, monkeypatch):
@@ -844,7 +844,7 @@ class TestLease:
             shutil.copytree(Path(kept) / "checkpoints", store.path("checkpoints"), dirs_exist_ok=True)
             store.write_failure(todo.id, {"error": "another launch lost it", "time": 0})
             said = CliRunner().invoke(app, ["status", "--results", store.uri]).output
-            assert "1 finished trials, 0 begun" in said
+            assert "1 finished trial, 0 begun" in said
             assert "another launch lost it" not in said
             hold = looks()
             task(tiny, store, "er")

@@ -243,10 +243,10 @@ class TestLacking:
         at = ["--results", store.path()]
         before = Path(store.path("records", f"{without.id}.parquet")).stat().st_mtime_ns
         said = clray("plan", keeping, "--only", "er", "--seeds", "0", *at).output
-        assert "1 trials finished without weights: --rerun-lacking runs them again, which makes them" in said
+        assert "1 trial finished without weights: --rerun-lacking runs them again, which makes them" in said
         assert "left to run: 0 trials" in said
         said = clray("sweep", keeping, "--only", "er", "--seeds", "0", "--local", "--wandb", "off", *at).output
-        assert "1 trials finished without weights" in said
+        assert "1 trial finished without weights" in said
         said = clray("run", keeping, "--variant", "er", *at).output
         assert "finished without weights: --rerun-lacking runs it again for that" in said
         assert store.artifacts(without.id) == []
@@ -264,7 +264,7 @@ class TestLacking:
             "sweep": ["sweep", keeping, "--only", "er", "--seeds", "0", "--local", "--wandb", "off"],
             "run": ["run", keeping, "--variant", "er"],
         }
-        assert "left to run: 1 trials" in clray("plan", keeping, "--only", "er", "--seeds", "0", *at).output
+        assert "left to run: 1 trial" in clray("plan", keeping, "--only", "er", "--seeds", "0", *at).output
         clray(*flags[how], *at)
         assert store.artifacts(without.id) == ["weights.json", "weights.pt"]
         assert store.read(without.id).measurements == before.measurements

@@ -341,6 +341,78 @@ def test_a_network_whose_name_is_fixed_is_refused(place):
         load_sweep(sweep)
 
 
+MODULES = """
+from clray.vision.benchmarks.split import SplitClasses
+from clray.vision.networks.base import Network
+
+
+class Narrow(Network):
+    name: str
+
+    def build(self, shape, outputs):
+        from torch import nn
+
+        from clray.vision.networks.layers import BodyAndHead
+
+        return BodyAndHead(nn.Flatten(), nn.Linear(784, outputs - 3))
+
+
+class Headless(Narrow):
+    def build(self, shape, outputs):
+        from torch import nn
+
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, outputs))
+
+
+class Few(SplitClasses):
+    name: str
+    tasks: int = 5
+    datasets = ("mnist",)
+    label_classes = 5
+
+
+class Many(Few):
+    label_classes = 15
+
+
+class Unknown(Few):
+    datasets = ("mnits",)
+"""
+
+
+@pytest.mark.parametrize(("benchmark", "network", "message"), [
+    ("class-incremental", "Narrow", "model.name: own/parts.py:Narrow gives two images an output of shape (2, 7); (2, 10) "
+     "is needed, a logit for each class"),
+    ("class-incremental", "Headless", "model.name: own/parts.py:Headless: its module must have a method features(x)"),
+    ("Few", "small", "own/parts.py:Few: label_classes is 5, but mnist has 10 classes here"),
+    ("Many", "small", "own/parts.py:Many: label_classes is 15, but mnist has 10 classes here"),
+    ("Unknown", "small", "sweep.yaml:4: benchmark.name: the `datasets` of own/parts.py:Unknown hold 'mnits'; did you mean "
+     "'mnist'?"),
+])  # fmt: skip
+def test_parts_that_do_not_fit_the_images(place, benchmark, network, message):
+    (place / "parts.py").write_text(MODULES)
+    ours = benchmark == "class-incremental"
+    settings = "dataset: mnist, train_per_class: 20, test_per_class: 10" if ours else "train_per_task: 20"
+    sweep = place / "sweep.yaml"
+    sweep.write_text(f"""version: 1
+track: vision
+benchmark:
+  name: {benchmark if ours else f"./parts.py:{benchmark}"}
+  tasks: 5
+  source: embedded
+  {settings.replace(", ", chr(10) + "  ")}
+model: {{name: {f"./parts.py:{network}" if ours else "mlp"}}}
+seeds: [0]
+metrics: [ACC]
+variants:
+  one: {{method: {"ocl_er, memories: 10" if ours else "naive"}, lr: 0.01}}
+""")
+    result = CliRunner().invoke(app, ["sweep", str(sweep), "--local"])
+    assert result.exit_code != 0
+    said = " ".join(f"{result.output} {result.exception}".split())
+    assert message in said, said
+
+
 def test_a_trial_whose_folder_is_not_known_is_not_fresh(place):
     sweep = declare(place)
     trial = load_sweep(sweep).cells[0].trial

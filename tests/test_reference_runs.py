@@ -456,7 +456,7 @@ class TestCommands:
         shown = CliRunner().invoke(app, ["records", "list"], catch_exceptions=False)
         assert shown.exit_code == 0
         assert shown.output.splitlines() == [
-            f"fresh: 1 trials, {sizes[0]}",
+            f"fresh: 1 trial, {sizes[0]}",
             f"mixed: 3 trials, {sizes[1]}, 1 of them stale",
         ]
 

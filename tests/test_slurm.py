@@ -145,7 +145,7 @@ class TestCommand:
         done = CliRunner().invoke(app, ["slurm", str(tiny), "--only", "er", "--array", "50"])
         assert done.exit_code == 0
         assert sbatch_lines(done.stdout)["array"] == "0-1"
-        assert "there are 2 trials" in done.stderr
+        assert "there are only 2 trials" in done.stderr
         assert sbatch_lines(made(str(tiny)))["array"] == "0-9", "ten, where none are named"
 
     def test_a_ray_cluster(self, tiny: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ class TestCommand:
         done = self.run("a", "b")
         assert done.exit_code == 1
         assert "different             1" in done.output
-        assert "made by another: processor (1 trials)" in done.output
+        assert "made by another: processor (1 trial)" in done.output
         [line] = [line for line in done.output.splitlines() if line.startswith(one.id)]
         assert "0.8 in A, 0.78 in B, 2 points apart; made by processor A CPU and B CPU" in line
         assert self.run("a", "b", "tiny.yaml", "--only", "online").exit_code == 0

@@ -13,6 +13,7 @@ from clray.api.arguments import Names, Place, Seeds, metrics_of, names, opened, 
 from clray.documents import one_of, shorter
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
+from clray.output import counted
 from clray.record import Record
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Results:
         shipped = sum(record.id in self.reference for record in self.records)
         more = f"; {shipped} ship with clray" if shipped else ""
         more += f"; {len(self.problems)} files could not be used (.problems)" if self.problems else ""
-        return f"<{len(self)} trials{f': {words}' if words else ''}{more}>"
+        return f"<{counted(len(self), 'trial')}{f': {words}' if words else ''}{more}>"
 
     def _repr_html_(self) -> str | None:
         """The frame of ``to_pandas`` in a notebook; None, which shows the line of ``repr``, where pandas is missing."""

@@ -13,7 +13,7 @@ import typer
 from clray.commands.options import Only, Quick
 from clray.commands.target import selected, target_of, terminal
 from clray.errors import DeclarationError, StoreError
-from clray.output import json_text, redacted, say
+from clray.output import counted, json_text, redacted, say
 
 if TYPE_CHECKING:
     from clray.console import PlainConsole
@@ -131,7 +131,7 @@ def _show(found: StoresCompared, stores: list[Store], console: PlainConsole) -> 
         for sweep, variants in _by_sweep(records).items():
             console.print(f"only in {letter}: {sweep}: {variants}", soft_wrap=True)
     if made := Counter(what for one in found.both for what in one.made_by):
-        numbers = ", ".join(f"{what} ({number} trials)" for what, number in made.most_common())
+        numbers = ", ".join(f"{what} ({counted(number, 'trial')})" for what, number in made.most_common())
         console.print(f"made by another: {numbers}", soft_wrap=True)
     for one in found.both:
         if one.agreement != "same bits":

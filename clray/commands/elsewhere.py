@@ -79,14 +79,14 @@ def typed() -> str:
 
 
 def write_or_print(text: str, output: str | None, then: str) -> None:
-    """Write a file and say how it is used, or print it where no file is named.
+    """Write a file and say how it is used, or print it where no file is named, or ``-``.
 
     Raises:
         DeclarationError: the file cannot be written.
     """
     from clray.atomic import write_atomically
 
-    if output is None:
+    if output in (None, "-"):
         say(text, end="")
         return
     try:

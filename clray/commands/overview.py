@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clray.commands.options import AsJson, Results
 from clray.commands.target import say_json, store_at, terminal
-from clray.output import redacted
+from clray.output import counted, redacted
 
 if TYPE_CHECKING:
     from clray.store_state import Begun, StoreState
@@ -77,8 +77,9 @@ def _show_state(state: StoreState) -> None:
     import time
 
     console = terminal()
-    counted = f"{state.finished} finished trials" + (f" ({state.diverged} of them diverged)" if state.diverged else "")
-    console.print(f"{state.uri}: {counted}, {len(state.begun)} begun", soft_wrap=True)
+    diverged = f" ({state.diverged} of them diverged)" if state.diverged else ""
+    shown = counted(state.finished, "finished trial") + diverged
+    console.print(f"{state.uri}: {shown}, {len(state.begun)} begun", soft_wrap=True)
     for begun in state.begun:
         console.print(f"  {_begun_line(begun)}", soft_wrap=True)
     for failed in state.failed:

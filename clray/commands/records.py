@@ -10,7 +10,7 @@ import typer
 from clray.commands.options import Results
 from clray.commands.target import store_at
 from clray.errors import DeclarationError
-from clray.output import complain, say, shown
+from clray.output import complain, counted, say, shown
 
 if TYPE_CHECKING:
     from clray.analysis.pages import Page
@@ -28,7 +28,7 @@ def list_command() -> None:
         records = reference_runs.read(name)
         stale = sum(not is_fresh(record) for record in records)
         size = reference_runs.path_of(name).stat().st_size / 1000
-        say(f"{name}: {len(records)} trials, {size:.0f} kB" + (f", {stale} of them stale" if stale else ""))
+        say(f"{name}: {counted(len(records), 'trial')}, {size:.0f} kB" + (f", {stale} of them stale" if stale else ""))
 
 
 def add_command(name: Name, results: Results = "results") -> None:

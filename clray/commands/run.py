@@ -39,7 +39,7 @@ from clray.commands.publish import start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
 from clray.commands.target import Target, selected, store_at, target_of, terminal
 from clray.errors import ClrayError, DeclarationError, StoreError
-from clray.output import say
+from clray.output import counted, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,7 +212,7 @@ def refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
     """
     if stale and not rerun_stale:
         raise ClrayError(
-            f"{len(stale)} records of these trials were made by other code, such as {stale[0].id} ({stale[0].name}); "
+            f"made by other code: {counted(len(stale), 'record')} of these trials, such as {stale[0].id} ({stale[0].name}); "
             "allowed: --rerun-stale, which runs them again, or another store (--results)"
         )
 
@@ -251,7 +251,7 @@ def show_failures(
         typer.Exit: the launch was interrupted, or a trial failed.
     """
     if outcome.failed:
-        console.print(f"{len(outcome.failed)} trials failed:", style="red")
+        console.print(f"{counted(len(outcome.failed), 'trial')} failed:", style="red")
         by_reason: dict[str, list[str]] = {}
         for trial, reason in outcome.failed.items():
             by_reason.setdefault(reason, []).append(trial)
@@ -278,7 +278,8 @@ def _left(outcome: Outcome, launched: Sequence[Planned], store: Store) -> str:
         begun = set()
     half_done = sum(trial.id in begun for trial in left)
     some = f", {half_done} of them half-done" if half_done else ""
-    return f"{len(left)} trials are left{some}, about {core_hours(left):.2f} core hours at most"
+    are = "is" if len(left) == 1 else "are"
+    return f"{counted(len(left), 'trial')} {are} left{some}, about {core_hours(left):.2f} core hours at most"
 
 
 def _report(comparison: Comparison, target: Target, store: Store) -> str:

@@ -23,7 +23,7 @@ from clray.commands.options import Name, NoWait, Only, Quick, RequireGpu, RerunS
 from clray.commands.target import Target, selected, target_of
 from clray.errors import DeclarationError
 from clray.extras import require
-from clray.output import complain
+from clray.output import complain, counted
 
 ELEMENTS = 10
 """The elements of an array where none are named; fewer where there are fewer trials."""
@@ -140,5 +140,5 @@ def _elements(target: Target, asked: int | None) -> int:
     """The number of elements of an array: never more than there are trials."""
     trials = len(cells(target))
     if asked is not None and asked > trials:
-        complain(f"--array {asked}: there are {trials} trials, so that more jobs would have nothing to do: {trials}")
+        complain(f"--array {asked}: there are only {counted(trials, 'trial')}, so that more jobs would have nothing to do: {trials}")
     return max(1, min(asked or ELEMENTS, trials))

@@ -161,7 +161,7 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
     shipped = name.removeprefix("sweeps/").removesuffix(".yaml") in sweep_names()
     if not name or not (shipped or is_there(Path(name))):
         every = [*reproduction_names(), *sweep_names()]
-        known = _sweep_files_near(Path(name)) or one_of(name, every)
+        known = _sweep_files_near(Path(name)) or one_of(name, every, "clray list")
         raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction, sweep or file; {known}")
     if not shipped and os.path.isdir(name) and (inside := _sweep_files_near(Path(name, "sweep.yaml"))):
         raise DeclarationError(f"{shorter(name)}: is a folder; {inside}")

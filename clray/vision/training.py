@@ -63,6 +63,7 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     model = check_settings("model", *network)
     settings = check_settings("hyperparameters", METHODS[method].Settings, declared["hyperparameters"])
     assert isinstance(checked, Benchmark)
+    _check_data_sets(checked)
     _check_engine(declared, model, settings)
     _check_randomness(declared, checked)
     _check_counts(checked, settings)
@@ -100,6 +101,14 @@ def _method(name: Any, benchmark: str, kind: LearnerKind) -> str:
         return name
     problem = f"{name!r} is not for {benchmark}" if name in METHODS else f"{name!r} is not a method"
     raise SettingError("hyperparameters", ["method"], f"{problem}; {one_of(str(name), methods_of(kind))}")
+
+
+def _check_data_sets(benchmark: Benchmark) -> None:
+    """Refuse a benchmark from outside clray that reads an image set which clray does not have."""
+    for name in benchmark.datasets:
+        if name not in sources.DATASETS:
+            message = f"the `datasets` of {benchmark.name} hold {name!r}; {one_of(name, sources.DATASETS)}"
+            raise SettingError("benchmark", ["name"], message)
 
 
 def _check_engine(declared: Mapping[str, Any], model: BaseModel, settings: BaseModel) -> None:

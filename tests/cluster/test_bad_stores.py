@@ -188,7 +188,7 @@ def test_a_read_only_store(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_
     assert "Read-only file system" in line
     assert refused["files"] == first["files"], "what was there is there"
     assert (status["rc"], table["rc"]) == (0, 0)
-    assert "1 finished trials, 0 begun" in status["out"]
+    assert "1 finished trial, 0 begun" in status["out"]
     assert after["rc"] == 0, after
     assert len([name for name in after["files"] if name.startswith("records/")]) == 2
 

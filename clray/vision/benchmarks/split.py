@@ -51,6 +51,7 @@ class SplitClasses(InEpochs):
         from clray.vision.stream import images as as_images
 
         content = images[self.datasets[0]]
+        self._check_classes(content)
         classes = self.classes_per_task or self.label_classes // self.tasks
 
         def of_tasks(labels: NDArray[np.int64], count: int | None, what: str) -> list[NDArray[np.int64]]:
@@ -70,6 +71,19 @@ class SplitClasses(InEpochs):
             drops_last=self.drops_last,
             shuffles=self.shuffles_while_validating or not self.validation,
         )
+
+    def _check_classes(self, content: ImageSet) -> None:
+        """Refuse a number of classes that is not the image set's.
+
+        Raises:
+            DataError: the labels have another number of classes than ``label_classes`` says.
+        """
+        from clray.errors import DataError
+
+        known = int(content.train_labels.max()) + 1
+        if known != self.label_classes:
+            message = f"label_classes is {self.label_classes}, but {self.datasets[0]} has {known} classes here"
+            raise DataError(f"{self.name}: {message}")
 
 
 class SplitCifar100(SplitClasses):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clray.errors import DeclarationError
 from clray.trial import Trial
 from clray.vision.draws import Draws
 from clray.vision.networks import NETWORKS
@@ -41,9 +42,27 @@ class ModuleLearner:
         self._channels_last = channels_last_is_safe(module)
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         self.module = module.to(stream.device).to(memory_format=layout)
+        self._check_outputs(getattr(network, "name", type(network).__name__))
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer
         """The method sets it."""
+
+    def _check_outputs(self, name: str) -> None:
+        """Refuse a network that does not give one logit for each class of the stream, or has no ``features``.
+
+        Raises:
+            DeclarationError: it says what the network gives.
+        """
+        needed = self.stream.outputs
+        if not callable(getattr(self.module, "features", None)):
+            raise DeclarationError(f"model.name: {name}: its module must have a method features(x); BodyAndHead has one")
+        self.module.eval()
+        with torch.no_grad():
+            given = tuple(self.module(torch.zeros(2, *self.stream.shape, device=self.stream.device)).shape)
+        self._train()
+        if given != (2, needed):
+            message = f"gives two images an output of shape {given}; (2, {needed}) is needed, a logit for each class"
+            raise DeclarationError(f"model.name: {name} {message}")
 
     @staticmethod
     def check(trial: Trial, device: str) -> None:
