@@ -55,7 +55,7 @@ def cost(name: str, title: str, sweeps: Iterable[Sweep], records: Mapping[str, R
 
 
 def _seconds(record: Record | None) -> float | None:
-    return record.provenance.get("seconds") if record else None
+    return record.undisturbed_seconds if record else None
 
 
 def _share(cell: Cell, what: str) -> float:

@@ -205,6 +205,8 @@ class Execution:
         own_code.adopt(task.own_code)
         self.measurements: list[Measurement] = []
         self.seconds = 0.0
+        self._cpu_seconds: float | None = 0.0
+        """CPU time, of all threads; None where a checkpoint that it continues from lacks it."""
         self.resumed = 0.0
         self.trial = task.trial
         self._checkpoints = Checkpoints(store, task.id)
@@ -265,7 +267,7 @@ class Execution:
         set_threads(self.task.threads)
         keep_freed_memory()
         gpu.forget_peak()
-        begun = time.perf_counter()
+        begun = _clocks()
         self._training: Training = track(self.trial.track).train(self.trial, self.task.data, self.task.device)
         self._require_code(loaded_digest(self.trial))
         self.executions = self._holder.earlier
@@ -275,11 +277,18 @@ class Execution:
         this |= {"from": self.resumed} | ({"gpu": self.task.gpu} if self.task.gpu else {})
         this |= {"passed_over": self.passed_over} if self.passed_over else {}
         self.executions = [*self.executions, this]
-        self.seconds += time.perf_counter() - begun
+        self._count_from(begun)
         self._due = clock() + self.task.checkpoint_seconds
         self._watch = Watch(self.task.limits)
         self._note_progress()
         self._holder.renew()  # if this process dies soon, the next holder finds it in the lease
+
+    def _count_from(self, begun: tuple[float, float]) -> None:
+        """Count the time since the ``_clocks`` of an earlier moment."""
+        wall, cpu = _clocks()
+        self.seconds += wall - begun[0]
+        if self._cpu_seconds is not None:
+            self._cpu_seconds += cpu - begun[1]
 
     def _note_progress(self) -> None:
         """Write the trial's progress into the lease, for processes that show it."""
@@ -336,6 +345,7 @@ class Execution:
                 continue
             self.measurements = [Measurement(*row) for row in state["measurements"]]
             self.seconds, self.memory = state["seconds"], state.get("gpu_memory", {})
+            self._cpu_seconds = state.get("cpu_seconds")
             # A checkpoint lists the executions that saved one; a dead process's lease also lists the others.
             self.executions = max(state.get("executions", []), self.executions, key=len)
             self.resumed = resumed
@@ -353,12 +363,12 @@ class Execution:
                 raise RunsElsewhere(self._holder.lease)
             if exceeded := self._watch.exceeded(self.seconds):
                 raise exceeded
-            begun = time.perf_counter()
+            begun = _clocks()
             try:
                 self.measurements += self._watch.run(self._training.advance, self.seconds)
             except Diverged as end:
                 self.diverged = {"step": end.step, "task": end.task, "what": end.what}
-            self.seconds += time.perf_counter() - begun
+            self._count_from(begun)
             self.memory = gpu.peak(self.memory)
             if self.diverged or self._training.progress >= 1:
                 self._finish()
@@ -463,6 +473,7 @@ class Execution:
             "training": self._training.state_dict(),
             "measurements": [[int(m[0]), int(m[1]), int(m[2]), str(m[3]), float(m[4])] for m in self.measurements],
             "seconds": self.seconds,
+            **self._cpu_time,
             "gpu_memory": self.memory,
             "executions": self.executions,
             "code": self._code,
@@ -480,9 +491,13 @@ class Execution:
         now, least = clock(), self.task.checkpoint_seconds
         self._due = now + (max(least, _SAVING_APART * (now - begun)) if least else 0.0)
 
+    @property
+    def _cpu_time(self) -> dict[str, float]:
+        return {} if self._cpu_seconds is None else {"cpu_seconds": self._cpu_seconds}
+
     def _record(self, status: str) -> Record:
         facts = provenance(self._code)
-        facts |= {"seconds": self.seconds, "progress": self._training.progress, "saved": time.time()}
+        facts |= {"seconds": self.seconds, **self._cpu_time, "progress": self._training.progress, "saved": time.time()}
         facts |= {"executions": self.executions} | ({"gpu_memory": self.memory} if self.memory else {})
         facts |= self._training.facts
         facts |= {"diverged": self.diverged} if self.diverged else {}
@@ -536,6 +551,11 @@ def _kind(of: type) -> Any:
     if issubclass(of, numbers.Number):
         return numbers.Number
     return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of
+
+
+def _clocks() -> tuple[float, float]:
+    """The time now, and the CPU time of this process, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 def set_threads(threads: int) -> None:

@@ -33,7 +33,7 @@ class Planned(Cell):
         state: ``finished``; ``stale``: finished, but by other code than this; ``half-done``: it has a checkpoint,
             which is looked into when the trial is taken up; ``to do``.
         failure: why its last attempt failed, if it did.
-        seconds: the time that the trial took, or is expected to take on one core or GPU.
+        seconds: the time that the trial took or is expected to take, on cores that no other program uses.
         memory: the most GPU memory that it took so far, where it ran on one (``clray.gpu.peak``).
         metrics: the columns of its sweep's table, which a line about it shows.
         diverged: it is over, and its loss or weights were not finite any more.
@@ -309,7 +309,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _seconds(record: Record | None) -> float | None:
-    return record.provenance.get("seconds") if record else None
+    return record.undisturbed_seconds if record else None
 
 
 def _memory(record: Record | Problem | None) -> dict[str, int]:

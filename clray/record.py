@@ -61,6 +61,18 @@ class Record:
         """The published metrics, as fractions. A trial that diverged has none: it has not learned all its tasks."""
         return {} if self.status == "diverged" else summarize(self.measurements, self.sharing)
 
+    @property
+    def undisturbed_seconds(self) -> float | None:
+        """The seconds that the trial takes where no other program uses its cores; None where the record tells no time.
+
+        On one core this is its CPU time. On several, or with a GPU, it is the time by the clock, as it is for records
+        that clray 0.1 made before it kept the CPU time.
+        """
+        seconds = self.provenance.get("seconds")
+        if seconds is None or self.provenance.get("device", "cpu") != "cpu":
+            return seconds
+        return min(seconds, self.provenance.get("cpu_seconds", seconds))
+
     def to_table(self) -> pa.Table:
         import pyarrow as pa
 

@@ -65,6 +65,7 @@ class _Provenance(TypedDict, total=False):
     git: _Git
     machine: _Machine
     seconds: _Seconds
+    cpu_seconds: _Seconds
     progress: _Share
     saved: _Moment
     executions: list[_Execution]
@@ -125,6 +126,7 @@ class _Checkpoint(TypedDict):
 
 
 class _CheckpointLater(_Checkpoint, total=False):
+    cpu_seconds: _Seconds
     gpu_memory: _GpuMemory
     executions: list[_Execution]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_measured_seconds_count_before_computed_ones(tiny: Path) -> None:
     assert measured.measured_core_hours == pytest.approx(2.0)  # an hour on two cores
     assert measured.core_hours == pytest.approx(2.0 + computed.core_hours / 2)
     assert measured.gpu_hours == pytest.approx(measured.core_hours / 4)
+
+
+@pytest.mark.parametrize(("facts", "seconds"), [
+    ({}, None),
+    ({"seconds": 90.0}, 90.0),
+    ({"seconds": 90.0, "cpu_seconds": 60.0}, 60.0),  # another program used its core for half a minute
+    ({"seconds": 90.0, "cpu_seconds": 150.0}, 90.0),  # it used two cores
+    ({"seconds": 90.0, "cpu_seconds": 60.0, "device": "cuda"}, 90.0),
+])  # fmt: skip
+def test_time_that_others_took_from_it_does_not_count(tiny: Path, facts: dict[str, Any], seconds: float | None) -> None:
+    trial = load_sweep(tiny).cells[0].trial
+    assert Record(trial.id("print"), trial, {"fingerprint": "print"}, [], facts).undisturbed_seconds == seconds
 
 
 def test_the_table_says_what_was_measured(tiny: Path) -> None:

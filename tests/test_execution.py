@@ -655,7 +655,7 @@ class TestFinished:
         assert (record.variant, record.sweep) == ("er", "tiny")
         assert record.data["source"] == "embedded"
         assert record.id == record.trial.id(record.data["fingerprint"])
-        assert {"code", "git", "packages", "machine", "seconds", "engine", "device"} <= set(record.provenance)
+        assert {"code", "git", "packages", "machine", "seconds", "cpu_seconds", "engine", "device"} <= set(record.provenance)
         assert record.provenance["engine"] == "fused"
         assert record.provenance["progress"] == 1
 

@@ -112,7 +112,7 @@ def test_seconds_are_the_record_s_or_an_estimate(tiny, store):
     assert all(t.seconds > 0 for t in before)
     finish(before[0], store)
     after = look(tiny, store, "online").trials[0]
-    assert after.seconds == store.read(after.id).provenance["seconds"] != before[0].seconds
+    assert after.seconds == store.read(after.id).undisturbed_seconds != before[0].seconds
 
 
 def test_an_estimate_grows_with_the_work(tiny, store):
