@@ -148,11 +148,11 @@ class TestEverySweep:
         for cell in quick.cells:
             trial = cell.trial
             assert all(task.startswith("scan.") for task in trial.benchmark["tasks"])
-            assert trial.benchmark["train_per_task"] <= 150
+            assert trial.benchmark["train_per_task"] <= 300
             assert trial.benchmark["test_per_task"] <= 40
             assert (trial.model["name"], trial.model["vocabulary"], trial.model["width"]) == ("scratch", "stream", 64)
             assert trial.precision == "float32"
-            assert trial.hyperparameters["epochs"] == 2
+            assert trial.hyperparameters["epochs"] in (2, 4)
             assert cell.resources.gpu == 0
             assert cell.resources.pack > 1  # a worker's start takes longer than a trial
 
