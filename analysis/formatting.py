@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,9 +145,18 @@ def notes(table: ComparedTable) -> list[tuple[str, str]]:
     lines += _collapsed_notes(table) + _diverged_notes(table)
     if table.judged:
         lines += _judging_notes(table)
-    lines += [("note", f"{row.label}: {row.note}") for row in table.rows if row.note]
+    lines += _row_notes(table.rows)
     lines += [("note", f"{where}: {text}") for text, where in _claim_notes(table).items()]
     return lines
+
+
+def _row_notes(rows: Sequence[ComparedRow] | Sequence[ComparedSearch]) -> list[tuple[str, str]]:
+    """The notes of rows, each with all rows that have it."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        labels.setdefault(row.note, []).append(row.label)
+    where = {note: "every row" if len(own) == len(rows) > 1 else "; ".join(own) for note, own in labels.items()}
+    return [("note", f"{where[note]}: {note}") for note in labels if note]
 
 
 def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
@@ -444,4 +453,4 @@ def search_notes(group: ComparedSearches) -> list[tuple[str, str]]:
     ]
     lines += [("left out", f"not asked for: {'; '.join(group.left_out)}")] if group.left_out else []
     lines += _store_notes(group.gathered)
-    return lines + [("note", f"{row.label}: {row.note}") for row in group.rows if row.note]
+    return lines + _row_notes(group.rows)

@@ -50,6 +50,8 @@ _MARKERS: Mapping[Outcome, str] = {
 _NO_MATH = {"text.parse_math": False}  # a dollar sign in a label is printed as it is
 INK = "#010203"  # replaced by the page's text colour when the SVG is written
 DASHES = ("solid", "dashed", "dotted")
+MOST_BESIDE = 3
+"""The most panels of metrics in a line; the numbers of narrower ones touch."""
 
 
 @contextlib.contextmanager
@@ -141,14 +143,15 @@ def curves_alt(table: ComparedTable, value: str = "accuracy/mean_seen") -> str:
 def spreads(table: ComparedTable, metrics: Sequence[str], key: str = "spreads") -> str:
     """Draw each run of each variant, their mean ± one sd, and the published number: a panel for each metric."""
     rows = [row for row in table.rows if row.runs.runs]
-    figure, panels = _figure(7.2, 0.9 + 0.3 * len(rows), len(metrics))
+    figure, panels = _figure(7.2, 0.9 + 0.3 * len(rows), len(metrics), MOST_BESIDE)
     for axes, metric in zip(panels, metrics, strict=True):
         for place, row in enumerate(rows):
             _draw_spread(axes, len(rows) - 1 - place, row.cells[metric], SERIES[place % len(SERIES)])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.margins(x=0.08)
         axes.set_title(metric, fontsize=9.5, color=INK)
-        axes.set_yticks(range(len(rows)), [visible(row.label) for row in reversed(rows)] if axes is panels[0] else [])
+        labels = [visible(row.label) for row in reversed(rows)] if axes.get_subplotspec().is_first_col() else []
+        axes.set_yticks(range(len(rows)), labels)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", alpha=0.15, color=INK)
     figure.supxlabel("per cent", fontsize=9.5, color=INK)
@@ -250,7 +253,7 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
     """
     metrics = [m for m in table.metrics if any(row.cells[m].judgement.interval for row in table.rows)]
     rows = [row for row in table.rows if any(row.cells[m].judgement.interval for m in metrics)]
-    figure, panels = _figure(6.6, 0.9 + 0.28 * len(rows), len(metrics))
+    figure, panels = _figure(6.6, 0.9 + 0.28 * len(rows), len(metrics), MOST_BESIDE)
     for axes, metric in zip(panels, metrics, strict=True):
         cells = [row.cells[metric] for row in rows]
         margin = table.margins.get(metric)
@@ -263,7 +266,8 @@ def differences(table: ComparedTable, key: str = "differences") -> str:
         axes.set_xlim(-1.08 * reach, 1.08 * reach)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_title(metric, fontsize=9.5, color=INK)
-        axes.set_yticks(range(len(rows)), [visible(row.label) for row in reversed(rows)] if axes is panels[0] else [])
+        labels = [visible(row.label) for row in reversed(rows)] if axes.get_subplotspec().is_first_col() else []
+        axes.set_yticks(range(len(rows)), labels)
         axes.tick_params(axis="y", length=0)
     figure.supxlabel("ours minus published, points", fontsize=9.5, color=INK)
     return svg(figure, key, differences_alt(table))
@@ -389,15 +393,25 @@ def orders_alt(table: ComparedTable) -> str:
 # SVG
 
 
-def _figure(width: float, height: float, panels: int = 0) -> tuple[Figure, Any]:
-    """Make a figure with one plot, or with a list of ``panels`` side by side; width and height are in inches."""
+def _figure(width: float, height: float, panels: int = 0, beside: int = 0) -> tuple[Figure, Any]:
+    """Make a figure with one plot, or with a list of ``panels``.
+
+    Args:
+        width, height: in inches; the height is that of one line of panels.
+        beside: the most panels that stand side by side; more of them stand in several lines. 0: all.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, max(1, panels), squeeze=False)[0]
-    for one in axes:
+    lines = -(-panels // beside) if beside and panels else 1
+    figure = Figure(figsize=(width, height * lines), layout="constrained")
+    if lines > 1:
+        figure.get_layout_engine().set(hspace=0.06)
+    axes = figure.subplots(lines, max(1, -(-panels // lines)), squeeze=False).ravel()
+    for unused in axes[max(1, panels) :]:
+        unused.remove()
+    for one in axes[: max(1, panels)]:
         ink(one)
-    return figure, list(axes) if panels else axes[0]
+    return figure, list(axes[:panels]) if panels else axes[0]
 
 
 def ink(axes: Axes) -> None:

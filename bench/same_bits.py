@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ CASES: list[tuple[str, tuple[str, ...], Axes]] = [
     ("online/er_ace_cifar10", (*CLASSES, *SMALL), ()),
     ("online/mir_cifar10", (*CLASSES, *SMALL), ()),
     ("online/scr_cifar10", (*CLASSES, *SMALL), ()),
+    ("online/pcr_cifar10", (*CLASSES, *SMALL), ()),
+    ("online/er_ace_cifar100", ("benchmark.tasks=5", *CLASSES[1:], *SMALL), ()),
     ("online/tiny_memories_cifar100", ("benchmark.tasks=3", "benchmark.train_per_task=30",
                                        "benchmark.test_per_task=20", *SMALL), ()),
     ("metaseq2seq/mutual_exclusivity", EPISODES, (BOTH,)),
@@ -197,6 +199,10 @@ def child(file: str, only_digests: bool) -> None:
     from clray.execution import set_threads
 
     set_threads(1)
+    with suppress(ImportError):  # revisions up to 14f8ace
+        from clray.machine import keep_freed_memory
+
+        keep_freed_memory()
     trials = [(label, Trial(**declaration)) for label, declaration in json.loads(Path(file).read_text())]
     if only_digests:
         print(json.dumps(digests(trials)))

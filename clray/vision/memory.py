@@ -105,12 +105,8 @@ class Reservoir:
             if slot < self.capacity:
                 self._numbers[slot] = number
 
-    def add_batch(self, numbers: Numbers, **fields: Tensor) -> Numbers:
-        """Offer a batch of examples to the memory, with the values [n, ...] of its fields.
-
-        Returns:
-            The slots that were written, each once, in rising order.
-        """
+    def add_batch(self, numbers: Numbers, **fields: Tensor) -> None:
+        """Offer a batch of examples to the memory, with the values [n, ...] of its fields."""
         if self._law == "mer":
             raise ValueError("the law mer takes one example at a time: use add")
         slots = self._slots_for(len(numbers))
@@ -121,7 +117,6 @@ class Reservoir:
         self._numbers[written] = numbers[chosen]
         for name, values in fields.items():
             self.fields[name][written] = values[chosen]
-        return written
 
     def _slots_for(self, count: int) -> Numbers:
         """The slot of each of the next ``count`` examples; those from ``capacity`` on mean that it is not stored."""

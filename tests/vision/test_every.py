@@ -176,7 +176,7 @@ class TestEveryMethod:
                 right = int((answers.numpy() == rows.test_labels[: rows.scored]).sum())
                 assert abs(right - training.method.correct(experience)) <= 1, "the kernels add in another order"
             return
-        images = training.learner._laid_out(training.stream.tests(1, 0, 20)[0])
+        images = training.learner.laid_out(training.stream.tests(1, 0, 20)[0])
         module = training.learner.module.eval()
         assert torch.equal(net(images), module(images))
         assert net.state_dict().keys() == module.state_dict().keys()

@@ -89,13 +89,10 @@ class IncrementalLearner(ModuleLearner):
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Images as the module takes them: normalised, and in its layout."""
-        return self._laid_out(x)
-
-    def _laid_out(self, x: Tensor) -> Tensor:
         if self._mean is not None:
             assert self._std is not None
             x = (x - self._mean) / self._std
-        return super()._laid_out(x)
+        return super().laid_out(x)
 
     def logits_aside(self, x: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The logits [n, outputs] in training mode, of a pass that leaves no trace in running statistics.
@@ -105,7 +102,7 @@ class IncrementalLearner(ModuleLearner):
         """
         self._train()
         copies = {name: kept.clone() for name, kept in self.module.named_buffers()}
-        return self._by_level(functional_call(self.module, copies | (weights or {}), (self._laid_out(x),)))
+        return self._by_level(functional_call(self.module, copies | (weights or {}), (self.laid_out(x),)))
 
     def descend(self, loss: Tensor) -> None:
         """Take one step of the optimizer along the gradient of a loss."""
@@ -138,7 +135,7 @@ class IncrementalLearner(ModuleLearner):
 
     def scores(self, x: Tensor) -> Tensor:
         """The logits [n, outputs], in the mode that the module is in."""
-        return self._by_level(self.module(self._laid_out(x)))
+        return self._by_level(self.module(self.laid_out(x)))
 
     def logits(self, x: Tensor) -> Tensor:
         return self._by_level(super().logits(x))
@@ -157,4 +154,4 @@ class IncrementalLearner(ModuleLearner):
         """The features [n, width] in evaluation mode, without gradients."""
         self.module.eval()
         with torch.no_grad():
-            return self.module.features(self._laid_out(x))
+            return self.module.features(self.laid_out(x))

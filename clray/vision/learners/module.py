@@ -82,18 +82,19 @@ class ModuleLearner:
     def logits(self, x: Tensor) -> Tensor:
         """The logits [n, outputs], in training mode."""
         self._train()
-        return self.module(self._laid_out(x))
+        return self.module(self.laid_out(x))
 
     def features(self, x: Tensor) -> Tensor:
         """The input [n, width] of the module's last layer, in training mode."""
         self._train()
-        return self.module.features(self._laid_out(x))
+        return self.module.features(self.laid_out(x))
 
     def _train(self) -> None:
         if not self.module.training:
             self.module.train()
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images as the module takes them: in its layout."""
         return x.contiguous(memory_format=torch.channels_last) if self._channels_last else x
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class ModuleLearner:
         right = 0
         for start in range(0, len(own.tests), _TESTS_AT_ONCE):
             x, y = self.stream.tests(experience, start, start + _TESTS_AT_ONCE)
-            right += int((self.module(self._laid_out(x))[:, begin:end].argmax(1) + begin == y).sum())
+            right += int((self.module(self.laid_out(x))[:, begin:end].argmax(1) + begin == y).sum())
         return right
 
     def is_finite(self) -> bool:
