@@ -401,11 +401,11 @@ def _figure(width: float, height: float, panels: int = 0, beside: int = 0) -> tu
         beside: the most panels that stand side by side; more of them stand in several lines. 0: all.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     lines = -(-panels // beside) if beside and panels else 1
-    figure = Figure(figsize=(width, height * lines), layout="constrained")
-    if lines > 1:
-        figure.get_layout_engine().set(hspace=0.06)
+    apart = ConstrainedLayoutEngine(hspace=0.06)  # the default is too little for a title below numbers
+    figure = Figure(figsize=(width, height * lines), layout=apart if lines > 1 else "constrained")
     axes = figure.subplots(lines, max(1, -(-panels // lines)), squeeze=False).ravel()
     for unused in axes[max(1, panels) :]:
         unused.remove()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_store import record
-from typer.testing import CliRunner
+from typed import here
 from waiting import GUARD
 
 import clray
@@ -19,7 +19,6 @@ from clray import reference_runs
 from clray.api import Results, TrialsFailed
 from clray.api.arguments import seeds_of, target
 from clray.api.frames import PandasMissing
-from clray.cli import app
 from clray.errors import ClrayError, DeclarationError, StoreError
 from clray.metrics import METRICS
 from clray.record import Record
@@ -42,13 +41,6 @@ def place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def shipped() -> Results:
     return clray.load(reference="mer_rotations")
-
-
-def here(*arguments: object) -> str:
-    """The command in this process: its stdout; clray's own errors are raised."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def without_ends(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from typed import here
 from typer.testing import CliRunner
 from waiting import GUARD
 
@@ -30,13 +31,6 @@ def clray(*arguments: object, cwd: Path, **environment: str) -> subprocess.Compl
     environment = {**os.environ, "PYTHONPATH": ROOT, "WANDB_MODE": "disabled", "COLUMNS": "200", **environment}
     command = [sys.executable, "-m", "clray", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=GUARD, env=environment)
-
-
-def here(*arguments: object) -> str:
-    """The command in this process: its stdout; clray's own errors are raised."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture

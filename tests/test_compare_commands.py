@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from typer.testing import CliRunner
+from typed import here
 from waiting import GUARD
 
 from clray import reference_runs
-from clray.cli import app
 from clray.errors import ClrayError
 from clray.loading import declared_root, load_sweep
 from clray.store import Store
@@ -33,13 +32,6 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
     return folder
-
-
-def here(*arguments: object) -> str:
-    """The command in this process: its stdout; clray's own errors are raised."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def shipped(name: str, variant: str, metric: str) -> list[float]:

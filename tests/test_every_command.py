@@ -86,7 +86,7 @@ USES: dict[str, Uses] = {
     "sweep": Uses(f"tiny.yaml --quick {LOCAL}", "Report: ", f"tiny.yaml {LOCAL} --only nothing", NO_VARIANT),
     "reproduce": Uses(
         f"mer_rotations --only online --seeds 0 {SMALL} {LOCAL} --results again", "1 of 1 finished",
-        "mer_rotation", "mer_rotation: no such reproduction, sweep or file; did you mean 'mer_rotations' or 'mer/rotations'",
+        "mer_rotation", "mer_rotation: no such reproduction, sweep or file; did you mean 'mer_rotations'",
     ),
     "run": Uses(
         "tiny.yaml --variant online --quick", "finished before",

@@ -655,7 +655,8 @@ class TestFinished:
         assert (record.variant, record.sweep) == ("er", "tiny")
         assert record.data["source"] == "embedded"
         assert record.id == record.trial.id(record.data["fingerprint"])
-        assert {"code", "git", "packages", "machine", "seconds", "cpu_seconds", "engine", "device"} <= set(record.provenance)
+        facts = {"code", "git", "packages", "machine", "seconds", "cpu_seconds", "engine", "device"}
+        assert facts <= set(record.provenance)
         assert record.provenance["engine"] == "fused"
         assert record.provenance["progress"] == 1
 

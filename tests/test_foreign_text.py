@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typed import here
 from typer.testing import CliRunner
 
 from clray.cli import app, main
@@ -37,13 +38,6 @@ model: {name: mlp, hidden: [5]}
 seeds: [0]
 variants:
 """  # fmt: skip
-
-
-def here(*arguments: object) -> str:
-    """A command in this process: its stdout; clray's own errors are raised."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture

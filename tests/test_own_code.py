@@ -381,13 +381,13 @@ class Unknown(Few):
 
 
 @pytest.mark.parametrize(("benchmark", "network", "message"), [
-    ("class-incremental", "Narrow", "model.name: own/parts.py:Narrow gives two images an output of shape (2, 7); (2, 10) "
-     "is needed, a logit for each class"),
+    ("class-incremental", "Narrow", "model.name: own/parts.py:Narrow gives two images an output of shape (2, 7); "
+     "(2, 10) is needed, a logit for each class"),
     ("class-incremental", "Headless", "model.name: own/parts.py:Headless: its module must have a method features(x)"),
     ("Few", "small", "own/parts.py:Few: label_classes is 5, but mnist has 10 classes here"),
     ("Many", "small", "own/parts.py:Many: label_classes is 15, but mnist has 10 classes here"),
-    ("Unknown", "small", "sweep.yaml:4: benchmark.name: the `datasets` of own/parts.py:Unknown hold 'mnits'; did you mean "
-     "'mnist'?"),
+    ("Unknown", "small", "sweep.yaml:4: benchmark.name: the `datasets` of own/parts.py:Unknown hold 'mnits'; "
+     "did you mean 'mnist'?"),
 ])  # fmt: skip
 def test_parts_that_do_not_fit_the_images(place, benchmark, network, message):
     (place / "parts.py").write_text(MODULES)

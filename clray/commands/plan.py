@@ -101,7 +101,10 @@ def show_plan(
     from clray.gpu import HEADROOM
 
     table = Table(
-        title=f"{target.name}: {counted(len(plan.trials), 'trial')}", title_justify="left", box=None, padding=(0, 2, 0, 0)
+        title=f"{target.name}: {counted(len(plan.trials), 'trial')}",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     measured = any(t.memory for t in plan.trials)
     headings = ["variant", "finished", "half-done", "to do", "stale", "a trial"] + ["GPU memory", "fits"] * measured
@@ -132,7 +135,9 @@ def show_plan(
         console.print(f"a trial asks for {cpu:g} CPU" + (f" and {gpu:g} GPU where there is one" if gpu else ", no GPU"))
     for line in dict.fromkeys(filter(None, (_limits(t) for t in left))):
         console.print(line)
-    console.print(f"left to run: {counted(len(left), 'trial')}, about {hours:.2f} core hours (from finished runs, else estimated)")
+    console.print(
+        f"left to run: {counted(len(left), 'trial')}, about {hours:.2f} core hours (from finished runs, else estimated)"
+    )
     if left and not any(gpu for _, gpu in resources):
         cores = cores_given()
         console.print(f"on the {cores} cores that are given here: {_about(hours / cores)}")
@@ -144,7 +149,9 @@ def show_plan(
                 f"the embedded digits replace MNIST: {why}; clray data fetch mnist", style="yellow", soft_wrap=True
             )
     if half_done := plan.in_state("half-done"):
-        console.print(f"half-done: {counted(len(half_done), 'trial')} with a checkpoint, which is checked when the trial goes on")
+        console.print(
+            f"half-done: {counted(len(half_done), 'trial')} with a checkpoint, which is checked when the trial goes on"
+        )
     if diverged := sum(t.diverged for t in plan.in_state("finished")):
         console.print(f"{diverged} of the finished trials diverged: their loss or weights were not finite any more")
     stale = plan.in_state("stale")

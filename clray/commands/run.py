@@ -212,7 +212,8 @@ def refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
     """
     if stale and not rerun_stale:
         raise ClrayError(
-            f"made by other code: {counted(len(stale), 'record')} of these trials, such as {stale[0].id} ({stale[0].name}); "
+            f"made by other code: {counted(len(stale), 'record')} of these trials, such as {stale[0].id} "
+            f"({stale[0].name}); "
             "allowed: --rerun-stale, which runs them again, or another store (--results)"
         )
 

@@ -140,5 +140,7 @@ def _elements(target: Target, asked: int | None) -> int:
     """The number of elements of an array: never more than there are trials."""
     trials = len(cells(target))
     if asked is not None and asked > trials:
-        complain(f"--array {asked}: there are only {counted(trials, 'trial')}, so that more jobs would have nothing to do: {trials}")
+        complain(
+            f"--array {asked}: there are only {counted(trials, 'trial')}, so that more jobs would have nothing to do"
+        )
     return max(1, min(asked or ELEMENTS, trials))

@@ -17,6 +17,7 @@ from made_records import of
 
 from clray.analysis import landscape, plots
 from clray.analysis.comparison import compare
+from clray.analysis.formatting import notes
 from clray.analysis.report import render, write_into_store, write_report
 from clray.dashboards import panels
 from clray.errors import ClrayError, StoreError
@@ -309,6 +310,30 @@ def test_a_label_is_drawn_as_it_is(comparison):
     ElementTree.fromstring(plots.heat_map(runs, ODD[3]))
     measured = {label: [run.measurements for run in runs.runs] for label in ODD}
     assert landscape.svg(measured) == "", "nothing of it was measured here"
+
+
+def test_panels_of_many_metrics_stand_in_lines(comparison):
+    table = comparison.tables[0]
+    one, two = (plots.spreads(table, metrics) for metrics in (["RA", "LA", "BTI"], ["RA", "LA", "BTI", "RA"]))
+    width, height = ([float(ElementTree.fromstring(svg).get(side)[:-2]) for svg in (one, two)]
+                     for side in ("width", "height"))  # fmt: skip
+    assert width[0] == width[1]
+    assert height[1] == pytest.approx(2 * height[0], rel=0.01)
+    label = next(row.label for row in table.rows if row.runs.runs)
+    counts = [[e.text for e in ElementTree.fromstring(svg).iter(f"{SVG}text")].count(label) for svg in (one, two)]
+    assert counts == [1, 2], "each line has the labels once"
+
+
+def test_rows_with_the_same_note_share_it(comparison):
+    table = comparison.tables[0]
+    first, *others = table.rows
+    said = {
+        "every row: as it is": [replace(row, note="as it is") for row in table.rows],
+        f"{'; '.join(row.label for row in others)}: as they are":
+            [replace(first, note=""), *(replace(row, note="as they are") for row in others)],
+    }  # fmt: skip
+    for note, rows in said.items():
+        assert next(text for key, text in notes(replace(table, rows=rows)) if key == "note") == note
 
 
 def test_the_users_settings_of_matplotlib_change_no_figure(comparison):

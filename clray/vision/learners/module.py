@@ -55,7 +55,9 @@ class ModuleLearner:
         """
         needed = self.stream.outputs
         if not callable(getattr(self.module, "features", None)):
-            raise DeclarationError(f"model.name: {name}: its module must have a method features(x); BodyAndHead has one")
+            raise DeclarationError(
+                f"model.name: {name}: its module must have a method features(x); BodyAndHead has one"
+            )
         self.module.eval()
         with torch.no_grad():
             given = tuple(self.module(torch.zeros(2, *self.stream.shape, device=self.stream.device)).shape)
