@@ -22,8 +22,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clray.execution import set_threads  # noqa: E402
 from clray.loading import load_sweep  # noqa: E402
+from clray.machine import set_threads  # noqa: E402
 from clray.selection import Selection  # noqa: E402
 from clray.vision import data  # noqa: E402
 from clray.vision.draws import Weights  # noqa: E402

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "vision")]
 
 from official import METRICS, Case, cases, figures  # noqa: E402
 
-from clray.execution import set_threads  # noqa: E402
+from clray.machine import set_threads  # noqa: E402
 from clray.vision.data import locate  # noqa: E402
 
 HEAD = """\

@@ -69,8 +69,9 @@ def planned(folder: Path, trials: int, pack: int) -> tuple[Any, Any]:
 
 def run_one(job: tuple[str, str]) -> None:
     """One trial in whatever process this is."""
-    from clray.execution import Execution, Task
+    from clray.execution import Execution
     from clray.store import Store
+    from clray.work import Task
 
     execution = Execution(Task.from_json(job[0]), Store(job[1]))
     while not execution.done:

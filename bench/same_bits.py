@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +196,13 @@ def child(file: str, only_digests: bool) -> None:
         from clray.trial import Trial
     except ImportError:
         from clray.spec import Trial  # type: ignore[no-redef]
-    from clray.execution import set_threads
-
-    set_threads(1)
-    with suppress(ImportError):  # revisions up to 14f8ace
-        from clray.machine import keep_freed_memory
-
+    try:
+        from clray.machine import keep_freed_memory, set_threads
+    except ImportError:  # revisions up to 14f8ace
+        from clray.execution import set_threads  # type: ignore[attr-defined, no-redef]
+    else:
         keep_freed_memory()
+    set_threads(1)
     trials = [(label, Trial(**declaration)) for label, declaration in json.loads(Path(file).read_text())]
     if only_digests:
         print(json.dumps(digests(trials)))

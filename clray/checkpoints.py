@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import numbers
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -305,3 +306,41 @@ def _loaded(trial_id: str, file: IO[bytes], device: str) -> dict[str, Any]:
     if owner != trial_id:
         raise CheckpointError(f"this is a checkpoint of trial {owner!s:.50}, not of {trial_id}")
     return state
+
+
+def outline(state: Any) -> Any:
+    """The types within a state: of a mapping by key, of a list or tuple in order."""
+    if isinstance(state, dict):
+        return {key: outline(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [outline(value) for value in state]
+    return type(state)
+
+
+def differs(outline: Any, state: Any, place: str) -> str:
+    """Say where a state differs in type from the state of a new trial; empty where it can be a later state of it.
+
+    A value that is empty or None in the new trial may be anything later, and a number may become a fraction.
+    """
+    if isinstance(outline, dict):
+        if not isinstance(state, dict):
+            return f"{place}: expected a mapping, not {type(state).__name__}"
+        pairs = [(key, outline[key], state[key]) for key in outline if key in state]
+    elif isinstance(outline, list):
+        if not isinstance(state, list | tuple):
+            return f"{place}: expected a list, not {type(state).__name__}"
+        pairs = [(i, one, other) for i, (one, other) in enumerate(zip(outline, state, strict=False))]
+    elif outline is type(None) or _kind(outline) == _kind(type(state)):
+        return ""
+    else:
+        return f"{place}: expected {outline.__name__}, not {type(state).__name__}"
+    return next(filter(None, (differs(one, other, f"{place}.{key}") for key, one, other in pairs)), "")
+
+
+def _kind(of: type) -> Any:
+    """A type, for comparison: numbers are alike, and so are the forms of an array."""
+    if issubclass(of, bool):
+        return bool
+    if issubclass(of, numbers.Number):
+        return numbers.Number
+    return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of

@@ -6,166 +6,30 @@
 from __future__ import annotations
 
 import contextlib
-import numbers
-import os
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from time import monotonic as clock
-from typing import IO, Any, Literal, Protocol, runtime_checkable
-
-import pydantic
-import pydantic.dataclasses
+from typing import IO, Any, Protocol, runtime_checkable
 
 from clray import gpu, own_code, stored
-from clray.checkpoints import Checkpoints, check_state, read_state, write_state
-from clray.equal_code import is_equal
+from clray.checkpoints import Checkpoints, check_state, differs, outline, read_state, write_state
 from clray.errors import CheckpointError, ClrayError, Diverged, OtherCodeError, StoreError
 from clray.extras import require
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
-from clray.limits import NO_LIMITS, Limits, Watch
-from clray.machine import keep_freed_memory
+from clray.limits import Watch
+from clray.machine import keep_freed_memory, set_threads
 from clray.metrics import Measurement, summarize
 from clray.provenance import code_digest, loaded_digest, provenance
 from clray.record import Record
-from clray.store import Problem, Store
-from clray.track_interface import KEPT_FILES
+from clray.store import Store
 from clray.tracks import EXTRAS, track
 from clray.training import Training
-from clray.trial import Trial
+from clray.work import Task, TrialEnd
 
-CHECKPOINT_SECONDS = 15.0
-"""Seconds between two checkpoints, at least. A trial whose process dies loses the work since its last one."""
 _SAVING_APART = 20.0
 """The time between two checkpoints is at least this many times what the former took: saving costs at most 5%."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
-class Task:
-    """A trial as a launch hands it to the process that runs it, as JSON.
-
-    Attributes:
-        cpu: logical CPUs that Ray sets aside for it.
-        gpu: the share of a GPU that it was given.
-        threads: the threads that its libraries may use.
-        checkpoint_seconds: least time between checkpoints; 0 for one at every stop.
-        rerun: run it although the store has a record of it, unless the present code made that record.
-        keep: the things that its sweep asks to keep of it (``KEPT_FILES``); they are written when it ends.
-        rerun_lacking: run it although the store has a record of it, if that lacks a file of ``keep``.
-        launch: the launch that this is part of; by default the process that runs it is a launch of its own.
-        dead_lease: the name of a lease on this trial that the launch found dead (``clray.leases.acquire``).
-        code: the digest of the code that the trial was planned with; empty where any code will do.
-        own_code: the files of the user's own code that it runs (``clray.own_code.held_for``).
-        limits: the time and memory that it may take.
-    """
-
-    id: str
-    variant: str
-    sweep: str
-    trial: Trial
-    data: dict[str, Any]
-    cpu: float = 1.0
-    gpu: float = 0.0
-    threads: int = 1
-    device: str = "cpu"
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    rerun: bool = False
-    keep: tuple[str, ...] = ()
-    rerun_lacking: bool = False
-    launch: str = ""
-    dead_lease: str = ""
-    code: str = ""
-    own_code: dict[str, Any] = field(default_factory=dict)
-    limits: Limits = NO_LIMITS
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """The share of a machine that the trial asks Ray for."""
-        return {"CPU": self.cpu, **({"GPU": self.gpu} if self.gpu else {})}
-
-    def is_done(self, record: Record | Problem | None, store: Store) -> bool:
-        """True where the store has the record that the task is to make.
-
-        Args:
-            record: what the store has of the trial.
-        """
-        if not isinstance(record, Record):
-            return False
-        if self.rerun and not is_equal(record.provenance.get("code"), self.code or code_digest(self.trial)):
-            return False
-        return not (self.rerun_lacking and lacking(record, self.keep, store.artifacts(self.id)))
-
-    def to_json(self) -> str:
-        return _TASK.dump_json(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Task:
-        return _TASK.validate_json(text)
-
-
-_TASK = pydantic.TypeAdapter(Task)
-
-
-def lacking(record: Record, keep: Collection[str], files: Collection[str]) -> tuple[str, ...]:
-    """The things of ``keep`` that a finished trial lacks. One that diverged keeps nothing, and lacks nothing.
-
-    Args:
-        files: the names of the files beside its record.
-    """
-    if record.status == "diverged":
-        return ()
-    return tuple(what for what in keep if not set(KEPT_FILES[what]) <= set(files))
-
-
-@dataclass(frozen=True)
-class TrialEnd:
-    """The end of a trial in a launch.
-
-    Attributes:
-        state: ``finished``; ``failed``; or ``running``: another launch runs it, and this one has left it alone.
-        metrics: of a finished trial, as fractions; none where it diverged.
-        seconds: the time that a finished trial took.
-        resumed: how far a finished trial had come when this launch took it up, 0 to 1.
-        gpu_memory: its peak (``clray.gpu.peak``), where it ran on a GPU.
-        diverged: ``step``, ``task`` and ``what`` of a trial that diverged, else empty.
-        owner: the host and process of another launch that runs it, or ran it; else empty.
-        error: why it failed.
-        lacked_gpu: the share of a GPU whose memory was too little for it; 0 where it failed for another reason.
-    """
-
-    state: Literal["finished", "failed", "running"]
-    metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    resumed: float = 0.0
-    gpu_memory: dict[str, int] = field(default_factory=dict)
-    diverged: dict[str, Any] = field(default_factory=dict)
-    owner: str = ""
-    error: str = ""
-    lacked_gpu: float = 0.0
-
-    @classmethod
-    def failed(cls, error: str, lacked_gpu: float = 0.0) -> TrialEnd:
-        return cls("failed", error=error, lacked_gpu=lacked_gpu)
-
-    @classmethod
-    def running(cls, owner: str) -> TrialEnd:
-        return cls("running", owner=owner)
-
-    @classmethod
-    def of(cls, record: Record, owner: str) -> TrialEnd:
-        """The end of a trial that another launch finished, from its record."""
-        facts = record.provenance
-        return cls(
-            "finished",
-            record.metrics,
-            facts.get("seconds", 0.0),
-            gpu_memory=facts.get("gpu_memory", {}),
-            diverged=facts.get("diverged", {}),
-            owner=owner,
-        )
 
 
 @runtime_checkable
@@ -324,8 +188,8 @@ class Execution:
                 if state["code"] != self._code:
                     raise CheckpointError("other code made it")  # a record names only one code
                 if fresh is None:
-                    fresh = _outline(self._training.state_dict())
-                if reason := _differs(fresh, state["training"], "training"):
+                    fresh = outline(self._training.state_dict())
+                if reason := differs(fresh, state["training"], "training"):
                     raise CheckpointError(reason)
                 self._training.load_state_dict(state["training"])
                 resumed = float(self._training.progress)
@@ -515,59 +379,9 @@ class Execution:
         )
 
 
-def _outline(state: Any) -> Any:
-    """The types within a state: of a mapping by key, of a list or tuple in order."""
-    if isinstance(state, dict):
-        return {key: _outline(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return [_outline(value) for value in state]
-    return type(state)
-
-
-def _differs(outline: Any, state: Any, place: str) -> str:
-    """Say where a state differs in type from the state of a new trial; empty where it can be a later state of it.
-
-    A value that is empty or None in the new trial may be anything later, and a number may become a fraction.
-    """
-    if isinstance(outline, dict):
-        if not isinstance(state, dict):
-            return f"{place}: expected a mapping, not {type(state).__name__}"
-        pairs = [(key, outline[key], state[key]) for key in outline if key in state]
-    elif isinstance(outline, list):
-        if not isinstance(state, list | tuple):
-            return f"{place}: expected a list, not {type(state).__name__}"
-        pairs = [(i, one, other) for i, (one, other) in enumerate(zip(outline, state, strict=False))]
-    elif outline is type(None) or _kind(outline) == _kind(type(state)):
-        return ""
-    else:
-        return f"{place}: expected {outline.__name__}, not {type(state).__name__}"
-    return next(filter(None, (_differs(one, other, f"{place}.{key}") for key, one, other in pairs)), "")
-
-
-def _kind(of: type) -> Any:
-    """A type, for comparison: numbers are alike, and so are the forms of an array."""
-    if issubclass(of, bool):
-        return bool
-    if issubclass(of, numbers.Number):
-        return numbers.Number
-    return "array" if of.__name__ in ("Tensor", "Parameter", "ndarray") else of
-
-
 def _clocks() -> tuple[float, float]:
     """The time now, and the CPU time of this process, in seconds."""
     return time.perf_counter(), time.process_time()
-
-
-def set_threads(threads: int) -> None:
-    """Limit this process to its trial's threads: without a limit, libraries use every core and get slower."""
-    from threadpoolctl import threadpool_limits
-
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(threads)  # for libraries that are loaded later; loaded ones do not read it again
-    threadpool_limits(threads)
-    # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(threads)
 
 
 def failure_text(error: BaseException) -> str:

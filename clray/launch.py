@@ -18,7 +18,7 @@ from rich.console import Console
 
 from clray import gpu
 from clray.errors import ClusterError, StoreError
-from clray.execution import CHECKPOINT_SECONDS, Execution, Task, TrialEnd, describe_failure, failure_text
+from clray.execution import Execution, describe_failure, failure_text
 from clray.interrupt import Interrupt
 from clray.leases import LeaseMonitor, RunsElsewhere
 from clray.limits import hours_words
@@ -26,6 +26,7 @@ from clray.planning import Plan, Planned
 from clray.progress import Progress
 from clray.record import Record
 from clray.store import Store
+from clray.work import CHECKPOINT_SECONDS, Task, TrialEnd
 
 LOOK_SECONDS = 2.0
 """Seconds between looks at the trials that other launches run."""

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 
@@ -26,6 +27,18 @@ def cores_given() -> int:
         cores = cores_of_machine()
     quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def set_threads(threads: int) -> None:
+    """Limit this process to its trial's threads: without a limit, libraries use every core and get slower."""
+    from threadpoolctl import threadpool_limits
+
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)  # for libraries that are loaded later; loaded ones do not read it again
+    threadpool_limits(threads)
+    # A trial on the fused kernels may need no torch at all: importing it costs seconds and a quarter of a gigabyte.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
 
 
 def resident_bytes() -> int | None:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from clray.data_sets import data_set_of, data_sets
 from clray.equal_code import is_equal
 from clray.errors import DataError, StoreError
-from clray.execution import Task, lacking
 from clray.limits import NO_LIMITS, Limits
 from clray.provenance import code_digest, own_texts
 from clray.record import Record
@@ -20,6 +19,7 @@ from clray.store import Problem, Store
 from clray.sweep import Cell, Sweep
 from clray.tracks import track
 from clray.trial import Trial
+from clray.work import Task, lacking
 
 State = Literal["finished", "stale", "half-done", "to do"]
 

@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from clray.execution import TrialEnd
 from clray.gpu import words
 from clray.output import OutputLost, counted, shown
 from clray.planning import Planned
+from clray.work import TrialEnd
 
 _COLUMNS = {"variant": "left", "": "left", "done": "right", "running": "right", "failed": "right"}
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clray.errors import ClrayError, DataError
-from clray.execution import Execution, Task
+from clray.execution import Execution
 from clray.metrics import Measurement
 from clray.provenance import code_digest
 from clray.record import Record, bits
 from clray.reproduction import Tolerance
 from clray.store import Store
 from clray.tracks import track
+from clray.work import Task
 
 Agreement = Literal["same bits", "within tolerance", "different"]
 

@@ -57,7 +57,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 WARM = """
-from clray.execution import set_threads
+from clray.machine import set_threads
 set_threads(1)
 import numpy as np
 from clray.vision.learners.constraints import constraints

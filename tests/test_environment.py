@@ -123,7 +123,7 @@ import numpy
 from threadpoolctl import threadpool_info
 def blas(): return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 before = blas()
-from clray.execution import set_threads
+from clray.machine import set_threads
 set_threads(1)
 print(before, blas())
 """

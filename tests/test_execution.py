@@ -26,7 +26,7 @@ from clray import execution as execution_module
 from clray.checkpoints import Checkpoints, read_state, write_state
 from clray.cli import app
 from clray.errors import DataError, Diverged, OtherCodeError, StateError
-from clray.execution import Execution, Task, describe_failure
+from clray.execution import Execution, describe_failure
 from clray.launch import run_here
 from clray.leases import RunsElsewhere, acquire
 from clray.loading import load_sweep
@@ -34,6 +34,7 @@ from clray.planning import plan
 from clray.record import Record
 from clray.selection import Selection
 from clray.store import Store
+from clray.work import Task
 
 pytestmark = pytest.mark.usefixtures("kernels")
 VARIANTS = ("online", "independent", "task_input", "ewc", "gem", "er", "er5", "mer", "mer6", "mer7")
@@ -133,7 +134,8 @@ IN_ANOTHER_PROCESS = """
 import json, sys
 sys.path.insert(0, {tests!r})
 from test_execution import digest, to_the_end
-from clray.execution import Execution, Task
+from clray.execution import Execution
+from clray.work import Task
 from clray.store import Store
 for task in json.loads(sys.argv[1]):
     execution = Execution(Task.from_json(task), Store(sys.argv[2]))
@@ -144,7 +146,8 @@ for task in json.loads(sys.argv[1]):
 
 STOPS_IN_THE_MIDDLE = """
 import json, sys
-from clray.execution import Execution, Task
+from clray.execution import Execution
+from clray.work import Task
 from clray.store import Store
 execution = Execution(Task.from_json(sys.argv[1]), Store(sys.argv[2]))
 while execution.progress < 0.5:

@@ -210,8 +210,8 @@ def test_a_line_for_an_ended_trial_tells_it(tiny: Path, store: Store) -> None:
 
     from rich.console import Console
 
-    from clray.execution import TrialEnd
     from clray.progress import Progress
+    from clray.work import TrialEnd
 
     trials = [dataclasses.replace(t, seconds=1.0) for t in look(tiny, store)[:1]]
     console = Console(file=io.StringIO(), width=200)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from clray import own_code
 from clray.cli import app
 from clray.errors import ClrayError, DataError, DeclarationError, StoreError
-from clray.execution import Execution, Task
+from clray.execution import Execution
 from clray.garbage import find
 from clray.launch import Options, run_here
 from clray.loading import load_sweep
@@ -30,6 +30,7 @@ from clray.store import Store
 from clray.vision import export
 from clray.vision.networks import NETWORKS
 from clray.vision.trial import draws_of, stream_of
+from clray.work import Task
 
 pytestmark = pytest.mark.usefixtures("kernels")
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "stores.md"

@@ -30,7 +30,7 @@ FLOORS = {
     """,
     "store": """
         clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
-        clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
+        clray.work clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
         clray.tuning clray.testing clray.store_comparison clray.store_state clray.garbage
     """,
     "launch": """

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from clray import own_code, provenance
 from clray.cli import app
 from clray.errors import ClrayError, DeclarationError
-from clray.execution import Task
 from clray.loading import load_sweep
 from clray.own_code import OwnCodeError
 from clray.testing import measurements
 from clray.vision.methods import METHODS
+from clray.work import Task
 
 METHOD = """
 from clray.vision.methods.er_reservoir import ErReservoir
@@ -203,7 +203,8 @@ class TestWorkers:
 
     PROGRAM = """
 import sys
-from clray.execution import Execution, Task
+from clray.execution import Execution
+from clray.work import Task
 from clray.store import Store
 from clray.vision.methods import METHODS
 

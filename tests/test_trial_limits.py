@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from clray import limits as module
 from clray.cli import app, run_app
 from clray.errors import DeclarationError
-from clray.execution import Execution, Task
+from clray.execution import Execution
 from clray.launch import run_here
 from clray.limits import LimitExceeded, Limits, Watch, bytes_of, hours_words, size_words
 from clray.loading import load_sweep
@@ -29,6 +29,7 @@ from clray.machine import resident_bytes, return_free_memory
 from clray.planning import plan
 from clray.selection import Selection
 from clray.store import Store
+from clray.work import Task
 
 MIB = 2**20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clray.execution import Task
 from clray.planning import Planned
+from clray.work import Task
 
 
 def room_missing(resources: dict[str, float], offers: Sequence[dict[str, float]]) -> str:

@@ -18,9 +18,10 @@ from ray import tune
 
 from clray import gpu
 from clray.errors import ClusterError, StoreError
-from clray.execution import Execution, Task, TrialEnd, describe_failure, failure_text
+from clray.execution import Execution, describe_failure, failure_text
 from clray.leases import RunsElsewhere
 from clray.store import Store
+from clray.work import Task, TrialEnd
 
 
 @pydantic.dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ from rich.console import Console
 from clray import gpu
 from clray.cluster.placement import packs, room_missing, trials_at_once
 from clray.errors import ClusterError, StoreError
-from clray.execution import Task
 from clray.extras import require_ray
 from clray.interrupt import Interrupt
 from clray.launch import PLAIN, Launch, Options, Outcome
@@ -25,6 +24,7 @@ from clray.planning import Plan
 from clray.progress import Progress
 from clray.record import Record
 from clray.store import Problem, Store
+from clray.work import Task
 
 RETRIES = 3
 """The number of times that Tune restarts a pack whose process died."""

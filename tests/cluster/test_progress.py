@@ -12,10 +12,10 @@ from launching import SHORT, planned, printed, quiet
 from rich.console import Console
 
 from clray import progress as module
-from clray.execution import TrialEnd
 from clray.planning import Planned
 from clray.progress import Progress
 from clray.store import Store
+from clray.work import TrialEnd
 
 
 class Clock:

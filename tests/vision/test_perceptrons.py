@@ -346,7 +346,7 @@ class TestWhichEngine:
 
 SAME_BITS = """
 import hashlib, numpy as np
-from clray.execution import set_threads
+from clray.machine import set_threads
 set_threads(1)
 from clray.vision.learners.rows import Rows
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
