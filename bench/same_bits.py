@@ -67,7 +67,7 @@ CASES: list[tuple[str, tuple[str, ...], Axes]] = [
     ("online/mir_cifar10", (*CLASSES, *SMALL), ()),
     ("online/scr_cifar10", (*CLASSES, *SMALL), ()),
     ("online/pcr_cifar10", (*CLASSES, *SMALL), ()),
-    ("online/er_ace_cifar100", ("benchmark.tasks=5", *CLASSES[1:], *SMALL), ()),
+    ("online/er_ace_cifar100", ("benchmark.train_per_class=5", *CLASSES[1:], *SMALL), ()),
     ("online/tiny_memories_cifar100", ("benchmark.tasks=3", "benchmark.train_per_task=30",
                                        "benchmark.test_per_task=20", *SMALL), ()),
     ("metaseq2seq/mutual_exclusivity", EPISODES, (BOTH,)),
