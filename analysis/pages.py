@@ -25,7 +25,7 @@ from clray.analysis.comparison import (
     tally,
 )
 from clray.analysis.export_text import escaped, tables_as_markdown
-from clray.analysis.formatting import claim_text, number, origin, paper_line, summary
+from clray.analysis.formatting import number, origin, paper_line, summary
 from clray.analysis.runs import Run
 from clray.analysis.verdict import OUTCOMES, Outcome
 from clray.atomic import write_atomically
@@ -184,7 +184,8 @@ def _filled(page: Page, asked: str) -> str:
     )
     if which not in claims:
         raise DeclarationError(f"{place}: {which!r} is no source of a published number; allowed: {', '.join(claims)}")
-    return re.sub(r" \(\d+\)$", "", claim_text(claims[which]))
+    claim = claims[which]
+    return number(claim.mean) + ("" if claim.spread is None else f" ± {number(claim.spread)}")
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[ComparedTable, ComparedRow]]:

@@ -102,7 +102,7 @@ class TestPlan:
         assert data["counts"] == {"finished": 1, "stale": 1, "half-done": 0, "to do": 2}
         by_id = {trial["id"]: trial for trial in data["trials"]}
         assert by_id[made.records[0].id]["state"] == "finished"
-        assert by_id[made.records[0].id]["seconds"] == made.records[0].provenance["seconds"]
+        assert by_id[made.records[0].id]["seconds"] == made.records[0].undisturbed_seconds
         assert by_id[old.id]["state"] == "stale"
         assert by_id[todo["id"]]["failure"] == "it\nburned"
         assert [p["path"] for p in data["problems"]] == [str(place / "r" / "records" / "x.parquet")]

@@ -513,7 +513,8 @@ class TestWhatShips:
             assert {"code", "git", "packages", "machine", "seconds", "saved"} <= set(record.provenance), record.id
 
     def test_it_is_small(self, name):
-        assert SHIPPED[name].stat().st_size < 300_000
+        measured = sum(len(record.measurements) for record in reference_runs.read(name))
+        assert SHIPPED[name].stat().st_size < 150_000 + 2 * measured  # an accuracy on 10,000 images has 13.3 bits
 
     def test_packing_it_again_gives_the_same_records(self, name, tmp_path, monkeypatch):
         records = reference_runs.read(name)

@@ -209,6 +209,11 @@ for _ in $(seq 600); do sleep 0.1; done
 """
 
 
+def _as_slurm_starts_it() -> None:
+    """Tests that run in the background of a shell ignore SIGINT, and bash cannot catch what it was told to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestShell:
     """The batch file around the launch, with a command in place of clray that ends as it is told."""
 
@@ -226,7 +231,8 @@ class TestShell:
         slurm |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
         environment = {**os.environ, **slurm, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
         process = subprocess.Popen(["bash", str(folder / "job.sh")], env=environment, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   preexec_fn=_as_slurm_starts_it)  # fmt: skip
         if number is not None:
             wait_for((folder / "ready").exists)
             process.send_signal(number)

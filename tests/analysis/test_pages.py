@@ -31,6 +31,11 @@ class TestShippedPages:
         for page in shipped:
             assert (RESULTS / f"{page.name}.md").read_text(encoding="utf-8") == pages.markdown(page), REMEDY
 
+    def test_a_published_number_without_a_spread_is_written_without_one(self, shipped):
+        said = [text for page in shipped for text in pages.found(page)]
+        assert any("86.47" in text for text in said), "a number that was read from a figure"
+        assert not any("?" in text for text in said)
+
     def test_nothing_else_is_in_the_folder(self, shipped):
         """A page of a reproduction that has no reference runs any more would show numbers that nothing supports."""
         wanted = {"README.md"} | {f"{page.name}.md" for page in shipped}
