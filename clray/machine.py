@@ -1,4 +1,4 @@
-"""The cores of this machine, those that this process was given of them, and the memory that it has."""
+"""The cores and the memory of this machine: how many are given to this process, and how it uses them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import platform
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -224,6 +226,23 @@ class TestMemory:
         del large
         return_free_memory()
         assert (resident_bytes() or 0) - before < 50 * MIB
+
+    def test_memory_that_was_freed_and_kept_is_no_excess(self) -> None:
+        code = """
+import numpy as np
+from clray.limits import Limits, Watch
+from clray.machine import keep_freed_memory, resident_bytes
+keep_freed_memory()
+watch = Watch(Limits(memory=resident_bytes() + 100 * 2**20))
+for _ in range(2):
+    large = [np.ones(50 * 2**20 // 8) for _ in range(4)]
+    print(watch.exceeded(0) is not None)
+    del large
+    print(resident_bytes() > watch._limits.memory, watch.exceeded(0) is not None)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        kept = str(platform.libc_ver()[0] == "glibc")
+        assert done.stdout.split() == ["True", kept, "False"] * 2
 
     def test_where_there_is_no_proc(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_proc(*_: Any) -> Any:
