@@ -141,6 +141,13 @@ class TestCommand:
         assert "--local" not in text
         assert sbatch_lines(text)["gres"] == "gpu:1"
 
+    def test_a_dash_prints_it(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        printed = [CliRunner().invoke(app, ["slurm", str(tiny), *more]).stdout for more in ([], ["-o", "-"])]
+        assert printed[1].startswith("#!/bin/bash")
+        assert printed[1].splitlines()[3:] == printed[0].splitlines()[3:]
+        assert not (tmp_path / "-").exists()
+
     def test_no_more_jobs_than_trials(self, tiny: Path) -> None:
         done = CliRunner().invoke(app, ["slurm", str(tiny), "--only", "er", "--array", "50"])
         assert done.exit_code == 0
