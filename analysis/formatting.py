@@ -16,6 +16,7 @@ from clray.analysis.searches import ComparedSearch, ComparedSearches
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
 from clray.loading import Paper
 from clray.metrics import METRICS
+from clray.output import counted
 from clray.reproduction import Claim
 
 KINDS = {
@@ -207,7 +208,7 @@ def _reference_notes(table: ComparedTable) -> list[tuple[str, str]]:
     if not runs:
         return [("reference", "none of these trials is a reference run that ships with clray")]
     stale = sum(run.stale for run in runs)
-    text = f"{len(runs)} runs that ship with clray, {origin(runs)}"
+    text = f"{counted(len(runs), 'run')} that {'ships' if len(runs) == 1 else 'ship'} with clray, {origin(runs)}"
     text += f"; {stale} of them are stale: other code made them than the code here" if stale else ""
     other = table.gathered.data and data and table.gathered.data.fingerprint != data.fingerprint
     return [("reference", text + (f"; on other data than yours: {data}" if other else ""))]

@@ -65,8 +65,8 @@ class Record:
     def undisturbed_seconds(self) -> float | None:
         """The seconds that the trial takes where no other program uses its cores; None where the record tells no time.
 
-        On one core this is its CPU time. On several, or with a GPU, it is the time by the clock, as it is for records
-        that clray 0.1 made before it kept the CPU time.
+        On one core this is its CPU time. On several, or with a GPU, it is the time by the clock, and so it is for
+        older records, which lack the CPU time.
         """
         seconds = self.provenance.get("seconds")
         if seconds is None or self.provenance.get("device", "cpu") != "cpu":
