@@ -24,6 +24,7 @@ KINDS = {
     "population sd": "population standard deviation (over n, compared as that over n - 1)",
     "sem": "standard error of the mean",
     "population sem": "standard error of the mean from a population standard deviation",
+    "2 population sem": "two standard errors of the mean from a population standard deviation",
     "95% interval": "95% interval",
     "1.96 sem": "1.96 standard errors of the mean",
     "unknown": "spread of unknown kind",

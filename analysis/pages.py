@@ -109,7 +109,7 @@ def markdown(page: Page) -> str:
     commands = {
         f"clray table {page.name}": "prints this table",
         f"clray report {page.name}": "writes it as one HTML page with curves and every trial",
-        f"clray verify {page.name}": "runs three of these trials again on your machine, and compares them",
+        f"clray verify {page.name}": "runs up to three of these trials again on your machine, and compares them",
         f"python -m clray.reproduce {page.name}": "makes your own runs",
     }
     width = max(map(len, commands))
@@ -128,7 +128,8 @@ def markdown(page: Page) -> str:
 def _origin(page: Page) -> str:
     """Which runs these are, in a sentence or two."""
     of, hours = page.cost, page.cost.measured_core_hours
-    text = f"{of.measured} of {of.trials} trials were run in {hours:.2g} core hours, {origin(page.runs)}."
+    were = "was" if of.measured == 1 else "were"
+    text = f"{of.measured} of {of.trials} trials {were} run in {hours:.2g} core hours, {origin(page.runs)}."
     left = of.core_hours - hours
     return text + (f" The others would take about {left:.2g} core hours." if of.measured < of.trials else "")
 

@@ -81,9 +81,9 @@ def published(claim: Claim) -> Sample | None:
 
     With n runs, a population standard deviation (numpy's default) is multiplied by sqrt(n / (n - 1)), a standard error
     by sqrt(n), a population standard error (numpy's default over sqrt(n)) by both. A 95% interval is divided by the
-    quantile of t with n - 1 degrees of freedom, one of 1.96 standard errors by 1.96. A ± of unknown kind is read as a
-    population standard error, which gives the widest standard deviation among the kinds: enough to say that two
-    numbers differ, never that they agree (``supports_equivalence``).
+    quantile of t with n - 1 degrees of freedom, one of 1.96 standard errors by 1.96, one of two by 2. A ± of unknown
+    kind is read as a population standard error, which gives the widest standard deviation among the kinds: enough to
+    say that two numbers differ, never that they agree (``supports_equivalence``).
 
     Returns:
         None where no spread was published, or it stands for a single run.
@@ -91,7 +91,7 @@ def published(claim: Claim) -> Sample | None:
     if claim.spread is None or claim.runs is None or claim.runs < 2:
         return None
     n, sd = claim.runs, claim.spread
-    if claim.kind in ("population sd", "population sem", "unknown", None):
+    if claim.kind in ("population sd", "population sem", "2 population sem", "unknown", None):
         sd *= math.sqrt(n / (n - 1))
     if claim.kind not in ("sd", "population sd"):
         sd *= math.sqrt(n)
@@ -101,6 +101,8 @@ def published(claim: Claim) -> Sample | None:
         sd /= float(stats.t.ppf(0.975, n - 1))
     if claim.kind == "1.96 sem":
         sd /= 1.96
+    if claim.kind == "2 population sem":
+        sd /= 2
     return Sample(claim.mean, sd, n)
 
 

@@ -22,10 +22,12 @@ from clray.trial import Trial
 Known = Literal["paper", "authors", "second-hand", "recalled"]
 """The source of a published number: the paper, the authors' logs, a quotation by others, or memory."""
 
-SpreadKind = Literal["sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "unknown"]
+SpreadKind = Literal[
+    "sd", "population sd", "sem", "population sem", "95% interval", "1.96 sem", "2 population sem", "unknown"
+]
 """The kind of a published ±. ``sd`` divides by n - 1, ``population sd`` by n (numpy's default); ``sem`` and
 ``population sem`` are these divided by the square root of n. ``95% interval`` is the half-width of a t interval,
-``1.96 sem`` that of a normal interval."""
+``1.96 sem`` that of a normal interval, and ``2 population sem`` two population standard errors."""
 
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 
 from clray.errors import DeclarationError
@@ -20,6 +23,25 @@ def rows(name: str) -> list[tuple[Table, Row]]:
 def claims(name: str) -> list[tuple[Row, str, Claim]]:
     found = [(r, m, FILES[name].claim(t, r, m)) for t, r in rows(name) for m in t.metrics]
     return [(row, metric, claim) for row, metric, claim in found if claim is not None]
+
+
+_PARTS = {"half": 1 / 2, "a third": 1 / 3, "a quarter": 1 / 4}
+_PART = re.compile(r"\b(half|a third|a quarter)\b(?: of)? (?:the )?(?:smallest gap [^0-9]*\()?(\d+(?:\.\d+)?)")
+"""``less than half of 2.3``, ``at most half the 3.64 points``, ``less than a third of the smallest gap … (7.20``."""
+
+_RIVAL_IS_NO_ROW = {"lamol_text_classification", "stable_sgd_2"}
+"""Those whose reason compares with a method of the paper that clray does not have."""
+
+
+def gaps(name: str, metric: str) -> list[float]:
+    """The differences between any two published means of a metric in one table."""
+    found = []
+    for table in FILES[name].tables:
+        own = [FILES[name].claim(table, row, metric) for row in table.rows]
+        means = [claim.mean for claim in own if claim]
+        means += [claim.mean for row in table.rows for claim in row.by_order.values()]
+        found += [abs(a - b) for a, b in itertools.combinations(means, 2)]
+    return found
 
 
 def test_the_reproductions_that_ship():
@@ -80,6 +102,16 @@ class TestEveryFile:
         for _, metric, claim in claims(name):
             if claim.spread is not None or metric in FILES[name].margins:
                 assert len(FILES[name].margins[metric].reason) > 20
+
+    def test_a_margin_is_the_part_that_its_reason_says_of_a_difference_in_the_tables(self, name):
+        for metric, margin in FILES[name].margins.items():
+            parts = _PART.findall(margin.reason)
+            for part, points in parts:
+                assert margin.points <= _PARTS[part] * float(points) + 0.011, (metric, part, points)
+            if parts and name not in _RIVAL_IS_NO_ROW:
+                points = parts[0][1]
+                step = 0.11 if "." in points and len(points.partition(".")[2]) == 1 else 0.011
+                assert any(abs(gap - float(points)) < step for gap in gaps(name, metric)), (metric, points)
 
     def test_no_claim_stands_outside_the_columns(self, name):
         for table, row in rows(name):

@@ -129,10 +129,16 @@ def onpro(x: Tensor, rng: np.random.Generator) -> Tensor:
     return resized_crop(grey(flip(x, rng), rng, 0.25), rng, 0.3)
 
 
+def part(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """The change of OCM on MNIST: a part of at least 0.3, since a flip would make other digits."""
+    return resized_crop(x, rng, 0.3)
+
+
 AUGMENTATIONS: Mapping[str, Augmentation | None] = {
     "none": None,
     "flip": flip,
     "crop-flip": crop_and_flip,
     "simclr": simclr,
     "onpro": onpro,
+    "resized-crop": part,
 }

@@ -82,9 +82,15 @@ class Reservoir:
         """Draw ``min(count, len(self))`` slots uniformly, with replacement."""
         return self._draws.with_replacement(len(self), count)
 
-    def slots(self, count: int) -> Numbers:
-        """Draw ``count`` different slots; where there are fewer, return all of them in order."""
-        return np.arange(len(self)) if len(self) < count else self._draws.without_replacement(len(self), count)
+    def slots(self, count: int, among: Numbers | None = None) -> Numbers:
+        """Draw ``count`` different slots; where there are fewer, return all of them in order.
+
+        Args:
+            among: the slots from which to draw; by default all that hold an example.
+        """
+        filled = len(self) if among is None else len(among)
+        drawn = np.arange(filled) if filled < count else self._draws.without_replacement(filled, count)
+        return drawn if among is None else among[drawn]
 
     def draw_with_replacement(self, count: int) -> Numbers:
         """Draw the numbers of ``min(count, len(self))`` stored examples uniformly, with replacement."""

@@ -129,6 +129,7 @@ def test_holm_counts_the_tests_that_were_not_made():
         ("95% interval", 2.776445, math.sqrt(5)),
         ("population sem", 0.4, 0.4 * math.sqrt(5) * math.sqrt(5 / 4)),
         ("1.96 sem", 1.96, math.sqrt(5)),
+        ("2 population sem", 0.8, 0.4 * math.sqrt(5) * math.sqrt(5 / 4)),
         ("unknown", 0.5, 0.5 * math.sqrt(5) * math.sqrt(5 / 4)),
     ],
 )

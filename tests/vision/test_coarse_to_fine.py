@@ -17,7 +17,7 @@ from clray.trial import SettingError, Trial
 from clray.vision.benchmarks.coarse_to_fine import COARSE, CoarseToFine
 from clray.vision.data import ImageSet
 from clray.vision.draws import ClrayDraws
-from clray.vision.stream import Stream
+from clray.vision.stream import Batch, Stream
 from clray.vision.training import resolve, train
 
 
@@ -118,6 +118,7 @@ class TestStream:
 
 def trial(embedded: Any, method: str = "ocl_er", **benchmark: Any) -> Any:
     settings = {"lr": 0.1} | ({"memories": 200} if method != "ocl_naive" else {})
+    settings |= {"augmentation": "none"} if method in ("pcr", "hpcr") else {}
     declared = resolve(
         {
             "benchmark": {"name": "coarse-to-fine", "dataset": "mnist", "tasks": 3, "source": "embedded", **benchmark},
@@ -149,6 +150,21 @@ class TestTrials:
             assert loss.item() == pytest.approx(own.item() + np.log(2), abs=1e-5)
             for one, p in zip(found, learner.parameters, strict=True):
                 assert torch.allclose(one, p.grad, atol=1e-6)
+
+    @pytest.mark.parametrize("method", ["er_ace", "pcr", "hpcr", "uer", "ocl_er"])
+    def test_superclasses_and_classes_do_not_compete(self, method, embedded):
+        """A loss of superclasses moves no weight of a class's logit, and the other way round."""
+        boundaries = {"boundaries": "given"} if method == "hpcr" else {}
+        for level, (begin, end) in ((0, (2, 12)), (1, (0, 2))):
+            training = trial(embedded, method, **boundaries)
+            own, stream = training.method, training.stream
+            numbers = np.random.default_rng(0).permutation(stream.experiences[level].examples)
+            own.observe(Batch(stream, numbers[:10], level))
+            own.learner.module.zero_grad()
+            own.loss(Batch(stream, numbers[10:20], level)).backward()
+            *_, weights = [p for p in own.learner.parameters if len(p) == 12 and p.ndim == 2]
+            assert weights.grad[begin:end].abs().max() < 1e-5
+            assert weights.grad.abs().max() > 1e-3
 
     def test_an_answer_is_looked_for_in_its_level(self, embedded):
         """A network that always prefers one superclass and one digit is right where its level says so."""

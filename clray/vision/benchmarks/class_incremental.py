@@ -35,6 +35,11 @@ CHANNELS: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
         ("cifar10", "cifar100"),
         ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
     ),
+    # from -1 to 1, as the codes of MIR's and ER-ACE's authors have images in colour
+    "centred": {
+        **dict.fromkeys(("mnist", "fashion-mnist"), ((0.5,), (0.5,))),
+        **dict.fromkeys(("cifar10", "cifar100"), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+    },
 }
 
 
@@ -55,8 +60,9 @@ class OfClasses(Benchmark):
     """Hold out a tenth of each class's training images, and evaluate on those. No test image is looked at then."""
     boundaries: Literal["given", "hidden"] = "given"
     """``given``: the method is told which task a batch belongs to, and when one begins and ends."""
-    normalise: Literal["none", "mammoth", "onpro"] = "none"
-    """Subtract the means of the channels and divide by their deviations, with the numbers of that code."""
+    normalise: Literal["none", "mammoth", "onpro", "centred"] = "none"
+    """Subtract the means of the channels and divide by their deviations, with the numbers of that code; ``centred``
+    brings every channel from [0, 1] to [-1, 1]."""
 
     learner = "incremental"
     measures_seen = True

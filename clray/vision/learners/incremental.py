@@ -140,10 +140,26 @@ class IncrementalLearner(ModuleLearner):
     def logits(self, x: Tensor) -> Tensor:
         return self._by_level(super().logits(x))
 
+    def logits_of(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The logits [n, outputs] of another module of the same kind, such as a copy, in the mode that it is in."""
+        return self._by_level(module(self.laid_out(x)))
+
     def _by_level(self, logits: Tensor) -> Tensor:
         if not self.levels:
             return logits
         return torch.cat([logits[:, begin:end].log_softmax(1) for begin, end in self.levels], 1)
+
+    def within_level(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Logits [n, outputs] with a large negative number for the classes of other levels than that of each y [n].
+
+        Where labels have one level, these are the logits as they are.
+        """
+        if not self.levels:
+            return logits
+        level = torch.empty(self.stream.outputs, dtype=torch.int64, device=logits.device)
+        for number, (begin, end) in enumerate(self.levels):
+            level[begin:end] = number
+        return logits.masked_fill(level != level[y].unsqueeze(1), -1e9)
 
     def rivals(self, group: int) -> tuple[int, int]:
         """The range of the logits among which the answer for a group's test images is looked for."""

@@ -15,8 +15,8 @@ for each batch, up to one part in the number of classes.
 
 The recorded figures cover the values and the scores. The rest follows the code as it was read, not a run of it. A step
 learns from memories and batch in one pass and one mean (``passes: joint``, its agent ASER), or in two (``separate``,
-its agent ER). Before the joint pass it sends each of them through the network by itself, and throws the gradients away;
-these passes move the running statistics of batch normalisation, and are made here where there are any. Ours are the
+its agent ER). Before the joint pass it sends each of them through the network by itself, the batch before memories are
+chosen, and throws the gradients away; these passes move the running statistics of batch normalisation. Ours are the
 order of the draws, the augmentation of memories after they were chosen, and the order among equal scores.
 """
 
@@ -56,23 +56,22 @@ class Aser(ReplayMethod):
     def __init__(self, settings: Any, learner: IncrementalLearner) -> None:
         super().__init__(settings, learner)
         self._labels = self.stream.labels.cpu().numpy()
-        self._normalises = any(True for _ in learner.module.buffers())
 
     def loss(self, batch: Batch) -> Tensor:
         import torch
         from torch.nn.functional import cross_entropy
 
         logits, x, y = self.learner.logits, self.augmented(batch.x, "stream"), batch.y
+        own = cross_entropy(logits(x), y)  # before the choice, whose features use the running statistics
         slots = self.retrieved(batch)
         if not len(slots):
-            return cross_entropy(logits(x), y)
+            return own
         old_x, old_y = self.examples(slots)
         old_x = self.augmented(old_x, "memory")
         if self.settings.passes == "separate":
-            return cross_entropy(logits(x), y) + cross_entropy(logits(old_x), old_y)
-        if self._normalises:
-            with torch.no_grad():
-                logits(x), logits(old_x)
+            return own + cross_entropy(logits(old_x), old_y)
+        with torch.no_grad():
+            logits(old_x)
         return cross_entropy(logits(torch.cat([old_x, x])), torch.cat([old_y, y]))
 
     # ------------------------------------------------------------------------------------------------------------------

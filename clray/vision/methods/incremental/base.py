@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from clray.trial import later
 from clray.vision.memory import Reservoir
 from clray.vision.methods import base
+from clray.vision.methods.incremental.tasks import task_of
 from clray.vision.ranges import Count, Passes, Rate, Weight
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from clray.vision.learners.incremental import IncrementalLearner
     from clray.vision.stream import Batch, Numbers
 
-AugmentationName = Literal["none", "flip", "crop-flip", "simclr", "onpro"]
+AugmentationName = Literal["none", "flip", "crop-flip", "simclr", "onpro", "resized-crop"]
 """The keys of ``clray.vision.augmentations.AUGMENTATIONS``, which needs torch."""
 
 
@@ -63,6 +67,18 @@ class ReplaySettings(IncrementalSettings):
     """Memories that a step learns from."""
     reservoir: ReservoirLaw = "batch"
     """How the memory is filled: ``clray.vision.memory.Reservoir``."""
+
+
+class DrawnSettings(ReplaySettings):
+    """The settings of methods whose memories may be drawn from a part of the memory."""
+
+    replay_from: Literal["memory", "earlier_tasks"] = later("memory")
+    """``earlier_tasks``: the memories of the batch's own task are left out, so that nothing is replayed in the first
+    task; as in the official code of MIR, which runs ER so, too. Needs boundaries."""
+
+    @property
+    def needs_boundaries(self) -> bool:
+        return self.replay_from == "earlier_tasks"
 
 
 class IncrementalMethod(base.ModuleMethod):
@@ -166,6 +182,13 @@ class ReplayMethod(IncrementalMethod):
     def replayed(self) -> Numbers:
         """Draw the slots of the memories that a step learns from; empty while the memory is."""
         return self.memory.slots(self.settings.replay_batch)
+
+    def replayed_beside(self, batch: Batch, count: int) -> Numbers:
+        """Draw the slots of up to ``count`` memories, from those that ``replay_from`` allows beside this batch."""
+        if self.settings.replay_from == "memory":
+            return self.memory.slots(count)
+        own = task_of(type(self).__name__, batch)
+        return self.memory.slots(count, among=np.flatnonzero(self.stream.owner[self.memory.numbers] != own))
 
     def examples(self, slots: Numbers) -> tuple[Tensor, Tensor]:
         """The images [n, C, H, W] of these slots, not augmented, and their true logits [n]."""

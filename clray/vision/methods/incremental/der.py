@@ -3,13 +3,15 @@
 The memory keeps the logits that the network gave for an example when it arrived. Besides the cross-entropy of the
 stream's batch, a step keeps the network near these logits on a batch of memories: alpha times the mean squared
 difference. DER++ adds beta times the cross-entropy of a second batch of memories, which is drawn by itself. Each batch
-passes the network by itself.
+passes the network by itself. The code of ER-ACE's authors (AML) draws both batches at once, as different memories, and
+sends them through the network in one pass (``memories_drawn: at_once``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from clray.trial import later
 from clray.vision.methods.incremental.base import ReplayMethod, ReplaySettings, ReservoirLaw
 from clray.vision.ranges import Weight
 
@@ -58,16 +60,34 @@ class Derpp(Der):
     class Settings(Der.Settings):
         beta: Weight
         """The weight of the memories' cross-entropy."""
+        memories_drawn: Literal["apart", "at_once"] = later("apart")
+        """See the top of the file."""
 
     passes = 3.0
 
     def loss(self, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
+        if self.settings.memories_drawn == "at_once":
+            return self._loss_at_once(batch)
         loss = super().loss(batch)
         slots = self.replayed()
         if len(slots):
             x, y = self.examples(slots)
             now = self.learner.logits(self.augmented(x, "memory again"))
             loss = loss + self.settings.beta * cross_entropy(now, y)
+        return loss
+
+    def _loss_at_once(self, batch: Batch) -> Tensor:
+        from torch.nn.functional import cross_entropy, mse_loss
+
+        logits = self.learner.logits(self.augmented(batch.x, "stream"))
+        self._arrived = logits.detach()
+        loss = cross_entropy(logits, batch.y)
+        slots = self.memory.slots(2 * self.settings.replay_batch)
+        if len(slots) > 1:
+            x, y = self.examples(slots)
+            now, half = self.learner.logits(self.augmented(x, "memory")), (len(slots) + 1) // 2
+            loss = loss + self.settings.alpha * mse_loss(now[:half], self.memory.fields["logits"][slots[:half]])
+            loss = loss + self.settings.beta * cross_entropy(now[half:], y[half:])
         return loss

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from clray.vision.methods.incremental.base import ReplaySettings
+from clray.vision.methods.incremental.base import DrawnSettings
 from clray.vision.methods.incremental.class_means import ClassMeansMethod
 from clray.vision.methods.incremental.tasks import task_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Er(ClassMeansMethod):
     """Learns from each batch together with a batch of memories."""
 
-    class Settings(ReplaySettings):
+    class Settings(DrawnSettings):
         passes: Literal["separate", "joint"] = "separate"
         classifier: Literal["softmax", "ncm"] = "softmax"
         """``ncm``: answer with the class whose mean in the memory is nearest."""
@@ -34,7 +34,7 @@ class Er(ClassMeansMethod):
 
         @property
         def needs_boundaries(self) -> bool:
-            return self.review
+            return self.review or super().needs_boundaries
 
     passes = 2.0
 
@@ -52,7 +52,7 @@ class Er(ClassMeansMethod):
         from torch.nn.functional import cross_entropy
 
         logits, y = self.learner.logits, batch.y
-        x, slots = self.augmented(batch.x, "stream"), self.replayed()
+        x, slots = self.augmented(batch.x, "stream"), self.replayed_beside(batch, self.settings.replay_batch)
         if not len(slots):
             return cross_entropy(logits(x), y)
         old_x, old_y = self.examples(slots)

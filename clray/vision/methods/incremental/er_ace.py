@@ -7,13 +7,17 @@ push old classes down; that of the memories is over all classes. ``begins`` says
 - ``second_task``: Mammoth's default. The first task has a plain cross-entropy and no replay.
 
 As not seen both codes take all logits from the largest seen one on, that one included. Where labels are numbered as
-they arrive that is right, but for the one class.
+they arrive that is right, but for the one class. ``form`` chooses between two details of the codes:
+
+- ``mammoth``: once the last logit was seen, it competes only where it is in the batch. Both batches are augmented.
+- ``authors``: the largest seen logit always competes. Images of the stream are never augmented, only memories.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from clray.trial import later
 from clray.vision.methods.incremental.base import ReplayMethod, ReplaySettings
 from clray.vision.methods.incremental.tasks import task_of
 
@@ -31,6 +35,8 @@ class ErAce(ReplayMethod):
         begins: Literal["first_batch", "second_task"] = "first_batch"
         head: Literal["linear", "cosine"] = "linear"
         """Mammoth has a cosine head with a scale of 10 by default, the paper a linear one."""
+        form: Literal["mammoth", "authors"] = later("mammoth")
+        """See the top of the file."""
 
         @property
         def needs_boundaries(self) -> bool:
@@ -50,7 +56,8 @@ class ErAce(ReplayMethod):
     def loss(self, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        logits = self.learner.logits(self.augmented(batch.x, "stream"))
+        authors = self.settings.form == "authors"
+        logits = self.learner.logits(batch.x if authors else self.augmented(batch.x, "stream"))
         self.largest_seen = max(self.largest_seen, int(batch.y.max()))
         if self.settings.begins == "second_task" and task_of("er_ace", batch) == 0:
             return cross_entropy(logits, batch.y)
@@ -62,14 +69,17 @@ class ErAce(ReplayMethod):
         return loss
 
     def _among_new(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The logits [n, C], with a large negative number for classes that were seen and are not in the batch."""
+        """The logits [n, C], with a large negative number for classes that do not compete.
+
+        Those were seen and are not in the batch; where labels have levels, all classes of other levels are among them.
+        """
         import torch
 
         competing = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         competing[y] = True
-        if self.largest_seen < logits.shape[1] - 1:
+        if self.settings.form == "authors" or self.largest_seen < logits.shape[1] - 1:
             competing[self.largest_seen :] = True
-        return logits.masked_fill(~competing, -1e9)
+        return self.learner.within_level(logits.masked_fill(~competing, -1e9), y)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"largest_seen": self.largest_seen}

@@ -95,7 +95,8 @@ class Hpcr(Pcr):
         old_x, old_y = self.examples(slots)
         old_features = self.both_views(old_x, "memory")
         old_logits, labels = self.head(old_features), torch.cat([old_y.repeat(2), y])
-        loss = self.factor() * proxy_contrastive(torch.cat([old_logits, logits]), labels)
+        all_logits = self.learner.within_level(torch.cat([old_logits, logits]), labels)
+        loss = self.factor() * proxy_contrastive(all_logits, labels)
         if task_of("hpcr", batch) == 0:
             return loss
         kept = {name: values[slots].repeat(2, 1) for name, values in self.memory.fields.items()}

@@ -1,20 +1,22 @@
-"""MIR, maximally interfered retrieval (Aljundi 2019, arXiv 1908.04742), as the code of Mai et al. (2022) runs it.
+"""MIR, maximally interfered retrieval (Aljundi 2019, arXiv 1908.04742), as two codes have it.
 
 A step replays the memories whose loss the next step would raise most. Candidates are drawn from the memory; a virtual
 step on the stream's batch alone gives other weights; the memories whose cross-entropy is larger by most with these are
 learned together with the batch, as in ER: two passes, the sum of two means.
 
-As in that code, the virtual step is plain gradient descent with the learning rate, whatever the optimizer is, and both
-losses are taken in training mode. With batch normalisation the pass with the network's own weights moves the running
-statistics; the virtual step's pass is one of a copy, which is thrown away. Candidates are judged as they are, and the
-chosen ones are augmented afterwards: that order is ours, since that code augments nothing here.
+The authors' code takes no candidate from the batch's own task (``replay_from: earlier_tasks``), that of Mai et al.
+(2022) takes them from the whole memory. As in both, the virtual step is plain gradient descent with the learning rate,
+whatever the optimizer is, and both losses are taken in training mode. With batch normalisation the pass with the
+network's own weights moves the running statistics; the virtual step's pass is one of a copy, which is thrown away.
+Candidates are judged as they are, and the chosen ones are augmented afterwards: that order is ours, since neither code
+augments anything here.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clray.vision.methods.incremental.base import ReplayMethod, ReplaySettings
+from clray.vision.methods.incremental.base import DrawnSettings, ReplayMethod
 from clray.vision.ranges import Count
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 class Mir(ReplayMethod):
     """Replay of the memories that a step on the batch alone would harm most."""
 
-    class Settings(ReplaySettings):
+    class Settings(DrawnSettings):
         candidates: Count = 50
         """Memories among which those to replay are chosen."""
 
@@ -38,7 +40,7 @@ class Mir(ReplayMethod):
         learner = self.learner
         learner.zero_grad()
         cross_entropy(learner.logits(self.augmented(batch.x, "stream")), batch.y).backward()
-        slots = self.memory.slots(self.settings.candidates)
+        slots = self.replayed_beside(batch, self.settings.candidates)
         if len(slots):
             x, y = self.examples(slots)
             chosen = self.harm(x, y).argsort(descending=True, stable=True)[: self.settings.replay_batch]

@@ -61,7 +61,8 @@ class Pcr(ReplayMethod):
             return 0 * cross_entropy(logits, y)
         old_x, old_y = self.examples(slots)
         old_logits = self.head(self.both_views(old_x, "memory"))
-        return proxy_contrastive(torch.cat([old_logits, logits]), torch.cat([old_y.repeat(2), y]))
+        labels = torch.cat([old_y.repeat(2), y])
+        return proxy_contrastive(self.learner.within_level(torch.cat([old_logits, logits]), labels), labels)
 
     def both_views(self, x: Tensor, view: str) -> Tensor:
         """The features [2n, width] of images as they are, then of the same images augmented, from one pass."""

@@ -77,6 +77,7 @@ class Refresh(ReplayMethod):
         return [part.view(p.shape) for part, p in zip(parts, self.learner.parameters, strict=True)]
 
     def end(self, experience: int) -> None:
+        super().end(experience)
         numbers = self.stream.experiences[experience].examples
         each = sum(fisher.numel() for fisher in self.fisher.values())
         for fisher in self.fisher.values():

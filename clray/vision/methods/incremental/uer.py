@@ -42,7 +42,7 @@ class Uer(ReplayMethod):
 
         features = self.learner.features(self.augmented(batch.x, "stream"))
         cosines = normalize(features, dim=1) @ normalize(self.head.weight, dim=1).T
-        loss = cross_entropy(self.settings.scale * cosines, batch.y)
+        loss = cross_entropy(self.learner.within_level(self.settings.scale * cosines, batch.y), batch.y)
         slots = self.replayed()
         if len(slots):
             x, y = self.examples(slots)
