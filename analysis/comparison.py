@@ -264,7 +264,15 @@ def compare(
     first = next(iter(sweeps.values()))
     searches: list[ComparedSearches] = []
     if reproduction is None:
-        tables = [sweep_table(sweep, results) for sweep in sweeps.values()]
+        beside = shipped if shown == "both" else None
+        tables = [
+            replace(
+                sweep_table(sweep, results, beside=beside),
+                shown=shown,
+                ships_reference=_has_any(shipped, {sweep.name: sweep}),
+            )
+            for sweep in sweeps.values()
+        ]
     else:
         tables = [
             compared
@@ -292,24 +300,32 @@ def _has_any(results: Results, sweeps: Mapping[str, Sweep]) -> bool:
 
 
 def sweep_table(
-    sweep: Sweep, results: Results, labels: Mapping[str, str] | None = None, metrics: Sequence[str] = ()
+    sweep: Sweep,
+    results: Results,
+    labels: Mapping[str, str] | None = None,
+    metrics: Sequence[str] = (),
+    beside: Results | None = None,
 ) -> ComparedTable:
     """A table of a sweep without published numbers: a row a variant.
 
     Args:
         labels: the variants to show, each with its label; by default all of them, by their names.
         metrics: the columns; by default those that the sweep declares.
+        beside: the reference runs that stand beside them.
     """
     labels = labels or {name: name for name, _ in sweep.variant_settings()}
     metrics = metrics or sweep.metrics
     gathered = gather(sweep, list(labels), results)
+    reference = gather(sweep, list(labels), beside) if beside else None
     unjudged = Judgement("not judged", "no published number")
-    rows = [
-        ComparedRow(labels[name], name, "", runs, {m: ComparedCell(m, runs, None, None, unjudged) for m in metrics})
-        for name, runs in gathered.variants.items()
-    ]
+
+    def cells(name: str, runs: Runs) -> dict[str, ComparedCell]:
+        other = reference.variants[name] if reference else None
+        return {m: ComparedCell(m, runs, None, None, unjudged, reference=other) for m in metrics}
+
+    rows = [ComparedRow(labels[name], name, "", runs, cells(name, runs)) for name, runs in gathered.variants.items()]
     title, distances = sweep.title or sweep.name, sweep.curriculum
-    return ComparedTable(title, "", sweep.name, metrics, rows, gathered, curriculum=distances)
+    return ComparedTable(title, "", sweep.name, metrics, rows, gathered, reference=reference, curriculum=distances)
 
 
 def _compare(

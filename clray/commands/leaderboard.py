@@ -22,7 +22,8 @@ def leaderboard_command(
     records: RunsFrom = Records.both,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:  # fmt: skip
-    """Rank methods by a metric: your runs, the reference runs, and published numbers; a leaderboard a benchmark."""
+    """Rank methods by a metric: your runs, the reference runs, and published numbers; one leaderboard per
+    benchmark."""
     from clray.api.arguments import metrics_of
     from clray.api.tables import leaderboard_of
 

