@@ -51,7 +51,7 @@ def summary(cells: Iterable[ComparedCell]) -> str:
         if total := counts.total():
             words = {
                 "differs": "differ" if counts["differs"] != 1 else "differs",
-                "consistent": "consistent, and not decidable",
+                "consistent": "consistent (not decidable)",
             }
             rest = [f"{counts[o]} {words.get(o, o)}{dagger}" for o in OUTCOMES[1:] if counts[o]]
             first = [f"{counts['reproduced']} of {total} reproduced{dagger}"] if counts["not judged"] < total else []

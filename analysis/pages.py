@@ -32,6 +32,7 @@ from clray.atomic import write_atomically
 from clray.costs import Cost, cost
 from clray.errors import DeclarationError
 from clray.loading import Paper, papers
+from clray.output import counted
 from clray.record import Record
 from clray.reproduction import Reproduction
 from clray.selection import Selection
@@ -198,21 +199,27 @@ def _rows(comparison: Comparison) -> Iterator[tuple[ComparedTable, ComparedRow]]
 
 
 def index(pages: Sequence[Page]) -> str:
-    """The index: the verdicts by paper, the tables, the findings, and what was not run."""
+    """The index: the verdicts by paper, the tables, the first finding of each, and what was not run."""
     parts = [MADE_BY, "# Results", _introduction(pages), "## Verdicts by paper", _by_paper(pages)]
     parts += ["## Tables", _tables(pages)]
-    by_paper: dict[str, list[str]] = {}
+    known = papers()
+    by_heading: dict[str, list[str]] = {}
     for page in pages:
-        for finding in found(page):
-            by_paper.setdefault(page.reproduction.paper, []).append(
-                f"- **{escaped(page.reproduction.title)}**: {finding} ([table]({page.name}.md))"
+        if findings := found(page):
+            published = any(table.judged for table in page.comparison.tables)
+            heading = _short(known[page.reproduction.paper]) if published else _UNPUBLISHED
+            more = f"{counted(len(findings) - 1, 'more finding')} and the table" if findings[1:] else "table"
+            by_heading.setdefault(heading, []).append(
+                f"- **{escaped(page.reproduction.title)}**: {findings[0]} ([{more}]({page.name}.md))"
             )
-    if by_paper:
-        parts.append("## Findings")
-        known = papers()
-        for paper, lines in by_paper.items():
-            parts += [f"### {escaped(_short(known[paper]))}", "\n".join(lines)]
+    if by_heading:
+        parts.append("## Findings\n\nThe first of each table; its page has the others.")
+        for heading in sorted(by_heading, key=lambda each: each == _UNPUBLISHED):
+            parts += [f"### {escaped(heading)}", "\n".join(by_heading[heading])]
     return "\n\n".join(parts) + "\n"
+
+
+_UNPUBLISHED = "Tables without published numbers"
 
 
 def _introduction(pages: Sequence[Page]) -> str:

@@ -40,6 +40,7 @@ VARIANTS = {
     "mer-5120": (1010, "steps of batch 1"),
     "ewc": (1, "steps of batch 1 with ten penalties"),
     "gem-5120": (1, "steps with ten memories of 256"),
+    "gem-500": (1, "steps with ten memories of 25"),
     "gem-200": (1, "steps with ten memories of 10"),
 }
 

@@ -330,7 +330,13 @@ class TestArray:
         wait_for(lambda: list(claims.glob("*.json")))
         [trial] = store.leased()
         pid = json.loads((claims / f"{trial}.json").read_text())["pid"]
-        wait_for(lambda: float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) > 300)  # 3 s
+        wait_for(lambda: '"from"' in (claims / f"{trial}.json").read_text())  # its training is set up
+
+        def ticks() -> float:
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+        begun = ticks()
+        wait_for(lambda: ticks() > begun + 150)  # 1.5 s of learning
         second = self.start(file, 1)
         wait_for(lambda: len(store.leased()) == 2)
         first.send_signal(signal.SIGTERM)

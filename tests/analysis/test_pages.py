@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def with_findings(*findings: str):
     return changed
 
 
+def without_claims(table):
+    rows = [
+        replace(row, cells={m: replace(cell, claim=None) for m, cell in row.cells.items()}, orders={})
+        for row in table.rows
+    ]
+    return replace(table, rows=rows)
+
+
 class TestFindings:
     @pytest.mark.parametrize(
         ("text", "wanted"),
@@ -100,6 +109,20 @@ class TestPages:
         assert "- MER has 89.50 ± 0.71." in text
         assert "| MER | RA | 89.50 ± 0.71 (2) | 89.56 ± 0.11 (5) |" in text
         assert "The others would take about" in text
+
+    def test_the_index_has_the_first_finding_of_a_table_and_tells_how_many_more_there_are(self, records):
+        text = pages.index([pages.page_of(with_findings("MER has {mer-5120 RA}.", "Second.", "Third."), records)])
+        found = text.partition("## Findings")[2]
+        assert ": MER has 89.50 ± 0.71. ([2 more findings and the table](mer_rotations.md))" in found
+        assert "Second" not in text
+        assert "### Learning to Learn without Forgetting" in found
+
+    def test_findings_of_tables_without_published_numbers_stand_apart(self, records):
+        page = pages.page_of(with_findings("MER has {mer-5120 RA}."), records)
+        bare = replace(page.comparison, tables=[without_claims(table) for table in page.comparison.tables])
+        found = pages.index([replace(page, comparison=bare)]).partition("## Findings")[2]
+        assert "### Tables without published numbers" in found
+        assert "([table](mer_rotations.md))" in found
 
     def test_the_index_counts_judged_cells_with_a_run_and_no_derived_ones(self, records):
         page = pages.page_of(with_findings(), records)

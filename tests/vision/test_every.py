@@ -75,6 +75,7 @@ def small(declared, embedded, kernels) -> Any:
             settings["lr"] = 0.05
         if "optimizer" in settings:
             settings["optimizer"] = "sgd"
+        settings.pop("replay_from", None)  # of one paper's form, which needs boundaries
         if "b" in settings:  # of the TAG optimizers
             settings["b"] = None
         for key, value in settings.items():
