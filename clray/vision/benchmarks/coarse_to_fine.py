@@ -5,7 +5,8 @@ labelled with one of 20 superclasses; each later task labels the images of some 
 example has a label of one level. The network has one head with the logits of both levels, superclasses first, and an
 answer is right if it is the best one of its level. The learner subtracts from the logits of each level the logarithm
 of their summed exponentials, so that a method's cross-entropy over all logits is that over the own level, but for the
-constant log 2 (``IncrementalLearner``): no method has code for levels.
+constant log 2 (``IncrementalLearner``). Methods with another softmax leave the other level out of it
+(``within_level``).
 
 What differs from the official code: the order of the superclasses is drawn from a declared seed (``class_order``), as
 the files with the official divisions were not at hand; there is one head with two ranges of logits in place of two
