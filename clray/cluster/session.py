@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,14 +66,18 @@ def session(
         assert address is not None
         address = _address_from_ray_start() if address == "auto" else address
         _require_listening(address)
-        with _environment(_ENVIRONMENT):
+        with _authentication_as_before(), _environment(_ENVIRONMENT):
             ray = _started(f"no Ray cluster answers at {address!r}", address=address)
             try:
                 yield ray
             finally:
                 ray.shutdown()
         return
-    with ray_folder(say) as folder, _environment(_ENVIRONMENT | _authentication()):
+    with (
+        ray_folder(say) as folder,
+        _authentication_as_before(),
+        _environment(_ENVIRONMENT | _authentication()),
+    ):
         ray = _started(
             f"an embedded Ray could not be started in {folder} ({NAMED_BY})",
             address="local",
@@ -123,6 +128,30 @@ def _token() -> str:
     return secrets.token_hex(16)
 
 
+@contextmanager
+def _authentication_as_before() -> Iterator[None]:
+    """Afterwards Ray reads again what the environment says of tokens, which is then the user's environment."""
+    try:
+        yield
+    finally:
+        if "ray" in sys.modules:
+            _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Let Ray read what the environment says of tokens, also where it has read that before.
+
+    Ray reads it when it is first imported, and keeps it. A notebook that imports ray before it calls clray, or a
+    process that has used another cluster, would come without the token that the embedded Ray demands.
+    """
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config
+    except ImportError:  # a Ray that knows of no tokens
+        return
+    Config.initialize("")  # in this order: with the mode of before, a late thread of Ray's would miss its token
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
 def embedded(address: str | None) -> bool:
     """True where an address means an embedded Ray."""
     return address in (None, "local")
@@ -140,6 +169,7 @@ def _started(otherwise: str, **arguments: Any) -> Any:
     try:
         import ray
 
+        _read_authentication()
         ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=False, **arguments)
     except Exception as error:
         told = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -56,10 +56,11 @@ def test_a_session_that_fails_leaves_no_variable(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_embedded_sessions_one_after_the_other_leave_no_variable(ray_tmpdir: Path, tmp_path: Path) -> None:
-    """The second one needs the token of the first: Ray reads the token once in a process."""
+def test_embedded_sessions_begin_where_ray_is_known_and_leave_nothing(ray_tmpdir: Path, tmp_path: Path) -> None:
+    """Ray reads at its import whether it needs a token, and which: a notebook imports it before it calls clray."""
     code = (
         "import os\n"
+        "import ray\n"
         "from clray.cluster.session import session\n"
         "before = dict(os.environ)\n"
         "for turn in range(2):\n"
@@ -67,13 +68,16 @@ def test_embedded_sessions_one_after_the_other_leave_no_variable(ray_tmpdir: Pat
         "        assert os.environ['RAY_AUTH_MODE'] == 'token'\n"
         "        print(ray.get(ray.remote(lambda: 7).remote()))\n"
         "    assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())\n"
+        "os.environ['RAY_AUTH_MODE'] = 'disabled'\n"
+        "ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "print(ray.get(ray.remote(lambda: 8).remote()))\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     root = str(Path(__file__).resolve().parents[2])
     env = {**kept, "PYTHONPATH": root, "RAY_TMPDIR": str(ray_tmpdir), "HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=GUARD)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["7", "7"]
+    assert run.stdout.split() == ["7", "7", "8"]
     assert not (tmp_path / ".ray").exists()
 
 
