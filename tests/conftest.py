@@ -60,6 +60,7 @@ WARM = """
 from clray.machine import set_threads
 set_threads(1)
 import numpy as np
+from clray.vision.learners.adaptive import adaptive
 from clray.vision.learners.constraints import constraints
 from clray.vision.learners.rows import Rows
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
@@ -72,6 +73,8 @@ net.step([0, 1]), net.steps([0, 1]), net.interpolate(net.snapshot(), 0.5), net.c
 net.step_each(np.array([[0], [1]])), net.reptile_each([np.array([[0, 1]])], 0.5, 0.5)
 net.gradient([0]), net.pulled_step([0], net.theta * 0, net.theta * 0)
 net.pulled_step_each(np.array([0]), net.theta * 0, net.theta * 0)
+for name in ("adam", "rmsprop"):
+    adaptive(net, name).step_each([np.array([0, 1])])
 past = constraints(net, np.array([[0, 1]]))
 past.steps(np.array([2])), past.program(), past.projected_step(2, np.ones(1))
 """

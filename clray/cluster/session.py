@@ -145,7 +145,7 @@ def _read_authentication() -> None:
     process that has used another cluster, would come without the token that the embedded Ray demands.
     """
     try:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
     except ImportError:  # a Ray that knows of no tokens
         return
     Config.initialize("")  # in this order: with the mode of before, a late thread of Ray's would miss its token

@@ -100,16 +100,23 @@ class Reservoir:
         """Draw the numbers of ``count`` stored examples from different slots; where there are fewer, return all."""
         return self._numbers[self.slots(count)]
 
-    def add(self, number: int) -> None:
-        """Offer one example to the memory, by the law ``mer``."""
+    def add(self, number: int) -> int | None:
+        """Offer one example to the memory, by the law ``mer``.
+
+        Returns:
+            The number of the example whose place it took, if there is one.
+        """
         filled = len(self)
         self.seen += 1
         if filled < self.capacity:
             self._numbers[filled] = number
-        else:
-            slot = self._draws.up_to(self.seen)
-            if slot < self.capacity:
-                self._numbers[slot] = number
+            return None
+        slot = self._draws.up_to(self.seen)
+        if slot >= self.capacity:
+            return None
+        replaced = int(self._numbers[slot])
+        self._numbers[slot] = number
+        return replaced
 
     def add_batch(self, numbers: Numbers, **fields: Tensor) -> None:
         """Offer a batch of examples to the memory, with the values [n, ...] of its fields."""

@@ -26,8 +26,15 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "task_input": ("task_input", {"lr": 0.01}),
     "ewc": ("ewc", {"lr": 0.01, "strength": 10.0, "memories_per_task": 10}),
     "gem": ("gem", {"lr": 0.01, "margin": 0.5, "memories_per_task": 12}),
+    "gem-reservoir": ("gem", {"lr": 0.01, "margin": 0.5, "memories_per_task": 12, "memory": "reservoir"}),
     "er": ("er", {"lr": 0.05, "memories": 50, "replay_batch": 10}),
     "er5": ("er", {"algorithm": 5, "lr": 0.01, "memories": 50, "replay_batch": 10}),
+    "er5-adam": (
+        "er",
+        {"algorithm": 5, "lr": 0.001, "memories": 50, "replay_batch": 10, "optimizer": "adam"},
+    ),
+    "er-rmsprop": ("er", {"lr": 0.0003, "memories": 50, "replay_batch": 10, "optimizer": "rmsprop"}),
+    "er5-ring": ("er", {"algorithm": 5, "lr": 0.01, "memories": 50, "replay_batch": 10, "memory": "ring"}),
     "mer": (
         "mer",
         {"lr": 0.05, "memories": 50, "replay_batch": 5, "beta": 0.1, "gamma": 0.9, "batches_per_example": 2},

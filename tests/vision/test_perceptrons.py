@@ -17,6 +17,7 @@ from clray.errors import DeclarationError
 from clray.training import run
 from clray.vision.draws import ClrayDraws, Weights
 from clray.vision.kernels import gem
+from clray.vision.learners.adaptive import adaptive
 from clray.vision.learners.constraints import constraints
 from clray.vision.learners.perceptron import EagerPerceptron
 from clray.vision.learners.perceptron_fused import FusedPerceptron, SparseRows
@@ -173,6 +174,63 @@ class TestConstraints:
                     part = part[taken + 1 :]
             ends.append((fused.theta.tobytes(), fast.state_dict()["preactivations"].tobytes()))
         assert ends[0] == ends[1] == ends[2]
+
+    def test_memories_of_unequal_number_that_get_fewer(self, rows):
+        """A reservoir gives up past tasks' examples one by one; what is left has the mean loss."""
+        memories = [np.array([0, 5, 9, 7, 11]), np.array([60, 61]), np.array([120, 7, 130])]
+        eager, fused = nets(rows, lr=0.05)
+        slow, fast = constraints(eager, memories), constraints(fused, memories)
+        numbers = np.random.default_rng(3).integers(200, size=40)
+        for forgotten in (None, 5, 61, 130, 0):
+            if forgotten is not None:
+                slow.forget(forgotten), fast.forget(forgotten)
+                memories = [memory[memory != forgotten] for memory in memories]
+            stopped = slow.steps(numbers)
+            assert fast.steps(numbers[:stopped]) == stopped
+            assert stopped < len(numbers)
+            assert fast.steps(numbers[stopped:]) == 0
+            own, products = fast.program()
+            gram, others = slow.program()
+            np.testing.assert_allclose(own, gram, rtol=1e-3, atol=1e-4 * np.abs(gram).max())
+            np.testing.assert_allclose(products, others, rtol=1e-3, atol=1e-4 * np.abs(gram).max())
+            fresh = constraints(eager, memories)
+            assert fresh.steps(numbers[stopped:]) == 0
+            np.testing.assert_allclose(fresh.program()[0], gram, rtol=1e-5)
+            slow.projected_step(int(numbers[stopped]), np.full(3, 0.5))
+            fast.projected_step(int(numbers[stopped]), np.full(3, 0.5))
+            assert apart(eager.weights(), fused.weights()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+class TestAdaptive:
+    """Adam and RMSProp: the kernels beside torch.optim."""
+
+    BATCHES = [np.array([7]), np.array([7, 3]), np.array([7, 3, 3, 150]), np.array([1, 2, 3, 4])]
+    SCALES = [[1.0], [0.5, 2.0], [1.0, 0.25, 0.25, 0.5], [0.1, 0.2, 0.3, 0.4]]
+
+    @pytest.mark.parametrize("scales", [None, SCALES])
+    @pytest.mark.parametrize("hidden", WIDTHS)
+    def test_steps(self, rows, hidden, scales, name):
+        eager, fused = nets(rows, hidden, lr=0.001)
+        before = eager.weights()
+        for net in (eager, fused):
+            optimizer = adaptive(net, name)
+            for _ in range(10):
+                optimizer.step_each(self.BATCHES, scales)
+        assert apart(before, eager.weights()) > 0.001
+        assert apart(eager.weights(), fused.weights()) < 1e-5
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_the_same_bits_one_by_one_and_after_its_state_was_kept(self, rows, which, name):
+        one, other = nets(rows, lr=0.001)[which], nets(rows, lr=0.001)[which]
+        adaptive(one, name).step_each(self.BATCHES, self.SCALES)
+        optimizer = adaptive(other, name)
+        for batch, scale in zip(self.BATCHES, self.SCALES, strict=True):
+            optimizer.step_each([batch], [scale])
+            again = adaptive(other, name)
+            again.load_state_dict(optimizer.state_dict())
+            optimizer = again
+        assert all((a == b).all() for a, b in zip(one.weights(), other.weights(), strict=True))
 
 
 class TestManySteps:

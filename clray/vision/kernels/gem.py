@@ -17,6 +17,7 @@ Arguments of all functions here:
     theta, shape, stream: as in ``kernels.mlp``.
     turned: [h2, h1] the second layer's weights, transposed, for the backward pass.
     memories: [tasks, m] examples of the stream: the memory of each past task.
+    shares: [tasks, m] float32: what each memory's loss counts in its task's mean; 0 for a place without a memory.
     columns: ``by_input`` of the memories.
     passes: ``new_passes``: pre-activations and the latest forward and backward pass of each memory, for its task's mean
         loss.
@@ -137,7 +138,7 @@ def _above_zero(numbers, tested, places, values):
 
 
 @njit
-def _pass_memories(theta, turned, shape, stream, memories, passes):
+def _pass_memories(theta, turned, shape, stream, memories, shares, passes):
     """Forward and backward passes of all memories from their pre-activations, each for its task's mean loss.
 
     Some memories go through one layer before they go through the next, so that a layer's weights stay near.
@@ -145,7 +146,6 @@ def _pass_memories(theta, turned, shape, stream, memories, passes):
     labels = stream[3]
     _W1, _b1, W2, b2, W3, b3 = layer_views(theta, shape)
     pre, _overlaps, d1s, h2s, d2s, zs = passes
-    rate = np.float32(1.0 / memories.shape[1])
     size = memories.shape[1]
     widest = max(shape[1], shape[2])
     places, values = np.empty(widest, np.uint16), np.empty(widest, np.float32)
@@ -163,7 +163,7 @@ def _pass_memories(theta, turned, shape, stream, memories, passes):
             h2, d2, z = h2s[s], d2s[s], zs[s]
             for c in range(z.size):
                 z[c] = dot(h2, W3[c]) + b3[c]
-            loss_gradient(z, labels[memories[s // size, s % size]], rate)
+            loss_gradient(z, labels[memories[s // size, s % size]], shares[s // size, s % size])
             sum_rows(d2, zero2, W3, classes, z, 0, z.size)
             for j in range(d2.size):
                 d2[j] = d2[j] if h2[j] > 0 else np.float32(0)
@@ -221,7 +221,7 @@ def plain_step(theta, turned, shape, stream, example, passes, own, lr):
 
 
 @njit
-def steps(theta, turned, shape, stream, arriving, memories, columns, passes, own, lr, products):
+def steps(theta, turned, shape, stream, arriving, memories, shares, columns, passes, own, lr, products):
     """Plain SGD steps on the arriving examples in turn, up to the first one that violates a constraint.
 
     Args:
@@ -240,7 +240,7 @@ def steps(theta, turned, shape, stream, arriving, memories, columns, passes, own
         example = arriving[s : s + 1]
         deltas(theta, shape, stream, example, one, h1s, h2s, d1s, d2s, zs)
         _overlap(stream, columns, arriving[s], passes[1])
-        _pass_memories(theta, turned, shape, stream, memories, passes)
+        _pass_memories(theta, turned, shape, stream, memories, shares, passes)
         _products(memories, passes, own, active, products)
         for k in range(products.size):
             if not products[k] >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,10 @@ class Constraints(Protocol):
         """
         ...
 
+    def forget(self, number: int) -> None:
+        """Take an example out of its task's memory, where others are left."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """The state that cannot be computed again with the same bits from the parameters and the memories."""
         ...
@@ -54,8 +59,13 @@ class Constraints(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def constraints(net: Net, memories: NDArray[np.int64]) -> Constraints:
-    """The constraints on a network from the memories [tasks, m] of past tasks, in the form of the network's engine."""
+def constraints(net: Net, memories: Sequence[Numbers]) -> Constraints:
+    """The constraints on a network from the memories of past tasks, in the form of the network's engine.
+
+    Args:
+        net: the network.
+        memories: the examples of each task, at least one.
+    """
     if isinstance(net, FusedPerceptron):
         return FusedConstraints(net, memories)
     assert isinstance(net, EagerPerceptron)
@@ -65,8 +75,8 @@ def constraints(net: Net, memories: NDArray[np.int64]) -> Constraints:
 class EagerConstraints:
     """The constraints by autograd, one task after the other: see ``Constraints``."""
 
-    def __init__(self, net: EagerPerceptron, memories: NDArray[np.int64]) -> None:
-        self._net, self._memories = net, memories
+    def __init__(self, net: EagerPerceptron, memories: Sequence[Numbers]) -> None:
+        self._net, self._memories = net, list(memories)
         self._past: Any = None
         """The gradients [t, P] on the memories, at the example before which ``steps`` stopped."""
         self._own: Any = None
@@ -99,6 +109,9 @@ class EagerConstraints:
         parts = gradient.split([p.numel() for p in parameters])
         self._net.update([part.view_as(p) for part, p in zip(parts, parameters, strict=True)])
 
+    def forget(self, number: int) -> None:
+        self._memories = [memory[memory != number] for memory in self._memories]
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -109,11 +122,12 @@ class EagerConstraints:
 class FusedConstraints:
     """The constraints on the fused kernels: see ``Constraints`` and ``kernels/gem.py``."""
 
-    def __init__(self, net: FusedPerceptron, memories: NDArray[np.int64]) -> None:
-        self._net, self._memories = net, np.ascontiguousarray(memories)
+    def __init__(self, net: FusedPerceptron, memories: Sequence[Numbers]) -> None:
         (inputs, h1, h2, classes), tasks = net.shape, len(memories)
+        self._net = net
+        self._memories, self._shares = _with_shares(memories)
         self._columns = gem.by_input(net.examples, self._memories, inputs)
-        self._passes = gem.new_passes(net.shape, memories.size)
+        self._passes = gem.new_passes(net.shape, self._memories.size)
         self._own = mlp.scratch(net.shape, 1)
         self._products = np.zeros(tasks)
         self._turned = mlp.aligned(h2, h1)
@@ -130,8 +144,8 @@ class FusedConstraints:
         net = self._net
         return int(
             gem.steps(
-                net.theta, self._turned, net.shape, net.examples, numbers, self._memories, self._columns,
-                self._passes, self._own, np.float32(net.lr), self._products,
+                net.theta, self._turned, net.shape, net.examples, numbers, self._memories, self._shares,
+                self._columns, self._passes, self._own, np.float32(net.lr), self._products,
             )
         )  # fmt: skip
 
@@ -149,8 +163,25 @@ class FusedConstraints:
             self._passes, self._own, self._rows, self._others, multipliers.astype(np.float32), np.float32(net.lr),
         )  # fmt: skip
 
+    def forget(self, number: int) -> None:
+        task = int(np.flatnonzero(((self._memories == number) & (self._shares > 0)).any(1))[0])
+        shares = self._shares[task]
+        left = (shares > 0) & (self._memories[task] != number)
+        shares[...] = np.where(left, np.float32(1.0 / left.sum()), np.float32(0))
+
     def state_dict(self) -> dict[str, Any]:
         return {"preactivations": self._passes[0].copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._passes[0][...] = state["preactivations"]
+
+
+def _with_shares(memories: Sequence[Numbers]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Memories [tasks, m] and their shares [tasks, m]; a shorter one is filled up with examples that do not count."""
+    sizes = [len(memory) for memory in memories]
+    filled = np.empty((len(memories), max(sizes)), np.int64)
+    shares = np.zeros(filled.shape, np.float32)
+    for row, share, memory in zip(filled, shares, memories, strict=True):
+        row[...] = np.resize(memory, len(row))
+        share[: len(memory)] = 1.0 / len(memory)
+    return filled, shares

@@ -5,12 +5,15 @@ taken; where the current gradient g points against any of them, it is replaced b
 quadratic program (``clray.optim.gem_multipliers``). Where none is violated the step is plain SGD, and ``margin``
 has no effect. Batch size is 1 here, while GEM's own paper used 10.
 
+Table 6 of Riemer (2019) also has GEM with a reservoir for all tasks. The repository has no code of it; here each past
+task's constraint is the mean loss on those of its examples that the reservoir holds at that moment, if it holds any.
+
 ``learners/constraints.py`` holds what differs between the engines.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from clray.errors import DeclarationError
 from clray.optim import gem_multipliers
 from clray.trial import later
-from clray.vision.memory import Ring
+from clray.vision.memory import Reservoir, Ring
 from clray.vision.methods import base
 from clray.vision.ranges import Count, Rate, Weight
 
@@ -35,19 +38,31 @@ class Gem(base.PerceptronMethod):
         lr: Rate
         """Learning rate, constant."""
         memories_per_task: Count
-        """Examples kept of each task."""
+        """Examples kept of each task: its last ones."""
         margin: Weight
         """``memory_strength`` in the code: the lower bound on the multipliers v."""
+        memory: Literal["ring", "reservoir"] = later("ring")
+        """``reservoir``: one for all tasks, of ``memories_per_task`` times the number of tasks."""
         ridge: Weight = later(0.0)
         """Added to the diagonal of the quadratic program's matrix: GEM's authors take 1e-3, MER's copy has none."""
 
     def __init__(self, settings: Any, learner: PerceptronLearner) -> None:
         super().__init__(settings, learner)
         self.net = learner.net(settings.lr)
-        self.memories = Ring(len(self.stream.experiences), settings.memories_per_task, shared_pointer=True)
-        """Each task's last examples; a task has filled its row when the next one begins."""
+        tasks = len(self.stream.experiences)
+        self.memories: Ring | Reservoir
+        if settings.memory == "ring":
+            self.memories = Ring(tasks, settings.memories_per_task, shared_pointer=True)
+        else:
+            self.memories = Reservoir(tasks * settings.memories_per_task, learner.draws, law="mer")
         self._past: Constraints | None = None
-        """The constraints from the past tasks' memories, which change with the task only."""
+        """The constraints from the past tasks' memories."""
+        self._made_for: int = 0
+        """The task at whose beginning they were made."""
+        self._made_of: list[Numbers] = []
+        """The memories that they were made of, a task each."""
+        self._left: list[Numbers] = []
+        """Those of them that are still stored."""
 
     @classmethod
     def further_seconds(cls, settings: Any, examples: float, tasks: int) -> float:
@@ -56,25 +71,65 @@ class Gem(base.PerceptronMethod):
     def learn(self, numbers: Numbers) -> None:
         learned = 0
         for task, part in self.by_experience(numbers):
+            if task != self._made_for:
+                self._made_for = task
+                self._constrain(self._memories_before(task))
+            for some, forgotten in self._stored(task, part):
+                if forgotten is not None:
+                    self._forget(forgotten)
+                self._learn(some, learned)
+                learned += len(some)
+
+    def _learn(self, part: Numbers, learned: int) -> None:
+        """Learn from consecutive examples of a task, after ``learned`` ones of the same call."""
+        past = self._past
+        if past is None:
+            self.net.step_each(part[:, None])
+            return
+        while (steps := past.steps(part)) < len(part):
+            number, learned = int(part[steps]), learned + steps
+            past.projected_step(number, self._multipliers(past, number, learned))
+            part, learned = part[steps + 1 :], learned + 1
+
+    def _stored(self, task: int, part: Numbers) -> list[tuple[Numbers, int | None]]:
+        """Store a task's examples.
+
+        Returns:
+            The same examples in parts, and the past task's example that had to go when the part's first one came.
+        """
+        if isinstance(self.memories, Ring):
             for number in part.tolist():
                 self.memories.add(task, number)
-            if task == 0:
-                self.net.step_each(part[:, None])
-                learned += len(part)
-                continue
-            past = self._constraints(task)
-            while (steps := past.steps(part)) < len(part):
-                number, learned = int(part[steps]), learned + steps
-                past.projected_step(number, self._multipliers(past, number, learned))
-                part, learned = part[steps + 1 :], learned + 1
-            learned += steps
+            return [(part, None)]
+        replaced = [self.memories.add(number) for number in part.tolist()]
+        owner = self.stream.owner
+        cuts = [i for i, number in enumerate(replaced) if number is not None and owner[number] != task]
+        starts = cuts if cuts[:1] == [0] else [0, *cuts]
+        first = None if starts != cuts else replaced[0]
+        return list(zip(np.split(part, starts[1:]), [first, *(replaced[i] for i in starts[1:])], strict=True))
 
-    def _constraints(self, tasks: int) -> Constraints:
+    def _memories_before(self, task: int) -> list[Numbers]:
+        """The stored examples of each task before this one that has any."""
+        if isinstance(self.memories, Ring):
+            return list(self.memories.numbers[:task])
+        stored = self.memories.numbers
+        owners = self.stream.owner[stored]
+        return [stored[owners == before] for before in range(task) if (owners == before).any()]
+
+    def _constrain(self, memories: list[Numbers]) -> None:
         from clray.vision.learners.constraints import constraints
 
-        if self._past is None or len(self._past) != tasks:
-            self._past = constraints(self.net, self.memories.numbers[:tasks])
-        return self._past
+        self._made_of, self._left = memories, list(memories)
+        self._past = constraints(self.net, memories) if memories else None
+
+    def _forget(self, number: int) -> None:
+        """Take an example out of its task's constraint. A task without an example has no constraint."""
+        row = next(row for row, memory in enumerate(self._left) if number in memory)
+        self._left[row] = self._left[row][self._left[row] != number]
+        if not len(self._left[row]):
+            self._constrain(self._left[:row] + self._left[row + 1 :])
+        elif self._past is not None:
+            self._past.forget(number)
 
     def _multipliers(self, past: Constraints, number: int, learned: int) -> NDArray[np.float64]:
         """The multipliers v, one for each past task, for the step on the example with this number."""
@@ -87,12 +142,22 @@ class Gem(base.PerceptronMethod):
             raise DeclarationError(f"gem: at example {number + 1}, in task {task + 1}: {error}") from None
 
     def state_dict(self) -> dict[str, Any]:
-        past = {} if self._past is None else {"tasks": len(self._past)} | self._past.state_dict()
-        return super().state_dict() | {"memories": self.memories.state_dict(), "past": past}
+        past = {"made_for": self._made_for, "made_of": self._made_of, "left": self._left}
+        own = {} if self._past is None else self._past.state_dict()
+        return super().state_dict() | {"memories": self.memories.state_dict(), "past": past | own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.memories.load_state_dict(state["memories"])
-        self._past = None
-        if state["past"]:
-            self._constraints(state["past"]["tasks"]).load_state_dict(state["past"])
+        past = state["past"]
+        self._made_for = past["made_for"]
+        self._constrain([np.asarray(memory) for memory in past["made_of"]])
+        self._left = [np.asarray(memory) for memory in past["left"]]
+        if self._past is not None:
+            for number in set(_all(self._made_of)) - set(_all(self._left)):
+                self._past.forget(number)
+            self._past.load_state_dict(past)
+
+
+def _all(memories: list[Numbers]) -> list[int]:
+    return [number for memory in memories for number in memory.tolist()]
