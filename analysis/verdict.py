@@ -66,13 +66,29 @@ def sample(values: ArrayLike) -> Sample:
     return Sample(float(values.mean()) if values.size else math.nan, sd, values.size)
 
 
+# scipy.stats has these, too, but its import takes as long as all else that a table needs. The functions of
+# scipy.special take no infinite degrees of freedom, with which Student's distribution is the normal one.
+
+
+def _t_quantile(df: float, probability: float) -> float:
+    """The quantile of Student's t distribution."""
+    from scipy import special
+
+    return float(special.ndtri(probability) if math.isinf(df) else special.stdtrit(df, probability))
+
+
+def _t_below(df: float, value: float) -> float:
+    """The probability that Student's t is below a value."""
+    from scipy import special
+
+    return float(special.ndtr(value) if math.isinf(df) else special.stdtr(df, value))
+
+
 def interval(ours: Sample, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
     """The t interval of the mean; None for fewer than two runs."""
     if ours.n < 2:
         return None
-    from scipy import stats
-
-    half = stats.t.ppf((1 + confidence) / 2, ours.n - 1) * math.sqrt(ours.variance_of_mean)
+    half = _t_quantile(ours.n - 1, (1 + confidence) / 2) * math.sqrt(ours.variance_of_mean)
     return ours.mean - half, ours.mean + half
 
 
@@ -96,9 +112,7 @@ def published(claim: Claim) -> Sample | None:
     if claim.kind not in ("sd", "population sd"):
         sd *= math.sqrt(n)
     if claim.kind == "95% interval":
-        from scipy import stats
-
-        sd /= float(stats.t.ppf(0.975, n - 1))
+        sd /= _t_quantile(n - 1, 0.975)
     if claim.kind == "1.96 sem":
         sd /= 1.96
     if claim.kind == "2 population sem":
@@ -132,9 +146,7 @@ class Difference:
     def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float]:
         if self.error == 0:
             return self.value, self.value
-        from scipy import stats
-
-        half = float(stats.t.ppf((1 + confidence) / 2, self.df)) * self.error
+        half = _t_quantile(self.df, (1 + confidence) / 2) * self.error
         return self.value - half, self.value + half
 
 
@@ -164,18 +176,14 @@ def p_difference(d: Difference) -> float:
     """Two-sided p of 'the means are equal'."""
     if d.error == 0:
         return 1.0 if d.value == 0 else 0.0
-    from scipy import stats
-
-    return float(2 * stats.t.sf(abs(d.value) / d.error, d.df))
+    return 2 * _t_below(d.df, -abs(d.value) / d.error)
 
 
 def p_equivalence(d: Difference, margin: float) -> float:
     """p of 'the means are at least ``margin`` apart': the larger of the two one-sided tests."""
     if d.error == 0:
         return 0.0 if abs(d.value) < margin else 1.0
-    from scipy import stats
-
-    return float(stats.t.sf((margin - abs(d.value)) / d.error, d.df))
+    return _t_below(d.df, (abs(d.value) - margin) / d.error)
 
 
 def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
@@ -299,11 +307,9 @@ def prediction_half_width(theirs: Sample, n: int, others: Sequence[Variance] = (
     quantile of Student's distribution with the degrees of freedom of the published sample, combined with those of
     ``others`` as Satterthwaite does (Hahn & Meeker 1991, section 4.8). Our own spread has no part in it.
     """
-    from scipy import stats
-
     parts = [Variance(theirs.sd**2 * (1 / theirs.n + 1 / n), theirs.n - 1), *others]
     total = combined(parts)
-    return float(stats.t.ppf((1 + chance) / 2, total.df)) * math.sqrt(total.value)
+    return _t_quantile(total.df, (1 + chance) / 2) * math.sqrt(total.value)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
+from waiting import GUARD
 
 from clray import limits as module
 from clray.cli import app, run_app
@@ -34,6 +35,7 @@ from clray.store import Store
 from clray.work import Task
 
 MIB = 2**20
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -387,3 +389,17 @@ class TestLaunches:
         assert line.startswith("error: its process may have 2 MiB of memory, and has ")
         assert line.endswith(": variants.er.resources.memory")
         assert store.leased() == set()
+
+
+def test_a_trial_can_be_profiled() -> None:
+    """The end of a step must leave nothing pending in the thread: CPython never got out of the next call there."""
+    code = (
+        "import sys\n"
+        "from clray.limits import NO_LIMITS, Watch\n"
+        "assert Watch(NO_LIMITS).run(lambda: 7, 0.0) == 7\n"
+        "sys.setprofile(lambda *event: None)\n"
+        "(lambda: None)()\n"
+        "print('came back')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=GUARD)
+    assert run.stdout == "came back\n", run.stderr
