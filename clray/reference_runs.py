@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clray.atomic import write_atomically
 from clray.data_sets import data_sets
@@ -41,8 +43,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in path_of("any").parent.glob("*.parquet"))
 
 
-def read(name: str) -> list[Record]:
+def read(name: str, declarations: Collection[str] | None = None, measurements: bool = True) -> list[Record]:
     """The reference runs of a reproduction in the order of their ids; none where it has no file.
+
+    Args:
+        name: the reproduction.
+        declarations: the trials whose runs are asked for; all by default.
+        measurements: False leaves the measurements out, which takes most of the time.
 
     Raises:
         DeclarationError: the file cannot be read, or holds something else.
@@ -54,11 +61,11 @@ def read(name: str) -> list[Record]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
-        found = (table.schema.metadata or {}).get(_METADATA)
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        found = (file.schema_arrow.metadata or {}).get(_METADATA)
         if found != str(FORMAT).encode():
             raise ValueError(f"its format is {found!r:.50}, this clray reads {FORMAT}")
-        return _records(table)
+        return _records(file, declarations, measurements)
     except (
         pa.ArrowException,
         OSError,
@@ -78,8 +85,7 @@ def of(declarations: Collection[str]) -> list[Record]:
     Raises:
         DeclarationError: a file of reference runs cannot be read.
     """
-    found = {record.id: record for name in names() for record in read(name) if record.trial.declaration in declarations}
-    return list(found.values())
+    return list({record.id: record for name in names() for record in read(name, declarations)}.values())
 
 
 def count(name: str) -> int:
@@ -96,22 +102,32 @@ def count(name: str) -> int:
         return 0
 
 
-def _records(table: Any) -> list[Record]:
-    measured = table.column("measurements").combine_chunks()
-    # Through NumPy: many times as fast as Arrow's own dictionaries, with the same values.
-    columns = [measured.values.field(column).to_numpy(zero_copy_only=False).tolist() for column in Measurement._fields]
-    offsets = measured.offsets.to_pylist()
-    records = []
-    for i, row in enumerate(table.drop_columns("measurements").to_pylist()):
-        rows = zip(*(column[offsets[i] : offsets[i + 1]] for column in columns), strict=True)
-        trial, data, provenance = (json.loads(row.pop(key)) for key in ("trial", "data", "provenance"))
-        record = Record(
-            trial=Trial(**trial), data=data, provenance=provenance, measurements=[Measurement(*m) for m in rows], **row
-        )
-        if record.trial.id(data["fingerprint"]) != record.id:
-            raise ValueError(f"the id of {record.id} is not that of its declaration and data")
-        records.append(record)
+def _records(file: Any, declarations: Collection[str] | None, measurements: bool) -> list[Record]:
+    records, rows = [], []
+    for i, row in enumerate(file.read(columns=list(_TEXTS), use_threads=False).to_pylist()):
+        trial = Trial(**json.loads(row.pop("trial")))
+        if declarations is not None and trial.declaration not in declarations:
+            continue
+        data, provenance = (json.loads(row.pop(key)) for key in ("data", "provenance"))
+        if trial.id(data["fingerprint"]) != row["id"]:
+            raise ValueError(f"the id of {row['id']} is not that of its declaration and data")
+        records.append(Record(trial=trial, data=data, provenance=provenance, measurements=[], **row))
+        rows.append(i)
+    if measurements and rows:
+        for record, measured in zip(records, _measured(file, rows), strict=True):
+            record.measurements.extend(measured)
     return records
+
+
+def _measured(file: Any, rows: list[int]) -> Iterator[Iterator[Measurement]]:
+    """The measurements of these rows."""
+    measured = file.read(columns=["measurements"], use_threads=False).column(0).take(rows).combine_chunks()
+    # Through NumPy: many times as fast as Arrow's own dictionaries, with the same values.
+    flat = measured.flatten()
+    columns = [flat.field(column).to_numpy(zero_copy_only=False).tolist() for column in Measurement._fields]
+    ends = np.cumsum(measured.value_lengths().to_numpy()).tolist()
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield map(Measurement._make, zip(*(column[start:end] for column in columns), strict=True))
 
 
 def write(name: str, records: Sequence[Record]) -> Path:

@@ -25,7 +25,7 @@ def list_command() -> None:
     from clray.provenance import is_fresh
 
     for name in reference_runs.names():
-        records = reference_runs.read(name)
+        records = reference_runs.read(name, measurements=False)
         stale = sum(not is_fresh(record) for record in records)
         size = reference_runs.path_of(name).stat().st_size / 1000
         say(f"{name}: {counted(len(records), 'trial')}, {size:.0f} kB" + (f", {stale} of them stale" if stale else ""))
