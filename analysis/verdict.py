@@ -290,6 +290,13 @@ def runs_to_decide(
     Args:
         more_than: only numbers above this one are tried.
     """
+    return _runs_to_decide(ours, theirs, aim, margin, alpha, tuple(others), more_than)
+
+
+@functools.lru_cache(maxsize=4096)  # a page and its table ask the same, and it takes most of their time
+def _runs_to_decide(
+    ours: Sample, theirs: Sample, aim: Aim, margin: float, alpha: float, others: tuple[Variance, ...], more_than: int
+) -> int | None:
     counts = np.arange(max(more_than, 1) + 1, MOST_RUNS + 1)
     for chunk in (counts[counts <= 40], counts[(counts > 40) & (counts <= 200)], counts[counts > 200]):
         if not len(chunk):

@@ -94,12 +94,6 @@ def test_eager_figures_are_the_official_ones(name, seed, mnist):
         assert ours[metric] == pytest.approx(CASES[name].figures[seed][metric], abs=COUNTED_ALIKE), metric
 
 
-@pytest.mark.slow
-def test_eager_figures_of_many_steps_an_example(mnist):
-    case = CASES["rot5_meralg7_200"]
-    close(figures(case.trial(0, engine="eager"), mnist), case.figures[0], ROUNDING[case.name])
-
-
 @pytest.mark.parametrize(
     ("name", "seed"),
     [
