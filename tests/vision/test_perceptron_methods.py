@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from clray.optim import gem_multipliers
 from clray.training import run
+from clray.vision.learners.constraints import constraints
 from clray.vision.methods.ewc import CollapsedPenalty, SeparatePenalties
 
 ENGINES = ("eager", "fused")
@@ -102,6 +103,39 @@ class TestGem:
             else:
                 np.testing.assert_allclose(step, -training.method.net.lr * own, atol=1e-6)
         assert checked > 3
+
+    @pytest.mark.parametrize(("engine", "memories"), [("eager", 4), ("fused", 4), ("fused", 1)])
+    def test_a_reservoirs_constraints_are_the_examples_it_holds_of_each_past_task(self, train, engine, memories):
+        """One reservoir for all tasks: a step is the one that constraints made anew from it would give."""
+        training, other = (
+            train("gem", form, tasks=6, per_task=20, settings={
+                "memory": "reservoir", "memories_per_task": memories, "margin": 0.0, "lr": 0.05, "ridge": 0.001,
+            })
+            for form in (engine, "eager")
+        )  # fmt: skip
+        net, method, owner = other.method.net, training.method, training.stream.owner
+        fewer = without = projected = 0
+        for position in range(120):
+            before, held = weights_of(training), set(method.memories.numbers.tolist())
+            observe(training, 1)
+            stored = method.memories.numbers
+            past = [stored[owner[stored] == task] for task in range(owner[position])]
+            assert [set(m.tolist()) for m in past if len(m)] == [set(m.tolist()) for m in method._left]
+            fewer += any(owner[number] < owner[position] for number in held - set(stored.tolist()))
+            without += any(not len(memory) for memory in past)
+            net.load(before)
+            fresh = [memory for memory in past if len(memory)]
+            slow = constraints(net, fresh) if fresh else None
+            if slow is None:
+                net.step([position])
+            elif not slow.steps(np.array([position])):
+                slow.projected_step(position, gem_multipliers(*slow.program(), 0.0, 0.001))
+                projected += 1
+            one, other = (flat(w) - flat(before) for w in (net.weights(), weights_of(training)))
+            assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-6
+        assert fewer > 3
+        assert projected > 3
+        assert memories > 1 or without > 3
 
 
 def train_step(training, position) -> np.ndarray:
@@ -261,6 +295,25 @@ class TestMer:
 
 
 class TestEr:
+    def test_a_ring_holds_each_tasks_last_examples_and_replays_all_of_them(self, train, monkeypatch):
+        training = train("er5-ring", per_task=60, settings={"memories": 30, "replay_batch": 20})
+        drawn: list[set[int]] = []
+        step_each = training.method.net.step_each
+
+        def noted(batches, scales=None):
+            drawn.extend(set(batch[:-1].tolist()) for batch in batches)
+            step_each(batches, scales)
+
+        monkeypatch.setattr(training.method.net, "step_each", noted)
+        observe(training, 125)
+        held = set(training.method.memory.of([0, 1, 2]).tolist())
+        assert held == {*range(50, 60), *range(110, 120), *range(120, 125)}
+        assert drawn[0] == set(), "nothing is stored yet"
+        for position, replays in enumerate(drawn):
+            assert replays <= set(range(position))
+        assert set().union(*drawn[-5:]) & set(range(50, 60)), "past tasks are replayed"
+        assert set().union(*drawn[-5:]) <= held | set(range(110, 125))
+
     def test_the_example_is_learned_with_its_replays_and_remembered_afterwards(self, train):
         training = train("er", "eager")
         seen: list[list[int]] = []
