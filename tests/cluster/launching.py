@@ -79,8 +79,9 @@ variants:
 
 
 def planned(file: Path, store: Store) -> Plan:
-    sweep = load_sweep(file)
-    return plan({sweep.name: sweep}, store)
+    """The trials of a sweep file, or of all sweep files in a folder."""
+    sweeps = [load_sweep(path) for path in sorted(file.glob("*.yaml"))] if file.is_dir() else [load_sweep(file)]
+    return plan({sweep.name: sweep for sweep in sweeps}, store)
 
 
 def quiet() -> Console:
@@ -160,7 +161,7 @@ def until_held(meet: Meeting, trials: int, *drivers: subprocess.Popen[str]) -> N
 
 
 def survive_killed_workers(sweep: Path, store: Store, meet: Meeting, ray_tmpdir: Path) -> None:
-    """Run a sweep of two trials, or one, to its end, its workers killed in the middle."""
+    """Run all trials of a sweep to their end, their workers killed in the middle; there is room for all at once."""
     driver = launch(sweep, Path(store.path()), ray_tmpdir, meet=meet)
     until_held(meet, len(planned(sweep, store).trials), driver)
     workers = processes(ray_tmpdir, "ray::PackTrainable")

@@ -117,26 +117,34 @@ ONCE_MORE = [
 ]
 
 
-@pytest.mark.parametrize("free", [0, 8192], ids=["not a byte is free", "room for a lease but not for a record"])
-def test_a_full_disk(own_mounts: None, free: int, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+def test_a_disk_without_a_byte(own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_path: Path) -> None:
+    store = tmp_path / "results"
+    launch = [*ONCE_MORE, "sweep", str(sweep), "--results", str(store), "--wandb", "off"]
+    [full] = in_a_namespace(store, environment(ray_tmpdir), ["fill", "0"], launch)
+    assert full["rc"] == 1
+    assert "trials to run" not in full["out"], "it is found out before any trial"
+    [line] = full["err"].splitlines()
+    assert "cannot be written" in line
+    assert "No space left on device" in line
+    assert not full["files"], "nothing half-written"
+
+
+def test_a_disk_with_room_for_a_lease_but_not_for_a_record(
+    own_mounts: None, sweep: Path, ray_tmpdir: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "results"
     launch = [*ONCE_MORE, "sweep", str(sweep), "--results", str(store), "--wandb", "off"]
     full, after = in_a_namespace(
-        store, environment(ray_tmpdir), ["fill", str(free)], launch, ["make room"], launch,
+        store, environment(ray_tmpdir), ["fill", "8192"], launch, ["make room"], launch,
         ["copy", str(tmp_path / "copy")],
     )  # fmt: skip
     assert full["rc"] == 1
     assert "Traceback" not in full["out"] + full["err"]
-    if free:
-        assert "2 trials failed" in full["out"], full
-        told = [x for x in full["out"].splitlines() if x.startswith(("failed: er seed 0 ", "failed: er seed 1 "))]
-        assert len(told) == 2
-        assert all("2 attempts: StoreError" in line for line in told)
-    else:
-        assert "trials to run" not in full["out"], "it is found out before any trial"
-        told = full["err"].splitlines()
-        assert len(told) == 1
+    assert "2 trials failed" in full["out"], full
+    told = [x for x in full["out"].splitlines() if x.startswith(("failed: er seed 0 ", "failed: er seed 1 "))]
+    assert len(told) == 2
     for line in told:
+        assert "2 attempts: StoreError" in line
         assert "cannot be written" in line
         assert "No space left on device" in line
     assert {Path(name).parent.name for name in full["files"]} <= {"failures"}, "nothing half-written"

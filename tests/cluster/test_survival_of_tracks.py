@@ -17,15 +17,16 @@ from clray.training import run
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("declared", [TASKS, EPISODES, LANGUAGE], ids=["task by task", "episodes", "language"])
-def test_killed_workers_are_started_again_and_go_on(
-    declared: str, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
-) -> None:
-    """With the numbers of the same trial in a plain process, where nothing of Ray or the store is."""
-    sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "results")
-    sweep.write_text(declared)
-    survive_killed_workers(sweep, store, meet, ray_tmpdir)
-    for cell in load_sweep(sweep).cells:
+def test_killed_workers_are_started_again_and_go_on(meet: Meeting, ray_tmpdir: Path, tmp_path: Path) -> None:
+    """With the numbers of the same trials in a plain process, where nothing of Ray or the store is."""
+    sweeps, store = tmp_path / "sweeps", Store(tmp_path / "results")
+    sweeps.mkdir()
+    for name, declared in (("tasks", TASKS), ("episodes", EPISODES), ("language", LANGUAGE)):
+        (sweeps / f"{name}.yaml").write_text(f"{declared}resources: {{cpu: 0.4}}\n")  # all five on two cores at once
+    survive_killed_workers(sweeps, store, meet, ray_tmpdir)
+    cells = [cell for file in sweeps.iterdir() for cell in load_sweep(file).cells]
+    assert len(cells) == 5
+    for cell in cells:
         side = track(cell.trial.track)
         data = side.data(cell.trial, fetch=False)
         alone = run(side.train(cell.trial, data, "cpu"))

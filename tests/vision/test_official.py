@@ -78,10 +78,7 @@ def test_the_stream_the_weights_and_what_follows(tasks, count, seed):
     ("name", "seed"),
     [
         ("rot5_online_lr1e-2", 1),
-        pytest.param("rot5_online_lr3e-4", 0, marks=pytest.mark.slow),
-        pytest.param("rot5_ewc_lr1e-2", 1, marks=pytest.mark.slow),
         ("rot5_ewc_official", 0),
-        pytest.param("rot5_gem_m10_str1", 2, marks=pytest.mark.slow),
         ("rot5_gem_m40", 0),
         ("rot5_eralg4_200", 1),
         ("rot5_independent", 0),
@@ -99,7 +96,7 @@ def test_eager_figures_are_the_official_ones(name, seed, mnist):
     [
         pytest.param(name, seed, marks=[] if seed == 0 else pytest.mark.slow)
         for name, case in CASES.items()
-        for seed in case.figures
+        for seed in sorted(case.figures)[:2]
     ],
 )
 def test_fused_figures_are_the_official_ones(name, seed, mnist, kernels):
