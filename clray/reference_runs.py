@@ -65,6 +65,8 @@ def read(name: str, declarations: Collection[str] | None = None, measurements: b
         found = (file.schema_arrow.metadata or {}).get(_METADATA)
         if found != str(FORMAT).encode():
             raise ValueError(f"its format is {found!r:.50}, this clray reads {FORMAT}")
+        if missing := {*_TEXTS, "measurements"} - set(file.schema_arrow.names):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
         return _records(file, declarations, measurements)
     except (
         pa.ArrowException,
