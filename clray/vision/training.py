@@ -152,11 +152,8 @@ def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
         message = f"{kept} is more than a task has: train_per_task is {declared}"
         raise SettingError("hyperparameters", ["memories_per_task"], message)
     shared = getattr(settings, "memories", 0)
-    if shared and getattr(settings, "memory", "") == "ring" and not 1 <= shared / benchmark.tasks <= declared:
-        message = (
-            f"{shared}: memory: ring divides them among {benchmark.tasks} tasks, each with {declared} examples; "
-            f"allowed: {benchmark.tasks} to {benchmark.tasks * declared}"
-        )
+    if getattr(settings, "memory", "") == "ring" and 0 < shared < benchmark.tasks:
+        message = f"{shared}: memory: ring divides them among {benchmark.tasks} tasks; allowed: {benchmark.tasks} or more"
         raise SettingError("hyperparameters", ["memories"], message)
     if not isinstance(benchmark, InEpochs):
         return

@@ -214,7 +214,11 @@ class TestOwnFirst:
         def ship(pairs=HIGH, **changes) -> list[Record]:
             made = [make(c, *pair, **changes) for c, pair in zip(of(rotations, "online"), pairs, strict=False)]
             monkeypatch.setattr(reference_runs, "names", lambda: ["some"])
-            monkeypatch.setattr(reference_runs, "read", lambda name: made)
+
+            def read(name: str, declarations: set[str]) -> list[Record]:
+                return [record for record in made if record.trial.declaration in declarations]
+
+            monkeypatch.setattr(reference_runs, "read", read)
             return made
 
         return ship

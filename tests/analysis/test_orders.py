@@ -231,7 +231,7 @@ class TestSensitivity:
     def test_one_order_has_none(self, store, sweeps, reproduction, fill):
         fill(sweeps["mer/rotations"], "mer-5120", [(87.6, 89.5), (87.8, 89.6)])
         comparison = compare("mer_rotations", sweeps, store, reproduction)
-        assert [blocks(table) for table in comparison.tables] == [[], []]
+        assert [blocks(table) for table in comparison.tables] == [[], [], []]
         assert "sensitivity" not in printed(comparison) + analysis.to_markdown(comparison) + render(comparison)
         assert "order_sensitivity" in analysis.to_json(comparison)
 

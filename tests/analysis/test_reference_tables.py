@@ -317,7 +317,7 @@ class TestForms:
         head = text.split(r"\toprule")[1].split(r"\midrule")[0]
         body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
         assert {line.count(" & ") + 1 for line in [head, *body]} == {columns}
-        assert text.count(rf"\begin{{tabular}}{{ll{'r' * (columns - 3)}l}}") == 2
+        assert text.count(rf"\begin{{tabular}}{{ll{'r' * (columns - 3)}l}}") == 3
         if shown == "both":
             assert r"reference $\pm$ sd (n) & yours $\pm$ sd (n) & published" in head
             assert r"RA & 89.56 $\pm$ 0.11 (5) & 60.20 $\pm$ 0.55 (5) & 89.56" in " ".join(body)
@@ -361,7 +361,7 @@ class TestForms:
         for page in (both, alone):
             assert f"5 runs that ship with clray, {ORIGIN}" in page
         heads, cells = (both.count(f'<{tag} role="cell" class="number"') for tag in ("th", "td"))
-        assert (heads, cells) == (0, 10 * 3 * 4), "four numbers in every line, as the head has them"
+        assert (heads, cells) == (0, 14 * 3 * 4), "four numbers in every line, as the head has them"
 
     def test_the_stores_problems_are_still_told(self, own, compared):
         Path(own.path("records", "eeeeeeeeeeeeeeee.parquet")).write_bytes(b"PAR1 torn")

@@ -159,7 +159,7 @@ def test_the_quick_form_carries_its_label(store, reproduction, fill):
     sweeps = reproduction.sweeps(Selection(quick=True))
     fill(sweeps["mer/rotations"], "mer-5120", MER[:3])
     page = Page(render(compare("mer_rotations", sweeps, store, reproduction)))
-    assert " ".join(page.words).count("NOT COMPARABLE WITH THE PAPER (--quick)") == 4
+    assert " ".join(page.words).count("NOT COMPARABLE WITH THE PAPER (--quick)") == 6
 
 
 def test_a_page_without_any_run(store, sweeps, reproduction, rotations):
@@ -258,9 +258,9 @@ def test_all_that_a_page_shows_is_on_it(comparison, page):
             match panel.kind:
                 case "verdicts" | "runs":
                     assert comparison.tables[0].rows[0].label in words
-                case "spread":
+                case "spread" if any(row.runs.runs for row in table.rows):
                     assert plots.spreads_alt(table, table.metrics) in figures
-                case "curve":
+                case "curve" if any(row.runs.runs for row in table.rows):
                     assert plots.curves_alt(table, panel.value) in figures
                     assert panel.title in words
                 case "matrices":

@@ -316,7 +316,7 @@ def test_an_empty_store_gives_a_table_of_dashes(store, sweeps, reproduction):
     assert "0 of 30 finished" in text
     assert "89.56 ± 0.11 (5)†" in text
     cells, others = analysis.to_csv(empty).split("\n\n")
-    assert len(cells.splitlines()) == 1 + 18 + 12
+    assert len(cells.splitlines()) == 1 + 18 + 12 + 12
     assert len(others.splitlines()) == 1 + 2 * 5 + 2 * 4
     json_format.loads(analysis.to_json(empty))
 
@@ -384,7 +384,7 @@ def test_labels_are_not_markup(filled, sweeps, reproduction):
 
 def test_csv_parses_and_holds_the_numbers(comparison, sweeps):
     lines = list(csv_format.DictReader(analysis.to_csv(comparison).split("\n\n")[0].splitlines()))
-    assert len(lines) == (6 + 4) * 3
+    assert len(lines) == (6 + 4 + 4) * 3
     line = next(x for x in lines if x["variant"] == "mer-5120" and x["metric"] == "RA")
     assert float(line["ours_mean"]) == pytest.approx(89.56)
     assert float(line["published_mean"]) == 89.56
@@ -417,9 +417,9 @@ def test_markdown_is_a_table(comparison):
 
 def test_latex_is_balanced_and_escaped(comparison):
     text = analysis.to_latex(comparison)
-    assert text.count(r"\begin{") == text.count(r"\end{") == 8
+    assert text.count(r"\begin{") == text.count(r"\end{") == 10
     for rule in ("toprule", "midrule", "bottomrule"):
-        assert text.count("\\" + rule) == 4
+        assert text.count("\\" + rule) == 5
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 18
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5}

@@ -239,12 +239,11 @@ class TestSettings:
         with pytest.raises(SettingError, match="41 is more than a task has: train_per_task is 40"):
             make_trial("gem", settings, benchmark=ROTATIONS)
 
-    @pytest.mark.parametrize("memories", [2, 121])
-    def test_tasks_that_share_memories_have_one_each_and_can_fill_them(self, memories):
-        settings = {"lr": 0.1, "memories": memories, "replay_batch": 2, "memory": "ring"}
-        with pytest.raises(SettingError, match=f"{memories}: .* among 3 tasks, each with 40 .* allowed: 3 to 120"):
+    def test_tasks_that_share_memories_have_one_each(self):
+        settings = {"lr": 0.1, "memories": 2, "replay_batch": 2, "memory": "ring"}
+        with pytest.raises(SettingError, match="2: memory: ring divides them among 3 tasks; allowed: 3 or more"):
             make_trial("er", settings, benchmark=ROTATIONS)
-        make_trial("er", settings | {"memories": 120}, benchmark=ROTATIONS)
+        make_trial("er", settings | {"memories": 500}, benchmark=ROTATIONS)  # a row that no task fills is no harm
 
 
 def test_training_needs_no_files_of_its_own(embedded, kernels, tmp_path, monkeypatch):
