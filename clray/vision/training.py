@@ -153,7 +153,9 @@ def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
         raise SettingError("hyperparameters", ["memories_per_task"], message)
     shared = getattr(settings, "memories", 0)
     if getattr(settings, "memory", "") == "ring" and 0 < shared < benchmark.tasks:
-        message = f"{shared}: memory: ring divides them among {benchmark.tasks} tasks; allowed: {benchmark.tasks} or more"
+        message = (
+            f"{shared}: memory: ring divides them among {benchmark.tasks} tasks; allowed: {benchmark.tasks} or more"
+        )
         raise SettingError("hyperparameters", ["memories"], message)
     if not isinstance(benchmark, InEpochs):
         return

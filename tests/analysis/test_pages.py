@@ -105,7 +105,7 @@ class TestPages:
     def test_they_tell_what_was_run_and_what_was_not(self, records):
         page = pages.page_of(with_findings("MER has {mer-5120 RA}."), records)
         text = pages.markdown(page)
-        assert "3 of 50 trials were run" in text
+        assert "3 of 70 trials were run" in text
         assert "- MER has 89.50 ± 0.71." in text
         assert "| MER | RA | 89.50 ± 0.71 (2) | 89.56 ± 0.11 (5) |" in text
         assert "The others would take about" in text
