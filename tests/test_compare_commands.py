@@ -97,7 +97,7 @@ class TestCompare:
     def test_by_default_every_variant_against_the_first(self, place):
         data = json.loads(here("compare", "mer_rotations", "--json"))
         assert {c["against"] for c in data["comparisons"]} == {"online"}
-        assert len(data["comparisons"]) == 9
+        assert len(data["comparisons"]) == 13
         pairs = json.loads(here("compare", "mer_rotations", "GEM", "MER", "ER", "--all-pairs", "--json"))
         assert len(pairs["comparisons"]) == 3
 
@@ -131,7 +131,7 @@ class TestCompare:
 
     def test_without_any_run_it_says_how_to_make_some(self, place):
         text = here("compare", "mer_rotations", "--quick")
-        assert "0 of 30 finished" in text
+        assert "0 of 42 finished" in text
         assert "`python -m clray.reproduce mer_rotations --quick` runs these trials" in text
         assert json.loads(here("compare", "mer_rotations", "--quick", "--json"))["comparisons"][0]["p"] is None
 

@@ -138,7 +138,7 @@ USES: dict[str, Uses] = {
         "episodes/scan", "scan: made by its grammar, fingerprint ",
         "mnis", "mnis: no such data set; did you mean 'mnist'?",
     ),
-    "records list": Uses("", "mer_rotations: 50 trials", "--all", "No such option: --all", usage=True),
+    "records list": Uses("", "mer_rotations: 70 trials", "--all", "No such option: --all", usage=True),
     "records add": Uses(
         "mer_memory --results shipped", "mer_memory: 2 of ",
         "mer_memor --results shipped", "mer_memor: no such reproduction; did you mean 'mer_memory'?",

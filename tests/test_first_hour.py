@@ -127,7 +127,7 @@ def test_from_the_wheel_to_a_row_in_the_leaderboard(desk: Desk) -> None:
 
     desk.edit("    def learn(", "    # a comment is no change\n    def learn(")
     assert rows(desk.type(edited[0]))["mine"][1:5] == ["3", "·", "·", "·"]
-    desk.edit("replay_batch), number))", "replay_batch), [number, number]))")
+    desk.edit("self._replays(), number)", "self._replays(), [number, number])")
     planned = rows(desk.type(edited[0]))
     assert planned["er-5120"][1:5] == ["3", "·", "·", "·"]
     assert planned["mine"][1:5] == ["·", "·", "·", "3"], "finished, half-done, to do, stale"

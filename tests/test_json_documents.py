@@ -188,7 +188,7 @@ def test_costs(place):
         "name", "title", "trials", "measured", "core_hours", "measured_core_hours", "gpu_hours", "processors",
     }  # fmt: skip
     rotations = next(cost for cost in data["costs"] if cost["name"] == "mer_rotations")
-    assert (rotations["trials"], rotations["measured"]) == (50, 50)
+    assert (rotations["trials"], rotations["measured"]) == (70, 70)
     assert rotations["core_hours"] == rotations["measured_core_hours"] > 0
     said = CliRunner().invoke(app, ["costs"], catch_exceptions=False).stdout
     assert f"| {rotations['core_hours']:.2f} |" in next(line for line in said.splitlines() if "`mer_rotations`" in line)
