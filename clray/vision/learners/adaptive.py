@@ -28,7 +28,7 @@ class Adaptive(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the optimizer keeps of earlier gradients."""
+        """The averages that the optimizer keeps of earlier gradients."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -73,7 +73,7 @@ class FusedAdaptive:
         size = len(net.theta)
         self._gradient = mlp.aligned(size)
         self._averages = [np.zeros(size, np.float32) for _ in range(2 if name == "adam" else 1)]
-        """Of the gradient (Adam only) and of its square."""
+        """The running averages of the gradient (Adam only) and of its square."""
 
     def step_each(self, batches: Sequence[Numbers], scales: Sequence[Sequence[float]] | None = None) -> None:
         sizes = np.array([len(batch) for batch in batches])
