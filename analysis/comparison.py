@@ -17,9 +17,11 @@ from clray.analysis.gather import (
     read,
     results_of,
 )
+from clray.analysis.protocols import Protocols, protocols_of
 from clray.analysis.runs import Order, Run, Runs, order_of
 from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
+from clray.grid import setting_text
 from clray.loading import Paper, papers
 from clray.metrics import METRICS
 from clray.record import Record
@@ -30,6 +32,9 @@ from clray.sweep import Sweep
 
 Shown = Literal["own", "reference", "both"]
 """The runs that a table shows: those of the store, those that ship with clray, or the latter beside the former."""
+
+NOT_CHOSEN = "its tuning runs are not all finished, so that no setting is chosen yet"
+"""The note of a row that the tuning phase has not chosen a setting for."""
 
 NOT_YET = Judgement("not judged")
 """The judgement of a cell before it is judged."""
@@ -125,6 +130,7 @@ class ComparedTable:
         reference: the reference runs beside the judged ones, where it shows both.
         ships_reference: reference runs of this table ship with clray.
         curriculum: the distances between the tasks' classes that the sweep declares, by the name of the features.
+        protocols: the ways of choosing the settings, where the sweep has a tuning phase.
     """
 
     title: str
@@ -143,6 +149,7 @@ class ComparedTable:
     reference: Gathered | None = None
     ships_reference: bool = False
     curriculum: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    protocols: Protocols | None = None
 
     @property
     def judged(self) -> bool:
@@ -325,20 +332,30 @@ def sweep_table(
 
     rows = [ComparedRow(labels[name], name, "", runs, cells(name, runs)) for name, runs in gathered.variants.items()]
     title, distances = sweep.title or sweep.name, sweep.curriculum
-    return ComparedTable(title, "", sweep.name, metrics, rows, gathered, reference=reference, curriculum=distances)
+    protocols = protocols_of(sweep, results) if sweep.tuning else None
+    return ComparedTable(
+        title, "", sweep.name, metrics, rows, gathered, reference=reference, curriculum=distances, protocols=protocols
+    )
 
 
 def _compare(
     table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
 ) -> ComparedTable:
     table.check_orders(sweep)
-    present = {name for name, _ in sweep.variant_settings()}
-    variants = [row.variant for row in table.rows if row.variant in present]
-    gathered = gather(sweep, variants, results)
-    reference = gather(sweep, variants, shipped) if shown == "both" else None
+    every = dict(sweep.variant_settings())
+    filling = {row.variant: points for row in table.rows if (points := row.filling(every))}
+    variants = list(dict.fromkeys(name for points in filling.values() for name in points))
+    tuned = any(variant not in every for variant in filling)
+
+    def found(records: Results) -> tuple[Gathered, Protocols | None, dict[str, Runs]]:
+        gathered, protocols = gather(sweep, variants, records), protocols_of(sweep, records) if tuned else None
+        return gathered, protocols, {v: _filled(v, points, gathered, protocols) for v, points in filling.items()}
+
+    gathered, protocols, runs = found(results)
+    reference, _, beside = found(shipped) if shown == "both" else (None, None, {})
     reasons = not_comparable_because(sweep, gathered)
     # Rows that were not asked for are judged with the others: they belong to the families that tests are corrected for.
-    cells = [_cells(row, table, gathered.variants.get(row.variant), sweep, reproduction) for row in table.rows]
+    cells = [_cells(row, table, runs.get(row.variant), sweep, reproduction) for row in table.rows]
     inputs = [
         _inputs(table, row, cell, bool(reasons))
         for row, of_row in zip(table.rows, cells, strict=True)
@@ -349,15 +366,16 @@ def _compare(
     rows, left_out = [], []
     for row, of_row in zip(table.rows, cells, strict=True):
         judged = [_judged(cell, judgements) for cell in of_row]
-        if row.variant not in present:
+        if row.variant not in runs:
             left_out.append(row.label)
             continue
         over_all = {cell.metric: cell for cell in judged if not cell.order}
         if reference:
-            judged = [_beside(cell, reference.variants[row.variant], table, sweep) for cell in judged]
+            judged = [_beside(cell, beside[row.variant], table, sweep) for cell in judged]
             over_all = {cell.metric: cell for cell in judged if not cell.order}
         by_order = {cell.order: cell for cell in judged if cell.order in orders}
-        rows.append(ComparedRow(row.label, row.variant, row.note, gathered.variants[row.variant], over_all, by_order))
+        note = _with_setting(row.note, row.variant, protocols) if row.variant not in every else row.note
+        rows.append(ComparedRow(row.label, row.variant, note, runs[row.variant], over_all, by_order))
     claims = [one for of_cell in inputs for one in of_cell if one.claim is not None]
     return ComparedTable(
         title=table.title,
@@ -376,7 +394,28 @@ def _compare(
         reference=reference,
         ships_reference=_has_any(shipped, {sweep.name: sweep}),
         curriculum=sweep.curriculum,
+        protocols=protocols,
     )
+
+
+def _filled(variant: str, points: Sequence[str], gathered: Gathered, protocols: Protocols | None) -> Runs:
+    """The runs that fill a row: those of its variant, or of the point of its grid that the tuning phase chose."""
+    if points == [variant]:
+        return gathered.variants[variant]
+    assert protocols is not None
+    if point := protocols.chosen(variant).point:
+        return replace(gathered.variants[point], variant=variant)
+    first = gathered.variants[points[0]]
+    ran = [*((run.seed, run.order) for run in first.runs), *((run.seed, run.order) for run in first.diverged)]
+    return Runs(variant, [], first.expected, [*first.missing, *ran], tasks=first.tasks, orders=first.orders)
+
+
+def _with_setting(note: str, variant: str, protocols: Protocols | None) -> str:
+    """The note of a row of which the tuning phase chose the setting."""
+    assert protocols is not None
+    choice = protocols.chosen(variant)
+    setting = f"chosen in the tuning phase: {setting_text(choice.setting)}" if choice.point else NOT_CHOSEN
+    return "; ".join(filter(None, [note, setting]))
 
 
 def _beside(cell: ComparedCell, reference: Runs, table: Table, sweep: Sweep) -> ComparedCell:

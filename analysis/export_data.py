@@ -10,10 +10,12 @@ from typing import Any
 
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedSearches, ComparedTable, Comparison, tally
 from clray.analysis.curriculum import study_data
-from clray.analysis.formatting import metric_definitions, notes, search_notes, setting_text
+from clray.analysis.formatting import metric_definitions, notes, search_notes
 from clray.analysis.orders import declared_orders, sensitivities, sensitivity_data
 from clray.analysis.other_claims import other_claim_data
+from clray.analysis.protocols_text import as_data
 from clray.analysis.verdict import interval
+from clray.grid import setting_text
 
 
 def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             for line, (_, one) in zip(sensitivity_data(table), sensitivities(table), strict=True)
         ],
         "curriculum": study_data(table),
+        "protocols": as_data(table.protocols) if table.protocols else None,
         "cells": [
             cell_data(table, row, cell)
             | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clray.analysis.blocks import blocks
 from clray.analysis.comparison import ComparedTable, Comparison
 from clray.analysis.formatting import (
     column_titles,
@@ -19,8 +20,6 @@ from clray.analysis.formatting import (
     summary,
     verdict_text,
 )
-from clray.analysis.orders import blocks
-from clray.analysis.other_claims import other_claims
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -47,7 +46,7 @@ def tables_as_markdown(comparison: Comparison) -> str:
             parts.append(_summed_up(table) + ".")
         parts.append(_pipes(*_lines(table)))
         parts.append(_listed(notes(table)))
-        for block in [*other_claims(table), *blocks(table)]:
+        for block in blocks(table):
             title = f"#### {escaped(block.title)}"
             parts += [title, _pipes(block.head, block.body, block.columns), _listed(block.notes)]
     for group in comparison.searches:
@@ -137,7 +136,7 @@ def to_latex(comparison: Comparison) -> str:
             head, body, columns = head[:-1], [line[:-1] for line in body], columns[:-1]
         caption = ". ".join(filter(None, [table.warning, heading(table), _summed_up(table)]))
         parts += _latex_table(columns, head, body, caption, notes(table))
-        for block in [*other_claims(table), *blocks(table)]:
+        for block in blocks(table):
             caption = ". ".join(filter(None, [table.warning, heading(table), block.title]))
             parts += _latex_table(block.columns, block.head, block.body, caption, block.notes)
     for group in comparison.searches:

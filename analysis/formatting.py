@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Sequence
 
 from clray.analysis.comparison import ComparedCell, ComparedRow, ComparedTable, tally
 from clray.analysis.failures import failed_notes
@@ -14,6 +11,7 @@ from clray.analysis.gather import Gathered
 from clray.analysis.runs import Run, Runs
 from clray.analysis.searches import ComparedSearch, ComparedSearches
 from clray.analysis.verdict import ALPHA, NO_NUMBER, OUTCOMES, POWER
+from clray.grid import setting_text
 from clray.loading import Paper
 from clray.metrics import METRICS
 from clray.output import counted
@@ -385,15 +383,6 @@ def metric_definitions(names: Iterable[str]) -> dict[str, str]:
 
 # --------------------------------------------------------------------------------------------------------------
 # Searches as text
-
-
-def setting_text(point: Mapping[str, Any]) -> str:
-    """A point of a grid as ``b 5, lr 0.0005``: the last part of an axis's name is enough to know the axis."""
-    return ", ".join(f"{axis.rpartition('.')[2]} {_value_text(value)}" for axis, value in point.items())
-
-
-def _value_text(value: Any) -> str:
-    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
 
 
 def search_lines(group: ComparedSearches) -> tuple[list[str], list[list[str]]]:

@@ -34,5 +34,5 @@ def first_metric(name: str, sweep: Sweep, reproduction: Reproduction | None) -> 
     if reproduction:
         declared = [table.metrics[0] for table in reproduction.tables if table.sweep == name]
         declared += [group.metric for group in reproduction.searches if group.sweep == name]
-        return declared[0]
+        return declared[0] if declared else sweep.metrics[0]
     return sweep.metrics[0]

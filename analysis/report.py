@@ -13,6 +13,7 @@ from clray.analysis.curriculum import studies
 from clray.analysis.lifelong_table import lifelong_blocks
 from clray.analysis.orders import Block, blocks, sensitivities
 from clray.analysis.other_claims import other_claims
+from clray.analysis.protocols_text import protocol_blocks
 from clray.analysis.runs import Run, order_name
 from clray.analysis.verdict import OUTCOMES, interval
 from clray.dashboards import Panel, panels
@@ -136,7 +137,7 @@ def _section(index: int, table: ComparedTable, baseline: str) -> dict[str, Any]:
         "differences": Markup(plots.differences(table, f"d{index}")) if has_differences else "",
         "forest": Markup(forest.plot(against, f"v{index}")) if against else "",
         "against": [_block(forest.block(against))] if against else [],
-        "orders": [_block(block) for block in [*blocks(table), *lifelong_blocks(table)]],
+        "orders": [_block(block) for block in [*blocks(table), *protocol_blocks(table), *lifelong_blocks(table)]],
         "order_dots": Markup(plots.orders(table, f"o{index}")) if sensitivities(table) else "",
         "curriculum": Markup(plots.curriculum(table, f"c{index}")) if studies(table) else "",
         "landscape": Markup(

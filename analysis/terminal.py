@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from clray.analysis.blocks import blocks
 from clray.analysis.comparison import ComparedCell, ComparedSearches, ComparedTable, Comparison
 from clray.analysis.formatting import (
     column_titles,
@@ -21,8 +22,7 @@ from clray.analysis.formatting import (
     undecided,
     verdict_text,
 )
-from clray.analysis.orders import Block, blocks
-from clray.analysis.other_claims import other_claims
+from clray.analysis.orders import Block
 from clray.analysis.verdict import Outcome
 from clray.store import Problem
 
@@ -95,7 +95,7 @@ class _TerminalTable:
             lines[:0] = [("why", f"{reason}: {where}") for reason, where in undecided(self.table.over_all).items()]
         yield Text("")
         yield notes_grid(lines)
-        for block in [*other_claims(self.table), *blocks(self.table)]:
+        for block in blocks(self.table):
             yield Text("")
             yield Text(block.title, style="bold")
             yield from _block_grid(block, console, options)
@@ -104,7 +104,8 @@ class _TerminalTable:
 
 
 def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-    """The block as a table where it fits; else, where a method has several lines, each column becomes a line."""
+    """The block as a table where it fits. Else numbers alone are split over several tables, and where a method has
+    several lines, each column becomes a line."""
     from rich.measure import Measurement
     from rich.table import Table as Grid
     from rich.text import Text
@@ -119,6 +120,16 @@ def _block_grid(block: Block, console: Console, options: ConsoleOptions) -> Iter
     for line in block.body:
         wide.add_row(Text(line[0], style="bold"), *map(_outcome, line[1:]))
     needed = Measurement.get(console, options.update(max_width=10_000), wide).maximum
+    if needed > options.max_width and set(block.columns[1:]) == {"r"}:
+
+        def some(columns: Sequence[int]) -> Grid:
+            found = grid([block.head[0], *(block.head[1 + i] for i in columns)], "l" + "r" * len(columns))
+            for line in block.body:
+                found.add_row(Text(line[0], style="bold"), *(_outcome(line[1 + i]) for i in columns))
+            return found
+
+        yield from _split(some, len(block.head) - 1, console, options.max_width)
+        return
     if needed <= options.max_width or block.head[1]:
         yield wide
         return
@@ -179,18 +190,26 @@ def _matrix_grids(table: ComparedTable, console: Console, width: int) -> Iterato
 
     Where the columns do not fit beside each other, the first ones that do are a grid, and the others follow below it.
     """
+    columns = len(matrix_titles(table))
+    yield from _split(lambda some: _matrix_grid(table, some), columns, console, width)
+
+
+def _split(
+    grid: Callable[[Sequence[int]], Grid], columns: int, console: Console, width: int
+) -> Iterator[RenderableType]:
+    """The grid of all columns where it fits into the width; else several, each with as many columns as fit."""
     from rich.measure import Measurement
     from rich.text import Text
 
-    rest = list(range(len(matrix_titles(table))))
+    rest = list(range(columns))
     while rest:
         taken = len(rest)
         while taken > 1:
-            grid = _matrix_grid(table, rest[:taken])
-            if Measurement.get(console, console.options.update(max_width=10_000), grid).maximum <= width:
+            found = grid(rest[:taken])
+            if Measurement.get(console, console.options.update(max_width=10_000), found).maximum <= width:
                 break
             taken -= 1
-        yield _matrix_grid(table, rest[:taken])
+        yield grid(rest[:taken])
         rest = rest[taken:]
         if rest:
             yield Text("")

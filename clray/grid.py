@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from clray.documents import shown
 
 MOST_TRIALS = 100_000
@@ -68,6 +70,15 @@ def point_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             value = value[key]
         point[axis] = value
     return point
+
+
+def setting_text(point: Mapping[str, Any]) -> str:
+    """A point of a grid as ``b 5, lr 0.0005``: the last part of an axis's name is enough to know the axis."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {_value_text(value)}" for axis, value in point.items())
+
+
+def _value_text(value: Any) -> str:
+    return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)
 
 
 def merged(base: Mapping[str, Any], over: Any) -> dict[str, Any]:

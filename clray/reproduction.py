@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,7 +91,8 @@ class Row(Declared):
 
     label: str
     variant: str
-    """The name of a variant of the table's sweep."""
+    """The name of a variant of the table's sweep. Where the sweep has a tuning phase, a variant with a grid: the row
+    shows the point that the tuning phase chooses."""
     claims: dict[str, ShortClaim] = {}
     also: dict[str, dict[str, ShortClaim]] = {}
     """The numbers published elsewhere for the same cells, by source (a key of the file's ``sources``) and metric."""
@@ -100,6 +101,12 @@ class Row(Declared):
     source: str = ""
     """The place of this row's numbers, if it is more exact than the table's source."""
     note: str = ""
+
+    def filling(self, variants: Iterable[str]) -> list[str]:
+        """Those among a sweep's variants that fill this row: its own, or all points of its grid; none where there is
+        neither."""
+        names = list(variants)
+        return [self.variant] if self.variant in names else _points(self.variant, names)
 
     def at_order(self, order: str, metric: str) -> Row:
         """A copy of this row whose only claim is the number published for one task order, if there is one."""
@@ -183,6 +190,16 @@ class Table(Declared):
         return self
 
     @model_validator(mode="after")
+    def _rows_share_no_grid(self) -> Table:
+        for i, row in enumerate(self.rows):
+            if points := _points(row.variant, [other.variant for other in self.rows]):
+                raise ValueError(
+                    f"rows.{i}: {row.variant!r} is shown at the point that the tuning phase chooses, and another row "
+                    f"has its point {points[0]!r}; allowed: one of the two"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _spreads_are_of_its_cells(self) -> Table:
         variants = list(dict.fromkeys(row.variant for row in self.rows))
         for variant, by_metric in (self.benchmark_sd.variants if self.benchmark_sd else {}).items():
@@ -246,7 +263,7 @@ class SearchRow(Declared):
 
     def points(self, variants: Mapping[str, Any]) -> list[str]:
         """The names of the grid's points among the variants of a sweep, in grid order."""
-        return [name for name in variants if name.startswith(f"{self.variant}@")]
+        return _points(self.variant, variants)
 
     def published_point(self, variants: Mapping[str, dict[str, Any]]) -> str | None:
         """The variant that has the published settings, whether in the grid or not; None where there is none."""
@@ -255,6 +272,11 @@ class SearchRow(Declared):
             return None
         wanted = at_point(variants[points[0]], self.published)
         return next((name for name, settings in variants.items() if settings == wanted), None)
+
+
+def _points(variant: str, variants: Iterable[str]) -> list[str]:
+    """The names of the points of a variant's grid, in grid order."""
+    return [name for name in variants if name.startswith(f"{variant}@")]
 
 
 class Searches(Declared):
@@ -370,6 +392,7 @@ class Reproduction(Declared):
             for variant in variants:
                 if variant not in every:
                     raise DeclarationError(f"{flag} {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
+        by_table = {row.variant for table in self.tables for row in table.rows}
         asked = selection.only or (tuple(self.quick) if selection.quick else ())
         loaded = {}
         for name in dict.fromkeys(group.sweep for group in groups):
@@ -380,24 +403,29 @@ class Reproduction(Declared):
                 for group in groups
                 if group.sweep == name
                 for row in group.rows
-                for variant in self._filling(row, name, present)
+                for variant in self._filling(row, name, sweep, present)
             ]
             chosen = [v for of, v in wanted if not asked or of in asked]
             if chosen:
                 loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
+                if any(row not in present for row, of in wanted if of in chosen and row in by_table):
+                    loaded[f"{name}, tuning phase"] = loaded[name].tuning_phase()
         for table in self.tables:
             if table.sweep in loaded:
                 table.check_orders(loaded[table.sweep])
         return loaded
 
-    def _filling(self, row: Row | SearchRow, sweep: str, present: Mapping[str, dict[str, Any]]) -> list[str]:
+    def _filling(
+        self, row: Row | SearchRow, name: str, sweep: Sweep, present: Mapping[str, dict[str, Any]]
+    ) -> list[str]:
         """The variants of a sweep that a row needs."""
-        where = f"reproduce/{self.name}.yaml: {row.variant!r} is not a variant of {sweep}"
+        where = f"reproduce/{self.name}.yaml: {row.variant!r} is not a variant of {name}"
         if isinstance(row, Row):
-            if row.variant not in present:
+            filling = row.filling(present)
+            if not filling or (filling != [row.variant] and sweep.tuning is None):
                 raise DeclarationError(f"{where}; {one_of(row.variant, present)}")
-            return [row.variant]
+            return filling
         points = row.points(present)
         if not points:
             searched = dict.fromkeys(name.split("@")[0] for name in present if "@" in name)

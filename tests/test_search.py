@@ -153,7 +153,7 @@ class TestTheCommand:
         shown = {cell["variant"] for table in found["table"]["tables"] for cell in table["cells"]}
         assert shown == {choice["point"] for choice in chosen.values()}
         from clray.analysis.gather import gather, read
-        from clray.analysis.tuning import results
+        from clray.analysis.protocols import results
         from clray.store import Store
 
         choosing = load_sweep(sweep).choosing_phase()

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from clray import tuning
 from clray.analysis.gather import Gathered
+from clray.analysis.protocols import after_tasks, choose, compare_protocols, kendall, results
+from clray.analysis.protocols_text import lines
 from clray.analysis.runs import DivergedRun, Run, Runs
-from clray.analysis.tuning import after_tasks, choose, compare_protocols, kendall, lines, results
 from clray.analysis.verdict import interval, sample
 from clray.cli import app
 from clray.errors import DeclarationError, StateError

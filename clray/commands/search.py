@@ -172,7 +172,7 @@ class Chosen:
 
     def lines(self) -> Iterator[str]:
         """A line for each variant."""
-        from clray.analysis.formatting import setting_text
+        from clray.grid import setting_text
 
         for choice in self.choices:
             setting = setting_text(choice.setting) if choice.setting else "its only setting"
@@ -204,7 +204,7 @@ class Round:
     def values(self) -> dict[str, list[float]]:
         """The metric over the runs of every point so far, in per cent; none where a run lacks it."""
         from clray.analysis.gather import gather, read
-        from clray.analysis.tuning import results
+        from clray.analysis.protocols import results
 
         assert self._choosing.search is not None
         gathered = gather(self._choosing.with_variants(self._every), list(self._every), read(self._store))
@@ -216,7 +216,7 @@ class Round:
         Raises:
             ClrayError: no point of a variant has a result.
         """
-        from clray.analysis.tuning import choose
+        from clray.analysis.protocols import choose
         from clray.analysis.verdict import sample
         from clray.grid import point_of
 

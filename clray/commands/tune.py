@@ -31,11 +31,10 @@ from clray.errors import ClrayError, DeclarationError
 from clray.output import redacted
 
 if TYPE_CHECKING:
-    from clray.analysis.tuning import Protocols
+    from clray.analysis.protocols import Protocols
     from clray.console import PlainConsole
     from clray.planning import Plan
     from clray.store import Store
-    from clray.sweep import Sweep
     from clray.tuning import Frozen, Phases
 
 
@@ -50,7 +49,9 @@ def tune_command(
     """Choose settings on some classes, freeze them, evaluate them on others, and compare the ways of choosing. The
     same command again continues."""
     from clray import tuning
-    from clray.analysis.tuning import as_data, compare_protocols
+    from clray.analysis.gather import read
+    from clray.analysis.protocols import compare_protocols, results_of_phases
+    from clray.analysis.protocols_text import as_data
     from clray.planning import plan
 
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
@@ -89,30 +90,14 @@ def tune_command(
     take(stages["evaluation"], after)
     if frozen is None or dry_run:
         return
-    tuned, evaluated, first = _results(found, store)
-    compared = compare_protocols(found.evaluation, frozen.chosen, tuned, evaluated, first)
+    of_phases = results_of_phases(found.evaluation, read(store))
+    compared = compare_protocols(
+        found.evaluation, frozen.chosen, of_phases.tuning, of_phases.evaluation, of_phases.first
+    )
     if as_json:
         print_json(as_data(compared) | {"frozen": place}, console)
     else:
-        _show(compared, found.evaluation, console)
-
-
-def _results(
-    found: Phases, store: Store
-) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[float]] | None]:
-    """The results of all points: on the tuning data, on the evaluated data, and there after the first tasks."""
-    from clray.analysis.gather import gather, read
-    from clray.analysis.tuning import results
-
-    rule = found.evaluation.tuning
-    assert rule is not None
-    records = read(store)
-    tuned, evaluated = (
-        gather(phase, [name for name, _ in phase.variant_settings()], records)
-        for phase in (found.tuning, found.evaluation)
-    )
-    first = None if rule.first_tasks is None else results(evaluated, rule.metric, rule.first_tasks)
-    return results(tuned, rule.metric), results(evaluated, rule.metric), first
+        _show(compared, found.evaluation.title or target.name, console)
 
 
 def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) -> Frozen:
@@ -121,13 +106,14 @@ def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) ->
     Raises:
         ClrayError: no point of a method has a result.
     """
-    from clray.analysis.tuning import choose, points_by_method
+    from clray.analysis.gather import read
+    from clray.analysis.protocols import choose, points_by_method, results_of_phases
     from clray.analysis.verdict import sample
     from clray.tuning import Frozen, write_frozen
 
     rule = found.evaluation.tuning
     assert rule is not None
-    tuned, _, _ = _results(found, store)
+    tuned = results_of_phases(found.evaluation, read(store)).tuning
     chosen = choose(points_by_method(found.tuning), tuned, rule.metric)
     if without := [method for method, point in chosen.items() if point is None]:
         raise ClrayError(
@@ -140,18 +126,18 @@ def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) ->
     return frozen
 
 
-def _show(compared: Protocols, sweep: Sweep, console: PlainConsole) -> None:
+def _show(compared: Protocols, title: str, console: PlainConsole) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clray.analysis.tuning import lines, notes
+    from clray.analysis.protocols_text import lines, notes
 
     head, body = lines(compared)
-    table = Table(title=sweep.title or sweep.name, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for i, heading in enumerate(head):
         table.add_column(heading, justify="left" if i < 3 else "right", no_wrap=i != 2)
     for line in body:
         table.add_row(*map(Text, line))
     console.print(table)
-    for key, sentence in notes(compared, sweep):
+    for key, sentence in notes(compared):
         console.print(f"{key}: {sentence}" if key else sentence, soft_wrap=True, markup=False)

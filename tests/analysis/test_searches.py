@@ -18,6 +18,7 @@ from clray.analysis.comparison import compare
 from clray.analysis.runs import DivergedRun, Runs, run_of
 from clray.analysis.searches import select_point
 from clray.errors import DeclarationError
+from clray.grid import setting_text
 from clray.reproduction import load_reproduction
 from clray.selection import Selection
 
@@ -245,8 +246,8 @@ class TestForms:
         assert part.commands[0].endswith("--only plain")
 
     def test_settings_are_written_as_people_write_them(self):
-        assert formatting.setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
-        assert formatting.setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
+        assert setting_text({"b": 5, "lr": 0.000025}) == "b 5, lr 0.000025"
+        assert setting_text({"model.dropout": 0.25, "gamma": 1.0}) == "dropout 0.25, gamma 1.0"
 
 
 class TestDeclarations:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from clray.analysis.formatting import number, setting_text
-from clray.analysis.gather import Gathered
+from clray.analysis.gather import Gathered, Results, gather
 from clray.analysis.runs import Run
 from clray.analysis.searches import best_of
-from clray.analysis.verdict import Sample, interval, sample
+from clray.analysis.verdict import Sample, sample
 from clray.grid import point_of
 from clray.metrics import METRICS, summarize
 from clray.sweep import Sweep
@@ -29,6 +28,22 @@ from clray.sweep import Sweep
 END, TWO_PHASES = "end of stream", "two phases"
 Values = Mapping[str, Sequence[float]]
 """The results of the runs of each point of a grid, in per cent; none where the point takes no part."""
+
+
+@dataclass(frozen=True)
+class PhaseResults:
+    """The results of the points of all methods.
+
+    Attributes:
+        tuning, evaluation: on the tuning data and on the evaluated data.
+        first: after the first tasks of the evaluated streams; None where the sweep does not ask for it.
+        unfinished: the points that lack a tuning run.
+    """
+
+    tuning: Values
+    evaluation: Values
+    first: Values | None
+    unfinished: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Protocols:
         taus: Kendall's tau between the results of the methods under two protocols; None where it is not defined.
         tuning_tau: the same between the results of the two-phase choices on the tuning data and on the evaluated data.
         tuning_means: the result of the two-phase choices on the tuning data, by method.
+        first_tasks: the number of tasks after which the protocol of that name chooses; None without it.
     """
 
     metric: str
@@ -69,6 +85,11 @@ class Protocols:
     taus: Mapping[tuple[str, str], float | None]
     tuning_tau: float | None
     tuning_means: Mapping[str, float]
+    first_tasks: int | None = None
+
+    def chosen(self, method: str) -> Choice:
+        """The choice of the two phases for a method."""
+        return next(c for c in self.choices if c.method == method and c.protocol == TWO_PHASES)
 
 
 def points_by_method(sweep: Sweep) -> dict[str, list[str]]:
@@ -109,6 +130,39 @@ def choose(methods: Mapping[str, Sequence[str]], values: Values, metric: str) ->
     return {method: best_of({p: values[p] for p in points}, lower) for method, points in methods.items()}
 
 
+def results_of_phases(sweep: Sweep, records: Results) -> PhaseResults:
+    """The results of all points of a sweep with a tuning phase.
+
+    Args:
+        sweep: the evaluation.
+        records: of both phases.
+    """
+    rule = sweep.tuning
+    assert rule is not None
+    names = [name for name, _ in sweep.variant_settings()]
+    tuned, evaluated = (gather(phase, names, records) for phase in (sweep.tuning_phase(), sweep))
+    first = None if rule.first_tasks is None else results(evaluated, rule.metric, rule.first_tasks)
+    unfinished = [name for name, runs in tuned.variants.items() if runs.missing]
+    return PhaseResults(results(tuned, rule.metric), results(evaluated, rule.metric), first, unfinished)
+
+
+def protocols_of(sweep: Sweep, records: Results) -> Protocols:
+    """Compare the protocols with what is there. The two phases choose for each method whose tuning runs are all
+    finished; for the others they have no choice yet.
+
+    Args:
+        sweep: the evaluation.
+        records: of both phases.
+    """
+    assert sweep.tuning is not None
+    found = results_of_phases(sweep, records)
+    methods = points_by_method(sweep)
+    ready = {m: points for m, points in methods.items() if not set(points) & set(found.unfinished)}
+    chosen = choose(ready, found.tuning, sweep.tuning.metric)
+    frozen = {method: point for method, point in chosen.items() if point is not None}
+    return compare_protocols(sweep, frozen, found.tuning, found.evaluation, found.first)
+
+
 def compare_protocols(
     sweep: Sweep, frozen: Mapping[str, str], tuning: Values, evaluation: Values, first: Values | None = None
 ) -> Protocols:
@@ -146,6 +200,7 @@ def compare_protocols(
         {(one, other): kendall(means[one], means[other]) for one, other in combinations(chosen, 2)},
         kendall(tuned, means[TWO_PHASES]),
         tuned,
+        sweep.tuning.first_tasks if first is not None else None,
     )
 
 
@@ -163,78 +218,3 @@ def kendall(one: Mapping[str, float], other: Mapping[str, float]) -> float | Non
         return None
     tau = float(stats.kendalltau([one[n] for n in names], [other[n] for n in names]).statistic)
     return None if math.isnan(tau) else tau
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# As text
-
-
-def lines(compared: Protocols) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table: a line for each method and protocol."""
-    head = ["method", "chosen by", "setting", f"{compared.metric} ± 95% (n)", "rank", "regret"]
-    body, previous = [], ""
-    for choice in compared.choices:
-        label, previous = ("" if choice.method == previous else choice.method), choice.method
-        setting = "–" if choice.point is None else setting_text(choice.setting) or "as declared"
-        rank, regret = str(choice.rank or "–"), "–" if choice.regret is None else number(choice.regret)
-        body.append([label, choice.protocol, setting, result_text(choice.result), rank, regret])
-    return head, body
-
-
-def result_text(result: Sample | None) -> str:
-    """A mean with the half-width of its 95% interval, as ``53.41 ± 1.20 (5)``."""
-    if result is None:
-        return "–"
-    ends = interval(result)
-    half = f" ± {number((ends[1] - ends[0]) / 2)}" if ends else ""
-    return f"{number(result.mean)}{half} ({result.n})"
-
-
-def notes(compared: Protocols, sweep: Sweep) -> list[tuple[str, str]]:
-    """The notes that a reader needs beside the table."""
-
-    def shown(tau: float | None) -> str:
-        return "not defined" if tau is None else number(tau, True)
-
-    rule = sweep.tuning
-    assert rule is not None
-    taus = "; ".join(f"{one} and {other} {shown(tau)}" for (one, other), tau in compared.taus.items())
-    found = [
-        ("result", "per cent, at the end of the evaluated streams, whatever chose the setting; mean ± t interval"),
-        (END, "chosen by these very results, so they are better than new runs would be; its regret is 0"),
-    ]
-    if rule.first_tasks is not None:
-        text = f"chosen by the results of the same runs after the first {rule.first_tasks} tasks"
-        found.append((f"first {rule.first_tasks} tasks", text))
-    tuned = ", ".join(f"{method} {number(mean)}" for method, mean in compared.tuning_means.items())
-    return [
-        *found,
-        (TWO_PHASES, f"chosen on other classes, and frozen before the evaluation; there: {tuned or 'no runs'}"),
-        ("regret", "points by which the best setting on the evaluated streams is better"),
-        ("Kendall's tau", f"between rankings of the methods: {taus}"),
-        ("", f"of the two-phase choices on the tuning data and on the evaluated data: {shown(compared.tuning_tau)}"),
-    ]
-
-
-def as_data(compared: Protocols) -> dict[str, Any]:
-    """The comparison for programs; None stands for a missing value."""
-    return {
-        "metric": compared.metric,
-        "choices": [
-            {
-                "method": choice.method,
-                "protocol": choice.protocol,
-                "point": choice.point,
-                "setting": dict(choice.setting),
-                "mean": choice.result.mean if choice.result else None,
-                "interval": interval(choice.result) if choice.result else None,
-                "runs": choice.result.n if choice.result else 0,
-                "rank": choice.rank,
-                "regret": choice.regret,
-            }
-            for choice in compared.choices
-        ],
-        "kendall_tau": [{"between": list(pair), "tau": tau} for pair, tau in compared.taus.items()],
-        "kendall_tau_of_phases": compared.tuning_tau,
-        "on_tuning_data": dict(compared.tuning_means),
-    }
