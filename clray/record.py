@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clray import stored
+from clray.arrow import as_numpy, as_texts, floats, integers, repeated
 from clray.errors import StateError
 from clray.metrics import Measurement, summarize
 from clray.tracks import TRACKS
@@ -23,6 +24,17 @@ _METADATA = b"clray"
 def bits(measurements: Sequence[Measurement]) -> list[tuple[object, ...]]:
     """Measurements in a form that is equal only for the same bits: NaN equals NaN, and 0.0 does not equal -0.0."""
     return [(*measured[:-1], float(measured.value).hex()) for measured in measurements]
+
+
+def measured_columns(column: Callable[[str], pa.Array | pa.ChunkedArray]) -> list[list[Any]]:
+    """The columns of measurements, in the order of their fields. ``column`` gives each by its name.
+
+    Through NumPy, which is ten times as fast as Arrow's own lists, with the same values.
+    """
+    found = {name: as_numpy(column(name)).tolist() for name in Measurement._fields if name != "metric"}
+    numbers, names = as_texts(column("metric"))
+    found["metric"] = [names[i] for i in numbers.tolist()]
+    return [found[name] for name in Measurement._fields]
 
 
 @dataclass
@@ -88,18 +100,17 @@ class Record:
             "data": self.data,
             "provenance": self.provenance,
         }
-        repeated = pa.dictionary(pa.int32(), pa.string())
         return pa.table(
             {
                 # The first three repeat in every row, so that a folder of records reads as one data set.
-                "trial": pa.array([self.id] * n, repeated),
-                "method": pa.array([self.trial.method] * n, repeated),
-                "seed": pa.array([self.trial.seed] * n, pa.int64()),
-                "step": pa.array(columns[0], pa.int64()),
-                "trained_tasks": pa.array(columns[1], pa.int32()),
-                "eval_task": pa.array(columns[2], pa.int32()),
-                "metric": pa.array(columns[3], repeated),
-                "value": pa.array(columns[4], pa.float64()),
+                "trial": repeated([self.id] * n),
+                "method": repeated([self.trial.method] * n),
+                "seed": integers([self.trial.seed] * n),
+                "step": integers(columns[0]),
+                "trained_tasks": integers(columns[1], 32),
+                "eval_task": integers(columns[2], 32),
+                "metric": repeated(columns[3]),
+                "value": floats(columns[4]),
             }
         ).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
 
@@ -135,8 +146,7 @@ class Record:
         finished, tasks = metadata["status"] == "finished", stored.task_count(trial.benchmark)
         if reason := stored.measurement_problem(table, tasks, finished, stored.of_classes(trial.benchmark)):
             raise ValueError(reason)
-        # Through NumPy: ten times as fast as Arrow's own lists, with the same values.
-        columns = [table.column(name).to_numpy().tolist() for name in Measurement._fields] if measurements else []
+        columns = measured_columns(table.column) if measurements else []
         return cls(
             id=expected_id,
             trial=trial,

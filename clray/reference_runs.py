@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from clray.arrow import as_numpy, integers, texts
 from clray.atomic import write_atomically
 from clray.data_sets import data_sets
 from clray.errors import DeclarationError
 from clray.loading import declared_root
 from clray.metrics import Measurement
-from clray.record import Record
+from clray.record import Record, measured_columns
 from clray.store import Store
 from clray.sweep import Sweep
 from clray.trial import Trial
@@ -123,11 +124,10 @@ def _records(file: Any, declarations: Collection[str] | None, measurements: bool
 
 def _measured(file: Any, rows: list[int]) -> Iterator[Iterator[Measurement]]:
     """The measurements of these rows."""
-    measured = file.read(columns=["measurements"], use_threads=False).column(0).take(rows).combine_chunks()
-    # Through NumPy: many times as fast as Arrow's own dictionaries, with the same values.
-    flat = measured.flatten()
-    columns = [flat.field(column).to_numpy(zero_copy_only=False).tolist() for column in Measurement._fields]
-    ends = np.cumsum(measured.value_lengths().to_numpy()).tolist()
+    whole = file.read(columns=["measurements"], use_threads=False).column(0)
+    measured = whole.take(integers(rows)).combine_chunks()
+    columns = measured_columns(measured.flatten().field)
+    ends = np.cumsum(as_numpy(measured.value_lengths())).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         yield map(Measurement._make, zip(*(column[start:end] for column in columns), strict=True))
 
@@ -148,8 +148,8 @@ def write(name: str, records: Sequence[Record]) -> Path:
     kinds = (pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.float64())
     measurement = pa.struct(list(zip(Measurement._fields, kinds, strict=True)))
     measured = [[m._asdict() for m in record.measurements] for record in ordered]
-    texts = [_texts_of(record) for record in ordered]
-    columns = {key: pa.array([of[key] for of in texts], pa.string()) for key in _TEXTS}
+    described = [_texts_of(record) for record in ordered]
+    columns = {key: texts([of[key] for of in described]) for key in _TEXTS}
     table = pa.table({**columns, "measurements": pa.array(measured, pa.list_(measurement))})
     table = table.replace_schema_metadata({_METADATA: str(FORMAT).encode()})
     buffer = io.BytesIO()

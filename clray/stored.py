@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from clray.arrow import as_numpy, as_texts
 from clray.metrics import FINAL, METRICS
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def problems(form: TypeAdapter[Any], value: Any) -> dict[str, str]:
     return {}
 
 
-_FRACTIONS = sorted({metric.measured for metric in METRICS.values()})
+_FRACTIONS = {metric.measured for metric in METRICS.values()}
 """Measurements that are fractions of right answers."""
 _ROUNDING = 1e-6
 
@@ -174,7 +175,6 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool, o
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     kinds = {"step": pa.types.is_integer, "trained_tasks": pa.types.is_integer, "eval_task": pa.types.is_integer}
     for name, fits in {**kinds, "value": pa.types.is_floating}.items():
@@ -182,24 +182,24 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool, o
             return f"its column {name} is of type {table[name].type}"
         if table[name].null_count:
             return f"its column {name} has gaps"
-    step, trained, task, value = (table[name].to_numpy() for name in ("step", "trained_tasks", "eval_task", "value"))
+    step, trained, task, value = (as_numpy(table[name]) for name in ("step", "trained_tasks", "eval_task", "value"))
     metric = table["metric"]
     if not pa.types.is_string(getattr(metric.type, "value_type", metric.type)) or metric.null_count:
         return "its column metric has gaps, or is no text"
-    metric = metric.cast(pa.string())
+    numbers, names = as_texts(metric)
     if len(step) and min(step.min(), trained.min(), task.min()) < 0:
         return "it counts below zero"
     tasks = _MOST_TASKS if declared is None else declared
     groups = _MOST_TASKS if of_classes else tasks
     if tasks > _MOST_TASKS or (len(step) and (trained.max() > tasks or task.max() >= groups)):
         return f"it names tasks beyond its {tasks}"
-    rates = value[pc.is_in(metric, value_set=pa.array(_FRACTIONS)).to_numpy()]
+    rates = value[np.isin(numbers, [i for i, name in enumerate(names) if name in _FRACTIONS])]
     if not np.all((rates >= -_ROUNDING) & (rates <= 1 + _ROUNDING)):
         return "an accuracy of it is no number from 0 to 1"
     if not finished:
         return ""
-    present = set(pc.unique(metric).to_pylist())
-    last = pc.equal(metric, next((name for name in FINAL if name in present), FINAL[0])).to_numpy()
+    final = next((name for name in FINAL if name in names), None)
+    last = numbers == (-1 if final is None else names.index(final))
     if declared is None:
         declared = int(max(trained[last].max(), task[last].max() + 1)) if last.any() else 1
     measured = np.unique(task[last & (trained == declared)])

@@ -18,8 +18,8 @@ from clray import tracks
 FLOORS = {
     "tools": """
         clray clray.loaded_code clray.errors clray.extras clray.atomic clray.metrics clray.folders clray.output
-        clray.machine clray.gpu clray.console clray.cache clray.data_files clray.optim clray.divergence clray.settings
-        clray.documents clray.interrupt clray.limits clray.own_code clray.imports clray.registry
+        clray.arrow clray.machine clray.gpu clray.console clray.cache clray.data_files clray.optim clray.divergence
+        clray.settings clray.documents clray.interrupt clray.limits clray.own_code clray.imports clray.registry
     """,
     "trial": "clray.trial clray.training clray.track_interface",
     "tracks": "clray.vision.* clray.episodes.* clray.language.*",

@@ -107,9 +107,7 @@ class TestDeclared:
         assert [len(sweep.cells) for sweep in declared().sweeps(Selection(quick=True)).values()] == [3, 3]
 
     def test_a_grid_beside_one_of_its_points_is_refused(self, declared):
-        with pytest.raises(
-            DeclarationError, match=r"rows\.0: .er. is shown at the point that the tuning"
-        ):
+        with pytest.raises(DeclarationError, match=r"rows\.0: .er. is shown at the point that the tuning"):
             declared(("variant: fixed", f"variant: {LOW}"))
 
     def test_a_grid_without_a_tuning_phase_is_refused(self, declared):
