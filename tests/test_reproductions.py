@@ -66,7 +66,9 @@ class TestEveryFile:
     def test_every_row_is_a_variant_of_its_sweep(self, name):
         sweeps = FILES[name].sweeps(Selection())
         for table, row in rows(name):
-            assert [c for c in sweeps[table.sweep].cells if c.variant == row.variant]
+            filling = row.filling(dict(sweeps[table.sweep].variant_settings()))
+            assert filling
+            assert set(filling) <= {cell.variant for cell in sweeps[table.sweep].cells}
 
     def test_every_search_is_of_a_grid_and_runs_the_published_choice(self, name):
         sweeps = FILES[name].sweeps(Selection())
@@ -77,8 +79,9 @@ class TestEveryFile:
                 assert row.published_point(variants) in variants
 
     def test_our_runs_are_as_many_as_the_papers(self, name):
-        for sweep in FILES[name].sweeps(Selection()).values():
-            assert len(sweep.seeds) >= FILES[name].runs
+        sweeps = FILES[name].sweeps(Selection())
+        for group in (*FILES[name].tables, *FILES[name].searches):
+            assert len(sweeps[group.sweep].seeds) >= FILES[name].runs
 
     def test_its_quick_form_is_another_experiment_or_an_error_that_says_so(self, name):
         try:
