@@ -17,10 +17,11 @@ from clray.analysis.gather import (
     read,
     results_of,
 )
-from clray.analysis.protocols import Protocols, protocols_of
+from clray.analysis.protocols import Protocols, at_choices, protocols_of
 from clray.analysis.runs import Order, Run, Runs, order_of
 from clray.analysis.searches import ComparedSearches, compare_searches
 from clray.analysis.verdict import CellInput, Judgement, Outcome, Sample, Variance, judge, published
+from clray.errors import DeclarationError
 from clray.grid import setting_text
 from clray.loading import Paper, papers
 from clray.metrics import METRICS
@@ -33,8 +34,7 @@ from clray.sweep import Sweep
 Shown = Literal["own", "reference", "both"]
 """The runs that a table shows: those of the store, those that ship with clray, or the latter beside the former."""
 
-NOT_CHOSEN = "its tuning runs are not all finished, so that no setting is chosen yet"
-"""The note of a row that the tuning phase has not chosen a setting for."""
+NOTHING_CHOSEN = "nothing, as a run of each setting diverged or lacks the metric"
 
 NOT_YET = Judgement("not judged")
 """The judgement of a cell before it is judged."""
@@ -103,6 +103,7 @@ class ComparedRow:
     Attributes:
         cells: a cell over all runs for each metric, by the metric.
         orders: a cell of the table's first metric for each task order, by the order's title.
+        point: the point of the variant's grid that a tuning phase chose; empty for a variant without a grid.
     """
 
     label: str
@@ -111,6 +112,12 @@ class ComparedRow:
     runs: Runs
     cells: Mapping[str, ComparedCell]
     orders: Mapping[str, ComparedCell] = field(default_factory=dict)
+    point: str = ""
+
+    @property
+    def filled_by(self) -> str:
+        """The variant of the sweep, or the point of its grid, whose runs these are."""
+        return self.point or self.variant
 
 
 @dataclass(frozen=True)
@@ -174,22 +181,27 @@ class ComparedTable:
     @property
     def stale(self) -> int:
         """The number of its runs that other code made than the code here."""
-        return len({run.id for row in self.rows for run in row.runs.runs if run.stale})
+        return len({run.id for run in self.runs if run.stale})
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs behind its numbers: those of its rows, and those of both phases where settings were chosen."""
+        found = [run for row in self.rows for run in row.runs.runs]
+        return list({run.id: run for run in [*found, *(self.protocols.runs if self.protocols else [])]}.values())
 
     @property
     def shipped_runs(self) -> Sequence[Run]:
         """The reference runs that it shows."""
         if self.shown == "own":
             return []
-        return (self.reference or self.gathered).runs
-
-    @property
-    def run_count(self) -> int:
-        return len({run.id for row in self.rows for run in row.runs.runs})
+        return self.runs if self.shown == "reference" else (self.reference or self.gathered).runs
 
     @property
     def warning(self) -> str:
-        """The label of a table whose numbers must not be compared with the paper; empty where they may be."""
+        """The label of a table whose numbers must not be compared with the paper, or where nothing was published, of
+        one that shows another experiment than its title says; else empty."""
+        if self.not_comparable_because and not self.judged:
+            return f"ANOTHER EXPERIMENT THAN THE DECLARED ONE ({', '.join(self.not_comparable_because)})"
         return not_comparable_warning(self.not_comparable_because)
 
 
@@ -275,6 +287,7 @@ def compare(
         tables = [
             replace(
                 sweep_table(sweep, results, beside=beside),
+                protocols=_protocols(sweep, results),
                 shown=shown,
                 ships_reference=_has_any(shipped, {sweep.name: sweep}),
             )
@@ -298,6 +311,16 @@ def compare(
     return Comparison(
         name, title, tables, results.problems, paper, reproduction, first.selection, searches, kept, shown=shown
     )
+
+
+def _protocols(sweep: Sweep, results: Results) -> Protocols | None:
+    """The ways of choosing a sweep's settings; None without a tuning phase, and where flags made the phases overlap."""
+    if sweep.tuning is None:
+        return None
+    try:
+        return protocols_of(sweep, results)
+    except DeclarationError:
+        return None
 
 
 def _has_any(results: Results, sweeps: Mapping[str, Sweep]) -> bool:
@@ -332,30 +355,28 @@ def sweep_table(
 
     rows = [ComparedRow(labels[name], name, "", runs, cells(name, runs)) for name, runs in gathered.variants.items()]
     title, distances = sweep.title or sweep.name, sweep.curriculum
-    protocols = protocols_of(sweep, results) if sweep.tuning else None
-    return ComparedTable(
-        title, "", sweep.name, metrics, rows, gathered, reference=reference, curriculum=distances, protocols=protocols
-    )
+    return ComparedTable(title, "", sweep.name, metrics, rows, gathered, reference=reference, curriculum=distances)
 
 
 def _compare(
     table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
 ) -> ComparedTable:
-    table.check_orders(sweep)
     every = dict(sweep.variant_settings())
     filling = {row.variant: points for row in table.rows if (points := row.filling(every))}
-    variants = list(dict.fromkeys(name for points in filling.values() for name in points))
-    tuned = any(variant not in every for variant in filling)
-
-    def found(records: Results) -> tuple[Gathered, Protocols | None, dict[str, Runs]]:
-        gathered, protocols = gather(sweep, variants, records), protocols_of(sweep, records) if tuned else None
-        return gathered, protocols, {v: _filled(v, points, gathered, protocols) for v, points in filling.items()}
-
-    gathered, protocols, runs = found(results)
-    reference, _, beside = found(shipped) if shown == "both" else (None, None, {})
+    tuned = [r.variant for r in table.rows if r.variant in filling and reproduction.is_tuned(r, every, sweep.selection)]
+    filling = {variant: points for variant, points in filling.items() if variant in every or variant in tuned}
+    protocols = other = None
+    beside = sweep
+    if tuned:
+        if shown == "both":
+            beside, other = at_choices(sweep, filling, shipped)
+        sweep, protocols = at_choices(sweep, filling, results)
+    table.check_orders(sweep)
+    gathered = gather(sweep, list(filling), results)
+    reference = gather(beside, list(filling), shipped) if shown == "both" else None
     reasons = not_comparable_because(sweep, gathered)
     # Rows that were not asked for are judged with the others: they belong to the families that tests are corrected for.
-    cells = [_cells(row, table, runs.get(row.variant), sweep, reproduction) for row in table.rows]
+    cells = [_cells(row, table, gathered.variants.get(row.variant), sweep, reproduction) for row in table.rows]
     inputs = [
         _inputs(table, row, cell, bool(reasons))
         for row, of_row in zip(table.rows, cells, strict=True)
@@ -366,16 +387,20 @@ def _compare(
     rows, left_out = [], []
     for row, of_row in zip(table.rows, cells, strict=True):
         judged = [_judged(cell, judgements) for cell in of_row]
-        if row.variant not in runs:
+        if row.variant not in filling:
             left_out.append(row.label)
             continue
         over_all = {cell.metric: cell for cell in judged if not cell.order}
         if reference:
-            judged = [_beside(cell, beside[row.variant], table, sweep) for cell in judged]
+            judged = [_beside(cell, reference.variants[row.variant], table, beside) for cell in judged]
             over_all = {cell.metric: cell for cell in judged if not cell.order}
         by_order = {cell.order: cell for cell in judged if cell.order in orders}
-        note = _with_setting(row.note, row.variant, protocols) if row.variant not in every else row.note
-        rows.append(ComparedRow(row.label, row.variant, note, runs[row.variant], over_all, by_order))
+        point, setting = "", ""
+        if row.variant in tuned:
+            point, setting = _chosen(row.variant, protocols, other)
+        note = "; ".join(filter(None, [row.note, setting]))
+        runs = gathered.variants[row.variant]
+        rows.append(ComparedRow(row.label, row.variant, note, runs, over_all, by_order, point))
     claims = [one for of_cell in inputs for one in of_cell if one.claim is not None]
     return ComparedTable(
         title=table.title,
@@ -389,7 +414,7 @@ def _compare(
         families=Counter(one.family for one in claims if one.claim and published(one.claim) is not None),
         streams=table.benchmark_sd,
         left_out=left_out,
-        not_comparable_because=reasons if claims else [],
+        not_comparable_because=reasons,
         shown=shown,
         reference=reference,
         ships_reference=_has_any(shipped, {sweep.name: sweep}),
@@ -398,24 +423,18 @@ def _compare(
     )
 
 
-def _filled(variant: str, points: Sequence[str], gathered: Gathered, protocols: Protocols | None) -> Runs:
-    """The runs that fill a row: those of its variant, or of the point of its grid that the tuning phase chose."""
-    if points == [variant]:
-        return gathered.variants[variant]
-    assert protocols is not None
-    if point := protocols.chosen(variant).point:
-        return replace(gathered.variants[point], variant=variant)
-    first = gathered.variants[points[0]]
-    ran = [*((run.seed, run.order) for run in first.runs), *((run.seed, run.order) for run in first.diverged)]
-    return Runs(variant, [], first.expected, [*first.missing, *ran], tasks=first.tasks, orders=first.orders)
+def _chosen(variant: str, protocols: Protocols | None, reference: Protocols | None) -> tuple[str, str]:
+    """The point that a tuning phase chose for a row, empty where it chose none, and the row's note about it."""
 
+    def text(found: Protocols) -> str:
+        choice = found.chosen(variant)
+        if choice.point:
+            return setting_text(choice.setting)
+        return "nothing yet, as tuning runs are missing" if variant in found.unfinished else NOTHING_CHOSEN
 
-def _with_setting(note: str, variant: str, protocols: Protocols | None) -> str:
-    """The note of a row of which the tuning phase chose the setting."""
     assert protocols is not None
-    choice = protocols.chosen(variant)
-    setting = f"chosen in the tuning phase: {setting_text(choice.setting)}" if choice.point else NOT_CHOSEN
-    return "; ".join(filter(None, [note, setting]))
+    note = f"chosen in the tuning phase: {text(protocols)}"
+    return protocols.chosen(variant).point or "", note + (f"; reference: {text(reference)}" if reference else "")
 
 
 def _beside(cell: ComparedCell, reference: Runs, table: Table, sweep: Sweep) -> ComparedCell:

@@ -27,7 +27,7 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
         "table": table.title,
         "sweep": table.sweep,
         "label": row.label,
-        "variant": row.variant,
+        "variant": row.filled_by,
         "metric": cell.metric,
         "order": cell.order,
         "ours_mean": ours.mean if ours else None,

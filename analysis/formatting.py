@@ -137,7 +137,7 @@ def published_kinds(table: ComparedTable) -> list[str]:
 
 def notes(table: ComparedTable) -> list[tuple[str, str]]:
     """The notes that a reader needs beside the numbers, as pairs of a key and a sentence."""
-    lines = [("runs", _runs_note(table)), *_reference_notes(table), ("±", _spread_note(table))]
+    lines = [("runs", _runs_note(table)), *_tuning_notes(table), *_reference_notes(table), ("±", _spread_note(table))]
     lines += _missing_notes(table)
     lines += [("left out", f"not asked for: {'; '.join(table.left_out)}")] if table.left_out else []
     lines += _stale_notes(table)
@@ -168,13 +168,13 @@ def _store_notes(gathered: Gathered) -> list[tuple[str, str]]:
 def _stale_notes(table: ComparedTable) -> list[tuple[str, str]]:
     if not table.stale or table.shown == "reference":  # the note about reference runs tells of theirs
         return []
-    text = f"{table.stale} of {table.run_count} runs are stale: other code made them than the code here"
+    text = f"{table.stale} of {len(table.runs)} runs are stale: other code made them than the code here"
     return [("stale", f"{text}; --rerun-stale runs them again")]
 
 
 def stale_text(table: ComparedTable) -> str:
     """The number of stale runs as ``3 of 30 runs stale``; empty where none is."""
-    return f"{table.stale} of {table.run_count} runs stale" if table.stale else ""
+    return f"{table.stale} of {len(table.runs)} runs stale" if table.stale else ""
 
 
 def _diverged_notes(table: ComparedTable) -> list[tuple[str, str]]:
@@ -196,6 +196,21 @@ def _runs_note(table: ComparedTable) -> str:
     text = f"{finished} of {expected} finished" + (f", {half} half-done" if half else "")
     text += f", {lost} diverged" if lost else ""
     return text + (f", on {table.gathered.data}" if table.gathered.data else "")
+
+
+def _tuning_notes(table: ComparedTable) -> list[tuple[str, str]]:
+    """The runs of both phases where a tuning phase chooses settings, and the tuning data where it is other data."""
+    if not table.protocols or not (tuned := table.protocols.tuning_runs):
+        return []
+    evaluated = table.protocols.evaluation_runs
+    assert evaluated is not None
+    searched = [name for name in tuned.variants if "@" in name]  # another variant is not tuned
+    chosen = sum(len(tuned.variants[name].runs) for name in searched)
+    of = sum(tuned.variants[name].expected for name in searched)
+    ran, all_of = len(evaluated.runs), sum(variant.expected for variant in evaluated.variants.values())
+    text = f"{chosen} of {of} runs of the tuning phase, and {ran} of {all_of} of all settings afterwards"
+    names = [data.fingerprint for data in (tuned.data, evaluated.data) if data]
+    return [("tuning", text + (f"; tuned on {tuned.data}" if len(set(names)) > 1 else ""))]
 
 
 def _reference_notes(table: ComparedTable) -> list[tuple[str, str]]:

@@ -5,28 +5,46 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from clray.reproduction import Reproduction
+from clray.analysis.gather import Results
+from clray.analysis.protocols import at_choices
+from clray.reproduction import Reproduction, evaluations, points_of
 from clray.sweep import Sweep
 
 
 def labels_of(sweeps: Mapping[str, Sweep], reproduction: Reproduction | None) -> dict[str, dict[str, str]]:
     """By sweep, the label of each variant. Rows of a reproduction's tables come first, in their order.
 
-    A variant without a row, or whose label another variant of the sweep has too, goes by its name.
+    A variant without a row, or whose label another variant of the sweep has too, goes by its name. A variant whose
+    setting a tuning phase chooses stands for the points of its grid (``at_their_choices``). Tuning phases are left out.
     """
-    return {name: _labels(name, sweep, reproduction) for name, sweep in sweeps.items()}
+    return {name: _labels(name, sweep, reproduction) for name, sweep in evaluations(sweeps).items()}
+
+
+def at_their_choices(sweep: Sweep, labels: Mapping[str, str], results: Results) -> Sweep:
+    """A sweep whose variants are those of ``labels``: each with a grid is at the point that the tuning phase chose.
+
+    Args:
+        results: of both phases.
+    """
+    every = [variant for variant, _ in sweep.variant_settings()]
+    if all(variant in every for variant in labels):
+        return sweep
+    filling = {variant: [variant] if variant in every else points_of(variant, every) for variant in labels}
+    return at_choices(sweep, filling, results)[0]
 
 
 def _labels(name: str, sweep: Sweep, reproduction: Reproduction | None) -> dict[str, str]:
-    present = [variant for variant, _ in sweep.variant_settings()]
+    every = [variant for variant, _ in sweep.variant_settings()]
     rows = [row for table in (reproduction.tables if reproduction else ()) if table.sweep == name for row in table.rows]
     labels: dict[str, str] = {}
+    filled: set[str] = set()
     for row in rows:
-        if row.variant in present:
+        if points := row.filling(every):
             labels.setdefault(row.variant, row.label)
+            filled |= set(points)
     shared = Counter(labels.values())
     named = {variant: label if shared[label] == 1 else variant for variant, label in labels.items()}
-    return named | {variant: variant for variant in present if variant not in named}
+    return named | {variant: variant for variant in every if variant not in filled}
 
 
 def first_metric(name: str, sweep: Sweep, reproduction: Reproduction | None) -> str:

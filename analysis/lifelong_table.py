@@ -44,9 +44,13 @@ def lifelong_blocks(table: ComparedTable) -> list[Block]:
         [label, *(_text(one[name] for one in lives if name in one) for name in names)] for label, lives in found.items()
     ]
     notes = [(TITLES[name][0], TITLES[name][1]) for name in names]
-    notes.append(("scale", "accuracies of a task are brought to 1 to 101 first; mean ± sd over runs; more is better"))
-    if "relative_performance" not in names:
-        notes.append(("experts", "RP and SE need runs of the same method on each task alone, and there are none here"))
+    text = "accuracies on a task, those of its experts among them, are brought to 1 to 101 first"
+    notes.append(("scale", f"{text}; mean ± sd over runs; more is better"))
+    without = [label for label, lives in found.items() if not any("relative_performance" in one for one in lives)]
+    if without:
+        which = "" if len(without) == len(found) else f" of {'; '.join(without)}"
+        text = "RP and SE need runs of the same method on each task alone, and there are none here"
+        notes.append(("experts", text + which))
     head = ["method", *(TITLES[name][0] for name in names)]
     return [Block("Lifelong-learning metrics", head, body, "l" + "r" * len(names), notes)]
 

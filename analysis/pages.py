@@ -18,7 +18,6 @@ from clray.analysis import plots
 from clray.analysis.comparison import (
     ComparedCell,
     ComparedRow,
-    ComparedSearches,
     ComparedTable,
     Comparison,
     compare,
@@ -59,8 +58,9 @@ class Page:
     @property
     def runs(self) -> list[Run]:
         """All reference runs that its tables and searches show, each once."""
-        groups: list[ComparedTable | ComparedSearches] = [*self.comparison.tables, *self.comparison.searches]
-        return list({run.id: run for group in groups for run in group.gathered.runs}.values())
+        found = [run for table in self.comparison.tables for run in table.runs]
+        found += [run for group in self.comparison.searches for run in group.gathered.runs]
+        return list({run.id: run for run in found}.values())
 
     @property
     def judged(self) -> list[ComparedCell]:

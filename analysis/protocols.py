@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +23,7 @@ from clray.analysis.searches import best_of
 from clray.analysis.verdict import Sample, sample
 from clray.grid import point_of
 from clray.metrics import METRICS, summarize
+from clray.phases import tuning_phase
 from clray.sweep import Sweep
 
 END, TWO_PHASES = "end of stream", "two phases"
@@ -37,13 +38,11 @@ class PhaseResults:
     Attributes:
         tuning, evaluation: on the tuning data and on the evaluated data.
         first: after the first tasks of the evaluated streams; None where the sweep does not ask for it.
-        unfinished: the points that lack a tuning run.
     """
 
     tuning: Values
     evaluation: Values
     first: Values | None
-    unfinished: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,8 @@ class Protocols:
         tuning_tau: the same between the results of the two-phase choices on the tuning data and on the evaluated data.
         tuning_means: the result of the two-phase choices on the tuning data, by method.
         first_tasks: the number of tasks after which the protocol of that name chooses; None without it.
+        tuning_runs, evaluation_runs: the runs of both phases; None where results alone were compared.
+        unfinished: the methods that lack a tuning run, so that the two phases choose nothing for them yet.
     """
 
     metric: str
@@ -86,6 +87,14 @@ class Protocols:
     tuning_tau: float | None
     tuning_means: Mapping[str, float]
     first_tasks: int | None = None
+    tuning_runs: Gathered | None = None
+    evaluation_runs: Gathered | None = None
+    unfinished: Sequence[str] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs of both phases."""
+        return [run for phase in (self.tuning_runs, self.evaluation_runs) if phase for run in phase.runs]
 
     def chosen(self, method: str) -> Choice:
         """The choice of the two phases for a method."""
@@ -130,37 +139,57 @@ def choose(methods: Mapping[str, Sequence[str]], values: Values, metric: str) ->
     return {method: best_of({p: values[p] for p in points}, lower) for method, points in methods.items()}
 
 
-def results_of_phases(sweep: Sweep, records: Results) -> PhaseResults:
-    """The results of all points of a sweep with a tuning phase.
-
-    Args:
-        sweep: the evaluation.
-        records: of both phases.
-    """
+def results_of_phases(sweep: Sweep, tuned: Gathered, evaluated: Gathered) -> PhaseResults:
+    """The results of the points of a sweep with a tuning phase, from the runs of its tuning phase and its own."""
     rule = sweep.tuning
     assert rule is not None
-    names = [name for name, _ in sweep.variant_settings()]
-    tuned, evaluated = (gather(phase, names, records) for phase in (sweep.tuning_phase(), sweep))
     first = None if rule.first_tasks is None else results(evaluated, rule.metric, rule.first_tasks)
-    unfinished = [name for name, runs in tuned.variants.items() if runs.missing]
-    return PhaseResults(results(tuned, rule.metric), results(evaluated, rule.metric), first, unfinished)
+    return PhaseResults(results(tuned, rule.metric), results(evaluated, rule.metric), first)
+
+
+def runs_of_phases(sweep: Sweep, records: Results) -> tuple[Gathered, Gathered]:
+    """The runs of all points of a sweep with a tuning phase: of that phase, and its own."""
+    names = [name for name, _ in sweep.variant_settings()]
+    return gather(tuning_phase(sweep), names, records), gather(sweep, names, records)
 
 
 def protocols_of(sweep: Sweep, records: Results) -> Protocols:
-    """Compare the protocols with what is there. The two phases choose for each method whose tuning runs are all
-    finished; for the others they have no choice yet.
+    """Compare the protocols with the runs that are there.
+
+    The two phases choose for each method whose tuning runs have all ended. A method without a grid has its only point.
 
     Args:
         sweep: the evaluation.
         records: of both phases.
     """
     assert sweep.tuning is not None
-    found = results_of_phases(sweep, records)
-    methods = points_by_method(sweep)
-    ready = {m: points for m, points in methods.items() if not set(points) & set(found.unfinished)}
+    tuned, evaluated = runs_of_phases(sweep, records)
+    found, methods = results_of_phases(sweep, tuned, evaluated), points_by_method(sweep)
+    fixed = {method: method for method, points in methods.items() if points == [method]}
+    unfinished = [
+        m for m, points in methods.items() if m not in fixed and any(tuned.variants[p].missing for p in points)
+    ]
+    ready = {m: points for m, points in methods.items() if m not in fixed and m not in unfinished}
     chosen = choose(ready, found.tuning, sweep.tuning.metric)
-    frozen = {method: point for method, point in chosen.items() if point is not None}
-    return compare_protocols(sweep, frozen, found.tuning, found.evaluation, found.first)
+    frozen = fixed | {method: point for method, point in chosen.items() if point is not None}
+    compared = compare_protocols(sweep, frozen, found.tuning, found.evaluation, found.first)
+    return replace(compared, tuning_runs=tuned, evaluation_runs=evaluated, unfinished=unfinished)
+
+
+def at_choices(sweep: Sweep, filling: Mapping[str, Sequence[str]], records: Results) -> tuple[Sweep, Protocols]:
+    """A sweep with each of some variants at the point that the tuning phase chooses, under the variant's own name.
+
+    A variant for which nothing is chosen is not in the sweep.
+
+    Args:
+        sweep: the evaluation.
+        filling: by variant, the points of its grid, or itself where it has none.
+        records: of both phases.
+    """
+    every = dict(sweep.variant_settings())
+    protocols = protocols_of(sweep.with_variants({p: every[p] for points in filling.values() for p in points}), records)
+    chosen = {variant: protocols.chosen(variant).point for variant in filling}
+    return sweep.with_named_variants({v: every[point] for v, point in chosen.items() if point}), protocols
 
 
 def compare_protocols(

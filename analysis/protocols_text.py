@@ -54,7 +54,6 @@ def notes(compared: Protocols, labels: Mapping[str, str] = {}) -> list[tuple[str
     def shown(tau: float | None) -> str:
         return "not defined" if tau is None else number(tau, True)
 
-    taus = "; ".join(f"{one} and {other} {shown(tau)}" for (one, other), tau in compared.taus.items())
     found = [
         ("result", "per cent, at the end of the evaluated streams, whatever chose the setting; mean ± t interval"),
         (END, "chosen by these very results, so they are better than new runs would be; its regret is 0"),
@@ -63,13 +62,16 @@ def notes(compared: Protocols, labels: Mapping[str, str] = {}) -> list[tuple[str
         text = f"chosen by the results of the same runs after the first {count} tasks"
         found.append((f"first {count} tasks", text))
     tuned = ", ".join(f"{labels.get(method, method)} {number(mean)}" for method, mean in compared.tuning_means.items())
-    return [
-        *found,
-        (TWO_PHASES, f"chosen on other classes, and frozen before the evaluation; there: {tuned or 'no runs'}"),
-        ("regret", "points by which the best setting on the evaluated streams is better"),
-        ("Kendall's tau", f"between rankings of the methods: {taus}"),
-        ("", f"of the two-phase choices on the tuning data and on the evaluated data: {shown(compared.tuning_tau)}"),
-    ]
+    text = f"chosen by the results on other classes alone; mean on these classes: {tuned or 'no runs'}"
+    found += [(TWO_PHASES, text), ("regret", "points by which the best setting on the evaluated streams is better")]
+    if any(choice.result is None for choice in compared.choices):
+        found.append(("–", "no setting has a result from all its runs"))
+    if len({choice.method for choice in compared.choices}) > 1:
+        taus = "; ".join(f"{one} and {other} {shown(tau)}" for (one, other), tau in compared.taus.items())
+        found.append(("Kendall's tau", f"between rankings of the methods: {taus}"))
+        text = "between the two-phase choices' results on the tuning classes and on the evaluated streams"
+        found.append(("Kendall's tau", f"{text}: {shown(compared.tuning_tau)}"))
+    return found
 
 
 def as_data(compared: Protocols) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from clray.errors import DeclarationError
 from clray.grid import at_point, point_of
 from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
+from clray.phases import tuning_phase
 from clray.selection import Selection
 from clray.sweep import Sweep
 from clray.trial import Trial
@@ -29,7 +30,19 @@ SpreadKind = Literal[
 ``population sem`` are these divided by the square root of n. ``95% interval`` is the half-width of a t interval,
 ``1.96 sem`` that of a normal interval, and ``2 population sem`` two population standard errors."""
 
+_PHASE = ", tuning phase"
+
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
+
+
+def evaluations(sweeps: Mapping[str, Sweep]) -> dict[str, Sweep]:
+    """The sweeps of a reproduction without the tuning phases among them."""
+    return {name: sweep for name, sweep in sweeps.items() if not name.endswith(_PHASE)}
+
+
+def tuned_in_a_phase(sweeps: Mapping[str, Sweep]) -> list[Sweep]:
+    """The sweeps of a reproduction whose tuning phase is among them."""
+    return [sweep for name, sweep in sweeps.items() if name + _PHASE in sweeps]
 
 
 class Claim(Declared):
@@ -106,7 +119,7 @@ class Row(Declared):
         """Those among a sweep's variants that fill this row: its own, or all points of its grid; none where there is
         neither."""
         names = list(variants)
-        return [self.variant] if self.variant in names else _points(self.variant, names)
+        return [self.variant] if self.variant in names else points_of(self.variant, names)
 
     def at_order(self, order: str, metric: str) -> Row:
         """A copy of this row whose only claim is the number published for one task order, if there is one."""
@@ -192,7 +205,7 @@ class Table(Declared):
     @model_validator(mode="after")
     def _rows_share_no_grid(self) -> Table:
         for i, row in enumerate(self.rows):
-            if points := _points(row.variant, [other.variant for other in self.rows]):
+            if points := points_of(row.variant, [other.variant for other in self.rows]):
                 raise ValueError(
                     f"rows.{i}: {row.variant!r} is shown at the point that the tuning phase chooses, and another row "
                     f"has its point {points[0]!r}; allowed: one of the two"
@@ -263,7 +276,7 @@ class SearchRow(Declared):
 
     def points(self, variants: Mapping[str, Any]) -> list[str]:
         """The names of the grid's points among the variants of a sweep, in grid order."""
-        return _points(self.variant, variants)
+        return points_of(self.variant, variants)
 
     def published_point(self, variants: Mapping[str, dict[str, Any]]) -> str | None:
         """The variant that has the published settings, whether in the grid or not; None where there is none."""
@@ -274,7 +287,7 @@ class SearchRow(Declared):
         return next((name for name, settings in variants.items() if settings == wanted), None)
 
 
-def _points(variant: str, variants: Iterable[str]) -> list[str]:
+def points_of(variant: str, variants: Iterable[str]) -> list[str]:
     """The names of the points of a variant's grid, in grid order."""
     return [name for name in variants if name.startswith(f"{variant}@")]
 
@@ -392,29 +405,42 @@ class Reproduction(Declared):
             for variant in variants:
                 if variant not in every:
                     raise DeclarationError(f"{flag} {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
-        by_table = {row.variant for table in self.tables for row in table.rows}
-        asked = selection.only or (tuple(self.quick) if selection.quick else ())
-        loaded = {}
+        asked = self._asked(selection)
+        loaded: dict[str, Sweep] = {}
         for name in dict.fromkeys(group.sweep for group in groups):
             sweep, _ = read(name, selection)
             present = dict(sweep.variant_settings())
             wanted = [
-                (row.variant, variant)
+                (row, variant)
                 for group in groups
                 if group.sweep == name
                 for row in group.rows
                 for variant in self._filling(row, name, sweep, present)
             ]
-            chosen = [v for of, v in wanted if not asked or of in asked]
+            chosen = [variant for row, variant in wanted if not asked or row.variant in asked]
+            tuned = [v for row, v in wanted if self.is_tuned(row, present, selection)]
+            if tuned:  # before the evaluation, since its trials run first
+                loaded[name + _PHASE] = tuning_phase(sweep.with_variants({v: present[v] for v in dict.fromkeys(tuned)}))
             if chosen:
                 loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
-                if any(row not in present for row, of in wanted if of in chosen and row in by_table):
-                    loaded[f"{name}, tuning phase"] = loaded[name].tuning_phase()
         for table in self.tables:
             if table.sweep in loaded:
                 table.check_orders(loaded[table.sweep])
         return loaded
+
+    def _asked(self, selection: Selection) -> Sequence[str]:
+        """The variants whose rows are asked for; none for all rows."""
+        return selection.only or (self.quick if selection.quick else ())
+
+    def is_tuned(self, row: Row | SearchRow, variants: Collection[str], selection: Selection) -> bool:
+        """True for a row of a table that is asked for and whose setting a tuning phase chooses.
+
+        Args:
+            variants: those of its sweep.
+        """
+        asked = self._asked(selection)
+        return isinstance(row, Row) and row.variant not in variants and (not asked or row.variant in asked)
 
     def _filling(
         self, row: Row | SearchRow, name: str, sweep: Sweep, present: Mapping[str, dict[str, Any]]
@@ -424,7 +450,8 @@ class Reproduction(Declared):
         if isinstance(row, Row):
             filling = row.filling(present)
             if not filling or (filling != [row.variant] and sweep.tuning is None):
-                raise DeclarationError(f"{where}; {one_of(row.variant, present)}")
+                grids = (v.partition("@")[0] for v in present if "@" in v) if sweep.tuning else ()
+                raise DeclarationError(f"{where}; {one_of(row.variant, dict.fromkeys([*present, *grids]))}")
             return filling
         points = row.points(present)
         if not points:

@@ -220,6 +220,12 @@ class Sweep(Declared):
         kept.__dict__.pop("cells", None)  # else the copy would keep the cells of the original
         return kept
 
+    def with_named_variants(self, variants: dict[str, dict[str, Any]]) -> Sweep:
+        """As ``with_variants``, for settings under other names than those that they have here."""
+        kept = self.with_variants(variants)
+        kept._resolved = {}  # it is kept by name, and shared with the original
+        return kept
+
     def with_whole_variants(self, names: Collection[str]) -> Sweep:
         """This sweep with these variants alone, each with its grid."""
         kept = self.model_copy(update={"variants": {n: of for n, of in self.variants.items() if n in names}})

@@ -9,7 +9,7 @@ another experiment are refused. docs/tuning.md is for users.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from clray.equal_code import representative
 from clray.errors import DeclarationError, StateError
 from clray.metrics import METRICS
 from clray.output import redacted
+from clray.phases import tuning_phase
 from clray.planning import Plan
 from clray.provenance import code_digest
 from clray.store import Store
@@ -24,8 +25,6 @@ from clray.sweep import Sweep
 from clray.trial import short_hash
 
 FORMAT = 1
-_MOST_NAMED = 20
-"""The most classes that an error names."""
 
 
 @dataclass(frozen=True)
@@ -54,57 +53,16 @@ def phases(sweep: Sweep) -> Phases:
     """The two phases of a sweep.
 
     Raises:
-        DeclarationError: it declares no tuning, a class or a seed is in both phases, or it asks for too many tasks.
+        DeclarationError: as of ``tuning_phase``.
     """
-    if sweep.tuning is None:
-        raise DeclarationError(
-            f"{sweep.place() or sweep.name}: this sweep declares no tuning phase (a key 'tuning'; docs/tuning.md shows "
-            "how, and the sweep online/tuning_mnist has one)"
-        )
-    if sweep.track != "vision":
-        raise DeclarationError(f"{sweep.place('tuning')}: tuning phases are for the track vision, not {sweep.track}")
-    both = sorted(set(sweep.seeds) & set(sweep.tuning.seeds))
-    if both:
-        named = ", ".join(map(str, both))
-        raise DeclarationError(
-            f"{sweep.place('tuning', 'seeds')}: seeds of both phases: {named}; allowed: seeds that the evaluation does "
-            "not have, so that no class order and no initial weights are in both"
-        )
-    found = Phases(sweep.tuning_phase(), sweep)
-    _refuse_shared_classes(found)
-    for cell in sweep.cells:
-        tasks = cell.trial.benchmark.get("tasks", 1)
-        if sweep.tuning.first_tasks is not None and sweep.tuning.first_tasks >= tasks:
-            raise DeclarationError(
-                f"{sweep.place('tuning', 'first_tasks')}: {sweep.tuning.first_tasks}, and {cell.variant} has only "
-                f"{tasks} tasks; allowed: fewer, so that other tasks follow"
-            )
-    return found
+    return Phases(tuning_phase(sweep), sweep)
 
 
-def _refuse_shared_classes(found: Phases) -> None:
-    from clray.vision.disjoint import labels_of, shared_classes
-
-    sets = [labels_of(cell.trial for cell in phase.cells) for phase in (found.tuning, found.evaluation)]
-    if both := shared_classes(*sets):
-        named = "; ".join(f"{dataset} {_named(labels)}" for dataset, labels in both.items())
-        raise DeclarationError(
-            f"{found.evaluation.place('tuning')}: classes of both phases: {named}; allowed: classes for tuning that "
-            "are not evaluated (benchmark.classes, or another dataset)"
-        )
-
-
-def _named(labels: set[int]) -> str:
-    first = sorted(labels)
-    more = f" and {len(first) - _MOST_NAMED} more" if len(first) > _MOST_NAMED else ""
-    return ", ".join(map(str, first[:_MOST_NAMED])) + more
-
-
-def refuse_shared_images(found: Phases, plans: tuple[Plan, Plan]) -> None:
+def refuse_shared_images(found: Phases, plans: Sequence[Plan]) -> None:
     """Check that no image of the tuning phase is one of the evaluation.
 
     Args:
-        plans: of the tuning phase and of the evaluation; they say which data the trials read.
+        plans: those of both phases, or one of both; they say which data the trials read.
 
     Raises:
         DeclarationError: some are; the message names their classes.

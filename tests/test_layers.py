@@ -25,7 +25,7 @@ FLOORS = {
     "tracks": "clray.vision.* clray.episodes.* clray.language.*",
     "declarations": """
         clray.tracks clray.selection clray.axes clray.suggestions clray.grid clray.task_orders clray.resources
-        clray.sweep
+        clray.sweep clray.phases
         clray.loading clray.reproduction clray.equal_code clray.provenance
     """,
     "store": """

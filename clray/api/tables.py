@@ -133,17 +133,18 @@ def comparisons_of(
     from clray.analysis.against import choose, compare_all, other_benchmarks, with_runs
     from clray.analysis.comparison import sweep_table
     from clray.analysis.gather import not_comparable_because
-    from clray.analysis.labels import first_metric, labels_of
+    from clray.analysis.labels import at_their_choices, first_metric, labels_of
     from clray.analysis.own_first import Sources
     from clray.provenance import is_fresh
 
     labels = labels_of(target.sweeps, target.reproduction)
     chosen = choose(target.name, labels, variants, against, all_pairs)
-    sources = Sources([target.sweeps[name] for name in chosen], opened(target.results), records, is_fresh)
+    sources = Sources(target.sweeps.values(), opened(target.results), records, is_fresh)
     tables = []
     for name, choice in chosen.items():
         sweep = target.sweeps[name]
         results, notes = sources.of(sweep)
+        sweep = at_their_choices(sweep, labels[name], results)
         shown = metrics or [first_metric(name, sweep, target.reproduction)]
         made = sweep_table(sweep, results, {variant: labels[name][variant] for variant in choice.variants}, shown)
         reasons = not_comparable_because(sweep, made.gathered) if target.reproduction else []
@@ -164,19 +165,23 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
         metrics: the metric that ranks, or nothing for the first declared one.
     """
     from clray.analysis.comparison import sweep_table
-    from clray.analysis.labels import first_metric, labels_of
+    from clray.analysis.labels import at_their_choices, first_metric, labels_of
     from clray.analysis.leaderboard import Source, boards
     from clray.analysis.own_first import Sources
     from clray.loading import papers
     from clray.provenance import is_fresh
+    from clray.reproduction import evaluations
 
-    sweeps = [(target, name, sweep) for target in targets for name, sweep in target.sweeps.items()]
+    sweeps = [(target, name, sweep) for target in targets for name, sweep in evaluations(target.sweeps).items()]
     (by,) = metrics or [first_metric(sweeps[0][1], sweeps[0][2], sweeps[0][0].reproduction)]
-    read = Sources([sweep for _, _, sweep in sweeps], opened(targets[0].results), records, is_fresh)
+    read = Sources(
+        [sweep for target in targets for sweep in target.sweeps.values()], opened(targets[0].results), records, is_fresh
+    )
     sources = []
     for target, name, sweep in sweeps:
         found, notes = read.of(sweep)
         labels = labels_of({name: sweep}, target.reproduction)[name]
+        sweep = at_their_choices(sweep, labels, found)
         paper = papers().get(target.reproduction.paper) if target.reproduction else None
         made = sweep_table(sweep, found, labels, [by])
         sources.append(Source(target.name, sweep, made, target.reproduction, paper, notes))

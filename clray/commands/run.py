@@ -63,6 +63,8 @@ def sweep_command(
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
+    from clray.reproduction import tuned_in_a_phase
+    from clray.tuning import phases, refuse_shared_images
 
     options = options_of(
         address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, not no_wait, rerun_lacking
@@ -72,6 +74,9 @@ def sweep_command(
     show_plan(target, planned, console, rerun_stale, rerun_lacking)
     if dry_run:
         return
+    if target.reproduction:
+        for sweep in tuned_in_a_phase(target.sweeps):
+            refuse_shared_images(phases(sweep), [planned])
     if options.left(planned):
         require_extras(options.left(planned), local, options.address)
         require_writable(store)

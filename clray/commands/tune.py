@@ -50,7 +50,7 @@ def tune_command(
     same command again continues."""
     from clray import tuning
     from clray.analysis.gather import read
-    from clray.analysis.protocols import compare_protocols, results_of_phases
+    from clray.analysis.protocols import compare_protocols, results_of_phases, runs_of_phases
     from clray.analysis.protocols_text import as_data
     from clray.planning import plan
 
@@ -90,7 +90,7 @@ def tune_command(
     take(stages["evaluation"], after)
     if frozen is None or dry_run:
         return
-    of_phases = results_of_phases(found.evaluation, read(store))
+    of_phases = results_of_phases(found.evaluation, *runs_of_phases(found.evaluation, read(store)))
     compared = compare_protocols(
         found.evaluation, frozen.chosen, of_phases.tuning, of_phases.evaluation, of_phases.first
     )
@@ -107,13 +107,13 @@ def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) ->
         ClrayError: no point of a method has a result.
     """
     from clray.analysis.gather import read
-    from clray.analysis.protocols import choose, points_by_method, results_of_phases
+    from clray.analysis.protocols import choose, points_by_method, results_of_phases, runs_of_phases
     from clray.analysis.verdict import sample
     from clray.tuning import Frozen, write_frozen
 
     rule = found.evaluation.tuning
     assert rule is not None
-    tuned = results_of_phases(found.evaluation, read(store)).tuning
+    tuned = results_of_phases(found.evaluation, *runs_of_phases(found.evaluation, read(store))).tuning
     chosen = choose(points_by_method(found.tuning), tuned, rule.metric)
     if without := [method for method, point in chosen.items() if point is None]:
         raise ClrayError(

@@ -24,6 +24,12 @@ def shipped():
     return all_pages()
 
 
+@pytest.fixture(scope="module")
+def drawn(shipped):
+    """The figures of each page. Drawing them takes most of a page's time."""
+    return {page.name: pages.figures(page) for page in shipped}
+
+
 class TestShippedPages:
     def test_the_index_is_what_the_reference_runs_give(self, shipped):
         assert (RESULTS / "README.md").read_text(encoding="utf-8") == pages.index(shipped), REMEDY
