@@ -81,15 +81,27 @@ def comparison(store, sweeps, reproduction, fill):
     return compare("mer_rotations", sweeps, store, reproduction)
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict[str, str]:
+    return {}
+
+
 @pytest.fixture
-def page(comparison) -> Page:
-    return Page(render(comparison))
+def text(comparison, kept) -> str:
+    """The page of the comparison. It is rendered for the first test; only the torn file's folder differs in others."""
+    if not kept:
+        kept["text"] = render(comparison)
+    return kept["text"]
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(comparison, page):
+@pytest.fixture
+def page(text) -> Page:
+    return Page(text)
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(text, page):
     assert page.open == []
     assert page.loads == []
-    text = render(comparison)
     assert not re.search(r"url\((?!#)", text)
     assert "@import" not in text
     assert "<script" not in text
@@ -99,10 +111,10 @@ def test_the_page_is_well_formed_and_needs_nothing_else(comparison, page):
     }
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(comparison, page):
+def test_ids_are_unique_and_every_reference_has_its_target(text, page):
     assert len(page.ids) == len(set(page.ids))
     assert set(page.targets) <= set(page.ids)
-    assert set(re.findall(r"url\(#([^)]*)\)", render(comparison))) <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
 
 
 def test_the_page_is_accessible(page):
@@ -142,13 +154,13 @@ def test_the_page_says_what_a_reader_needs(comparison, page):
         assert " ".join(difference.split()) in words
 
 
-def test_what_comes_from_outside_is_escaped(comparison):
-    assert "<code & co" not in render(comparison)
-    assert "&lt;code &amp; co&gt;" in render(comparison)
+def test_what_comes_from_outside_is_escaped(text):
+    assert "<code & co" not in text
+    assert "&lt;code &amp; co&gt;" in text
 
 
-def test_no_page_names_a_machine(comparison):
-    assert "node-1" not in render(comparison)
+def test_no_page_names_a_machine(text):
+    assert "node-1" not in text
 
 
 def test_the_page_has_the_same_bytes_again(comparison):

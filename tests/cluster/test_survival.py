@@ -1,4 +1,4 @@
-"""Processes are killed half-way; after a new launch, or Tune's retry, the bits are those of an undisturbed run."""
+"""Drivers are killed or stopped half-way; after a new launch the bits are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from launching import (
     planned,
     printed,
     quiet,
-    survive_killed_workers,
     until_held,
 )
 from typer.testing import CliRunner
@@ -73,14 +72,6 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert not store.running()
     assert not store.leased()
     assert max(len(chain) for chain in executions(store).values()) == 2
-
-
-def test_a_killed_worker_is_started_again_and_goes_on(
-    sweep: Path, undisturbed: Store, meet: Meeting, ray_tmpdir: Path, tmp_path: Path
-) -> None:
-    store = Store(tmp_path / "results")
-    survive_killed_workers(sweep, store, meet, ray_tmpdir)
-    assert numbers(store) == numbers(undisturbed)
 
 
 def test_two_launches_at_once_share_the_work(
