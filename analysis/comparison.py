@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -361,16 +361,10 @@ def sweep_table(
 def _compare(
     table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
 ) -> ComparedTable:
-    every = dict(sweep.variant_settings())
-    filling = {row.variant: points for row in table.rows if (points := row.filling(every))}
-    tuned = [r.variant for r in table.rows if r.variant in filling and reproduction.is_tuned(r, every, sweep.selection)]
-    filling = {variant: points for variant, points in filling.items() if variant in every or variant in tuned}
-    protocols = other = None
-    beside = sweep
-    if tuned:
-        if shown == "both":
-            beside, other = at_choices(sweep, filling, shipped)
-        sweep, protocols = at_choices(sweep, filling, results)
+    filling, tuned = _filling(table, sweep, reproduction)
+    # Before the sweep itself: each may have chosen another point for a variant.
+    beside, other = at_choices(sweep, filling, shipped) if tuned and shown == "both" else (sweep, None)
+    sweep, protocols = at_choices(sweep, filling, results) if tuned else (sweep, None)
     table.check_orders(sweep)
     gathered = gather(sweep, list(filling), results)
     reference = gather(beside, list(filling), shipped) if shown == "both" else None
@@ -395,10 +389,7 @@ def _compare(
             judged = [_beside(cell, reference.variants[row.variant], table, beside) for cell in judged]
             over_all = {cell.metric: cell for cell in judged if not cell.order}
         by_order = {cell.order: cell for cell in judged if cell.order in orders}
-        point, setting = "", ""
-        if row.variant in tuned:
-            point, setting = _chosen(row.variant, protocols, other)
-        note = "; ".join(filter(None, [row.note, setting]))
+        point, note = _chosen(row, protocols, other) if row.variant in tuned else ("", row.note)
         runs = gathered.variants[row.variant]
         rows.append(ComparedRow(row.label, row.variant, note, runs, over_all, by_order, point))
     claims = [one for of_cell in inputs for one in of_cell if one.claim is not None]
@@ -423,18 +414,36 @@ def _compare(
     )
 
 
-def _chosen(variant: str, protocols: Protocols | None, reference: Protocols | None) -> tuple[str, str]:
-    """The point that a tuning phase chose for a row, empty where it chose none, and the row's note about it."""
+def _filling(
+    table: Table, sweep: Sweep, reproduction: Reproduction
+) -> tuple[dict[str, Sequence[str]], Collection[str]]:
+    """The variants of the rows that were asked for, each with the variants of the sweep that may fill it; and those
+    among them whose setting a tuning phase chooses."""
+    every = dict(sweep.variant_settings())
+    found: dict[str, Sequence[str]] = {}
+    tuned = set()
+    for row in table.rows:
+        points = row.filling(every)
+        if points and reproduction.is_tuned(row, every, sweep.selection):
+            tuned.add(row.variant)
+        if row.variant in every or row.variant in tuned:
+            found[row.variant] = points
+    return found, tuned
+
+
+def _chosen(row: Row, protocols: Protocols | None, reference: Protocols | None) -> tuple[str, str]:
+    """The point that a tuning phase chose for a row, empty where it chose none, and the row's note with the choice."""
 
     def text(found: Protocols) -> str:
-        choice = found.chosen(variant)
+        choice = found.chosen(row.variant)
         if choice.point:
             return setting_text(choice.setting)
-        return "nothing yet, as tuning runs are missing" if variant in found.unfinished else NOTHING_CHOSEN
+        return "nothing yet, as tuning runs are missing" if row.variant in found.unfinished else NOTHING_CHOSEN
 
     assert protocols is not None
-    note = f"chosen in the tuning phase: {text(protocols)}"
-    return protocols.chosen(variant).point or "", note + (f"; reference: {text(reference)}" if reference else "")
+    notes = [row.note, f"chosen in the tuning phase: {text(protocols)}"]
+    notes += [f"reference: {text(reference)}"] if reference else []
+    return protocols.chosen(row.variant).point or "", "; ".join(filter(None, notes))
 
 
 def _beside(cell: ComparedCell, reference: Runs, table: Table, sweep: Sweep) -> ComparedCell:

@@ -166,10 +166,9 @@ def protocols_of(sweep: Sweep, records: Results) -> Protocols:
     tuned, evaluated = runs_of_phases(sweep, records)
     found, methods = results_of_phases(sweep, tuned, evaluated), points_by_method(sweep)
     fixed = {method: method for method, points in methods.items() if points == [method]}
-    unfinished = [
-        m for m, points in methods.items() if m not in fixed and any(tuned.variants[p].missing for p in points)
-    ]
-    ready = {m: points for m, points in methods.items() if m not in fixed and m not in unfinished}
+    grids = {method: points for method, points in methods.items() if method not in fixed}
+    unfinished = [method for method, points in grids.items() if any(tuned.variants[p].missing for p in points)]
+    ready = {method: points for method, points in grids.items() if method not in unfinished}
     chosen = choose(ready, found.tuning, sweep.tuning.metric)
     frozen = fixed | {method: point for method, point in chosen.items() if point is not None}
     compared = compare_protocols(sweep, frozen, found.tuning, found.evaluation, found.first)
