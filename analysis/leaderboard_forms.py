@@ -11,6 +11,7 @@ from clray.analysis.leaderboard import Board, Entry, Published, Ranked, other_mo
 from clray.analysis.terminal import notes_grid, problem_lines
 from clray.analysis.verdict import ALPHA
 from clray.loading import Paper
+from clray.output import counted
 from clray.store import Problem
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def lines_of(board: Board) -> list[list[str]]:
 def benchmark_text(board: Board) -> str:
     """The benchmark's name, its number of tasks, and the data."""
     tasks = board.setting.get("benchmark.tasks")
-    count = f"{len(tasks) if isinstance(tasks, list) else tasks} tasks" if tasks else ""
+    count = counted(len(tasks) if isinstance(tasks, list) else tasks, "task") if tasks else ""
     name = str(board.setting.get("benchmark.name", board.setting["track"]))
     return ", ".join(filter(None, [name, count, board.setting.get("data") or "no run yet"]))
 
@@ -73,7 +74,7 @@ def board_notes(board: Board) -> list[tuple[str, str]]:
     text = (
         "one more than the number of entries that are better by a decided difference; 2–4: second to fourth, as the "
         f"differences between them are not decided. Each pair is tested (paired by seed and task order, else Welch's "
-        f"t), {board.tests} tests corrected by Holm's method at level {ALPHA:g}"
+        f"t), {counted(board.tests, 'test')} corrected by Holm's method at level {ALPHA:g}"
     )
     lines = [("rank", text)] if board.ranked else []
     untested = [r.entry.label for r in board.ranked if not r.entry.variance]
