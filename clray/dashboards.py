@@ -6,12 +6,13 @@ the panels from published runs; ``clray.analysis.report`` draws them from the st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from clray.grid import point_of, setting_text
 from clray.metrics import METRICS
-from clray.reproduction import Reproduction
+from clray.reproduction import Reproduction, Row
 from clray.selection import Selection
 from clray.sweep import Sweep
 
@@ -160,8 +161,15 @@ def _tables(reproduction: Reproduction, sweeps: Mapping[str, Sweep]) -> list[Sec
         if table.sweep not in sweeps:
             continue
         sweep = sweeps[table.sweep]
-        present = {variant for variant, _ in sweep.variant_settings()}
-        rows = {row.variant: row.label for row in table.rows if row.variant in present}
+        rows = dict(entry for row in table.rows for entry in _variants(row, dict(sweep.variant_settings())))
         if rows:
             sections.append(Section(table.title, table.source, published_name(sweep), rows, tuple(table.metrics)))
     return sections
+
+
+def _variants(row: Row, present: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The variants of a sweep that fill a row, with their labels. Where a tuning phase chooses among the points of a
+    grid, the page shows all of them, because it is made before the choice."""
+    for variant in row.filling(present):
+        point = setting_text(point_of(variant, present[variant]))
+        yield variant, f"{row.label}, {point}" if variant != row.variant else row.label

@@ -5,6 +5,8 @@ from __future__ import annotations
 from clray.errors import DeclarationError
 from clray.sweep import Sweep
 
+NAME_ENDS = ", tuning phase"
+"""The end of the name of a tuning phase, so that its runs are not taken for those of the evaluation."""
 _MOST_NAMED = 20
 """The most classes that an error names."""
 
@@ -30,6 +32,7 @@ def tuning_phase(sweep: Sweep) -> Sweep:
             "not have, so that no class order and no initial weights are in both"
         )
     phase = sweep.tuning_phase()
+    phase._name += NAME_ENDS
     _refuse_shared_classes(phase, sweep)
     for cell in sweep.cells:
         tasks = cell.trial.benchmark.get("tasks", 1)

@@ -15,7 +15,7 @@ from clray.errors import DeclarationError
 from clray.grid import at_point, point_of
 from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
-from clray.phases import tuning_phase
+from clray.phases import NAME_ENDS, tuning_phase
 from clray.selection import Selection
 from clray.sweep import Sweep
 from clray.trial import Trial
@@ -30,19 +30,17 @@ SpreadKind = Literal[
 ``population sem`` are these divided by the square root of n. ``95% interval`` is the half-width of a t interval,
 ``1.96 sem`` that of a normal interval, and ``2 population sem`` two population standard errors."""
 
-_PHASE = ", tuning phase"
-
 _CLAIM = re.compile(r"^\s*([-+−]?\d+(?:\.\d+)?)\s*(?:±\s*(\d+(?:\.\d+)?|\?))?\s*$")
 
 
 def evaluations(sweeps: Mapping[str, Sweep]) -> dict[str, Sweep]:
     """The sweeps of a reproduction without the tuning phases among them."""
-    return {name: sweep for name, sweep in sweeps.items() if not name.endswith(_PHASE)}
+    return {name: sweep for name, sweep in sweeps.items() if not name.endswith(NAME_ENDS)}
 
 
 def tuned_in_a_phase(sweeps: Mapping[str, Sweep]) -> list[Sweep]:
     """The sweeps of a reproduction whose tuning phase is among them."""
-    return [sweep for name, sweep in sweeps.items() if name + _PHASE in sweeps]
+    return [sweep for name, sweep in sweeps.items() if name + NAME_ENDS in sweeps]
 
 
 class Claim(Declared):
@@ -420,7 +418,9 @@ class Reproduction(Declared):
             chosen = [variant for row, variant in wanted if not asked or row.variant in asked]
             tuned = [v for row, v in wanted if self.is_tuned(row, present, selection)]
             if tuned:  # before the evaluation, since its trials run first
-                loaded[name + _PHASE] = tuning_phase(sweep.with_variants({v: present[v] for v in dict.fromkeys(tuned)}))
+                loaded[name + NAME_ENDS] = tuning_phase(
+                    sweep.with_variants({v: present[v] for v in dict.fromkeys(tuned)})
+                )
             if chosen:
                 loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells

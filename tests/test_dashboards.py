@@ -20,9 +20,20 @@ def test_every_reproduction_has_a_page_with_a_section_a_table() -> None:
         assert [s.title for s in page.sections] == [table.title for table in reproduction.tables]
         for section, table in zip(page.sections, reproduction.tables, strict=True):
             assert section.sweep == table.sweep
-            assert list(section.variants.items()) == [(row.variant, row.label) for row in table.rows]
+            if name != "online_tuning":
+                assert list(section.variants.items()) == [(row.variant, row.label) for row in table.rows]
             drawn = [panel.value for panel in section.panels if panel.kind == "spread"]
             assert drawn == table.metrics
+
+
+def test_a_row_that_a_tuning_phase_chooses_has_all_points_of_its_grid() -> None:
+    reproduction = load_reproduction("online_tuning")
+    (section,) = dashboard(
+        "online_tuning", reproduction.sweeps(Selection(only=("derpp", "mir"))), reproduction
+    ).sections
+    assert len(section.variants) == 15
+    assert section.variants["derpp@lr=0.1@beta=0.5"] == "DER++, lr 0.1, beta 0.5"
+    assert section.variants["mir@lr=0.1"] == "MIR, lr 0.1"
 
 
 def test_what_is_shown_and_in_which_order() -> None:

@@ -12,6 +12,7 @@ from waiting import GUARD
 
 from clray.cli import app
 from clray.loading import load_sweep, sweep_names
+from clray.reproduction import load_reproduction
 from clray.tracks import TRACKS, track
 
 HEAVY = ("torch", "transformers", "numba", "ray", "scipy", "pandas")
@@ -49,7 +50,10 @@ def test_every_sweep_of_a_track_is_planned_without_a_heavy_package(name):
 
 
 def test_listing_resolves_each_variant_once(tmp_path, monkeypatch):
-    """Many variants are shown twice: with their sweep, and with the reproductions that use it."""
+    """Many variants are shown twice: with their sweep, and with the reproductions that use it.
+
+    A tuning phase has trials of its own.
+    """
     resolved: Counter[str] = Counter()
 
     def counting(resolve):
@@ -66,4 +70,5 @@ def test_listing_resolves_each_variant_once(tmp_path, monkeypatch):
     assert not listed.exit_code
     listing = resolved.total()
     points = sum(len(dict(load_sweep(sweep).variant_settings())) for sweep in sweep_names())
+    points += sum(len(phase.variants) for phase in load_reproduction("online_tuning").sweeps().values()) // 2
     assert listing == points
