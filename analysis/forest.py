@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clray.analysis.against import Compared, Contrast, Decision, compare_all
 from clray.analysis.against_forms import HEAD, direction, line_of, statistics_notes
-from clray.analysis.comparison import ComparedTable
+from clray.analysis.comparison import ComparedRow, ComparedTable
 from clray.analysis.formatting import number
 from clray.analysis.orders import Block
 from clray.analysis.plots import INK, OUTCOME_COLOURS, drawing, ink, svg
@@ -31,7 +31,8 @@ _MARKERS: dict[Decision, str] = {"better": "o", "worse": "D", "not decided": "s"
 def of_table(table: ComparedTable, baseline: str = "") -> Compared | None:
     """The variants of a table against one of them, in the table's first metric.
 
-    Variants with fewer than two runs take no part. None where there are no two variants to compare.
+    Variants with fewer than two runs take no part, nor do those that learn other classes or other numbers of tasks than
+    the baseline. None where there are no two variants to compare.
 
     Args:
         baseline: a variant; where the table has no runs of it, the first one with runs takes its place.
@@ -41,8 +42,18 @@ def of_table(table: ComparedTable, baseline: str = "") -> Compared | None:
     if len(rows) < 2:
         return None
     named = baseline if any(row.variant == baseline for row in rows) else rows[0].variant
+    learnt = next(_learnt(row) for row in rows if row.variant == named)
+    rows = [row for row in rows if _learnt(row) == learnt]
+    if len(rows) < 2:
+        return None
     (found,) = compare_all([(replace(table, rows=rows, metrics=[metric]), named, ())])
     return found
+
+
+def _learnt(row: ComparedRow) -> list[object]:
+    """What the runs of a row learn, as far as it makes their results comparable."""
+    trial = row.runs.runs[0].trial
+    return [trial.benchmark.get(key) for key in ("name", "dataset", "classes", "tasks")] if trial else []
 
 
 def block(compared: Compared) -> Block:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from made_records import EMBEDDED, REAL, of
@@ -363,6 +364,16 @@ class TestForest:
         assert [row.variant for row in found.table.rows] == ["online", "er-5120"]
         assert [c.metric for c in found.contrasts] == ["RA"]
         assert forest.of_table(table(online=LOW)) is None
+
+    def test_variants_that_learn_something_else_are_left_out(self, table):
+        made = table(online=LOW, er_5120=HIGH, ewc=NEAR)
+        few = made.rows[2]
+        trial = few.runs.runs[0].trial
+        other = trial.model_copy(update={"benchmark": {**trial.benchmark, "tasks": 5}})
+        runs = replace(few.runs, runs=[replace(run, trial=other) for run in few.runs.runs])
+        mixed = replace(made, rows=[*made.rows[:2], replace(few, runs=runs)])
+        assert [row.variant for row in forest.of_table(mixed).table.rows] == ["online", "er-5120"]
+        assert forest.of_table(mixed, "ewc") is None, "no other one learns five tasks"
 
     def test_a_baseline_without_runs_is_replaced_by_the_first(self, table):
         made = table(online=LOW, er_5120=HIGH, ewc=[])
