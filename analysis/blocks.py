@@ -1,4 +1,4 @@
-"""The further tables below a table, in the order in which every form of a comparison shows them."""
+"""The further tables below a table, in their order; the page has figures between some of them (``report``)."""
 
 from __future__ import annotations
 

@@ -194,12 +194,14 @@ class ComparedTable:
         """The reference runs that it shows."""
         if self.shown == "own":
             return []
-        return self.runs if self.shown == "reference" else (self.reference or self.gathered).runs
+        return (self.reference or self.gathered).runs
 
     @property
     def warning(self) -> str:
-        """The label of a table whose numbers must not be compared with the paper, or where nothing was published, of
-        one that shows another experiment than its title says; else empty."""
+        """The label of a table that shows another experiment than the declared one; empty where it does not.
+
+        Where numbers were published, it says that they must not be compared.
+        """
         if self.not_comparable_because and not self.judged:
             return f"ANOTHER EXPERIMENT THAN THE DECLARED ONE ({', '.join(self.not_comparable_because)})"
         return not_comparable_warning(self.not_comparable_because)
@@ -361,11 +363,11 @@ def sweep_table(
 def _compare(
     table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
 ) -> ComparedTable:
+    table.check_orders(sweep)
     filling, tuned = _filling(table, sweep, reproduction)
     # Before the sweep itself: each may have chosen another point for a variant.
     beside, other = at_choices(sweep, filling, shipped) if tuned and shown == "both" else (sweep, None)
     sweep, protocols = at_choices(sweep, filling, results) if tuned else (sweep, None)
-    table.check_orders(sweep)
     gathered = gather(sweep, list(filling), results)
     reference = gather(beside, list(filling), shipped) if shown == "both" else None
     reasons = not_comparable_because(sweep, gathered)

@@ -172,7 +172,7 @@ def _table_data(table: ComparedTable) -> dict[str, Any]:
             | {"values": [{"seed": s, "task_order": o, "value": v} for (s, o), v in cell.values.items()]}
             for row, cell in table.cells
         ],
-        "missing": {row.variant: _missing_data(row) for row in table.rows},
+        "missing": {row.filled_by: _missing_data(row) for row in table.rows},
     }
 
 

@@ -43,17 +43,19 @@ def of_table(table: ComparedTable, baseline: str = "") -> Compared | None:
         return None
     named = baseline if any(row.variant == baseline for row in rows) else rows[0].variant
     learnt = next(_learnt(row) for row in rows if row.variant == named)
-    rows = [row for row in rows if _learnt(row) == learnt]
+    others = [row.label for row in rows if _learnt(row) != learnt]
+    rows = [row for row in rows if row.label not in others]
     if len(rows) < 2:
         return None
-    (found,) = compare_all([(replace(table, rows=rows, metrics=[metric]), named, ())])
+    notes = [("left out", f"learn other classes or another number of tasks: {'; '.join(others)}")] if others else []
+    (found,) = compare_all([(replace(table, rows=rows, metrics=[metric]), named, notes)])
     return found
 
 
 def _learnt(row: ComparedRow) -> list[object]:
     """What the runs of a row learn, as far as it makes their results comparable."""
     trial = row.runs.runs[0].trial
-    return [trial.benchmark.get(key) for key in ("name", "dataset", "classes", "tasks")] if trial else []
+    return [trial.benchmark.get(key) for key in ("dataset", "classes", "tasks")] if trial else []
 
 
 def block(compared: Compared) -> Block:
@@ -61,7 +63,7 @@ def block(compared: Compared) -> Block:
     assert compared.baseline is not None
     made = compared.contrasts
     title = f"{direction(made[0].metric)}: against {compared.baseline.label}"
-    return Block(title, list(HEAD), [line_of(c) for c in made], "lrrrrll", statistics_notes(made))
+    return Block(title, list(HEAD), [line_of(c) for c in made], "lrrrrll", [*statistics_notes(made), *compared.notes])
 
 
 @drawing()

@@ -240,7 +240,10 @@ def origin(runs: Iterable[Run]) -> str:
 
 def _missing_notes(table: ComparedTable) -> list[tuple[str, str]]:
     untouched = [
-        r.label for r in table.rows if not (r.runs.runs or r.runs.half_done or r.runs.failed or r.runs.diverged)
+        r.label
+        for r in table.rows
+        # Without any expected run nothing is chosen yet, and the row's note says so.
+        if r.runs.expected and not (r.runs.runs or r.runs.half_done or r.runs.failed or r.runs.diverged)
     ]
     lines = failed_notes(table.rows)
     lines += [("missing", f"not begun: {'; '.join(untouched)}")] if untouched else []

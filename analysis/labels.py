@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from clray.analysis.gather import Results
 from clray.analysis.protocols import at_choices
-from clray.reproduction import Reproduction, evaluations, points_of
+from clray.reproduction import Reproduction, evaluations, filling
 from clray.sweep import Sweep
 
 
@@ -20,17 +20,21 @@ def labels_of(sweeps: Mapping[str, Sweep], reproduction: Reproduction | None) ->
     return {name: _labels(name, sweep, reproduction) for name, sweep in evaluations(sweeps).items()}
 
 
-def at_their_choices(sweep: Sweep, labels: Mapping[str, str], results: Results) -> Sweep:
+def at_their_choices(sweep: Sweep, labels: Mapping[str, str], results: Results) -> tuple[Sweep, list[str]]:
     """A sweep whose variants are those of ``labels``: each with a grid is at the point that the tuning phase chose.
 
     Args:
         results: of both phases.
+
+    Returns:
+        The sweep, and the variants that are not in it, because nothing is chosen for them yet.
     """
     every = [variant for variant, _ in sweep.variant_settings()]
     if all(variant in every for variant in labels):
-        return sweep
-    filling = {variant: [variant] if variant in every else points_of(variant, every) for variant in labels}
-    return at_choices(sweep, filling, results)[0]
+        return sweep, []
+    chosen, _ = at_choices(sweep, {variant: filling(variant, every) for variant in labels}, results)
+    present = dict(chosen.variant_settings())
+    return chosen, [variant for variant in labels if variant not in present]
 
 
 def _labels(name: str, sweep: Sweep, reproduction: Reproduction | None) -> dict[str, str]:
@@ -52,5 +56,5 @@ def first_metric(name: str, sweep: Sweep, reproduction: Reproduction | None) -> 
     if reproduction:
         declared = [table.metrics[0] for table in reproduction.tables if table.sweep == name]
         declared += [group.metric for group in reproduction.searches if group.sweep == name]
-        return declared[0] if declared else sweep.metrics[0]
+        return declared[0]
     return sweep.metrics[0]

@@ -249,7 +249,7 @@ def sensitivity_data(table: ComparedTable) -> list[dict[str, Any]]:
             "table": table.title,
             "sweep": table.sweep,
             "label": row.label,
-            "variant": row.variant,
+            "variant": row.filled_by,
             "metric": one.metric,
             "orders": len(one.means),
             "expected_orders": one.expected,

@@ -56,7 +56,7 @@ def other_claim_data(table: ComparedTable) -> list[dict[str, Any]]:
             "table": table.title,
             "sweep": table.sweep,
             "label": row.label,
-            "variant": row.variant,
+            "variant": row.filled_by,
             "metric": cell.metric,
             "other_source": source,
             "published_mean": other.claim.mean,

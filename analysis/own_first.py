@@ -7,6 +7,7 @@ user's new variant stands beside baselines that nobody has to run again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from clray import reference_runs
 from clray.analysis.comparison import Shown
@@ -38,22 +39,26 @@ class Sources:
         self._shown = shown
         self.problems = self._own.problems
 
-    def of(self, sweep: Sweep) -> tuple[Results, list[Note]]:
+    def of(self, sweep: Sweep, *others: Sweep) -> tuple[Results, list[Note]]:
         """The results for one sweep, and what its reader must know about them.
 
         Reference runs on other data than the store's are not taken: their numbers are those of another experiment.
+
+        Args:
+            others: more sweeps whose runs the results should have, such as the tuning phase of the first one.
         """
-        declarations = dict.fromkeys(cell.trial.declaration for cell in sweep.cells)
-        own = data_sets(r for d in declarations for r in self._own.finished.get(d, ()))
-        fingerprints = list(own[0].fingerprints) if own else None
-        results = filled_up(self._own, self._reference, fingerprints)
-        others = [
-            record
-            for declaration in declarations
-            for record in self._reference.finished.get(declaration, ())
-            if fingerprints is not None and record.data["fingerprint"] not in fingerprints
-        ]
-        if not others:
-            return results, []
-        text = f"{len(others)} runs that ship with clray are not used: they are on other data ({data_sets(others)[0]})"
-        return results, [("reference", f"{text}; --records reference shows them")]
+        results, notes = self._own, []
+        for each in (sweep, *others):
+            declarations = dict.fromkeys(cell.trial.declaration for cell in each.cells)
+            finished = {d: found for d in declarations if (found := self._reference.finished.get(d))}
+            own = data_sets(r for d in declarations for r in self._own.finished.get(d, ()))
+            before, fingerprints = results, list(own[0].fingerprints) if own else None
+            results = filled_up(before, replace(self._reference, finished=finished), fingerprints)
+            results = replace(results, shipped=before.shipped | results.shipped)
+            left = [
+                r for of in finished.values() for r in of if fingerprints and r.data["fingerprint"] not in fingerprints
+            ]
+            if left:
+                text = f"{len(left)} runs that ship with clray are not used: they are on other data"
+                notes.append(("reference", f"{text} ({data_sets(left)[0]}); --records reference shows them"))
+        return results, notes

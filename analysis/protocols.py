@@ -147,47 +147,54 @@ def results_of_phases(sweep: Sweep, tuned: Gathered, evaluated: Gathered) -> Pha
     return PhaseResults(results(tuned, rule.metric), results(evaluated, rule.metric), first)
 
 
-def runs_of_phases(sweep: Sweep, records: Results) -> tuple[Gathered, Gathered]:
-    """The runs of all points of a sweep with a tuning phase: of that phase, and its own."""
+def runs_of_phases(phase: Sweep, sweep: Sweep, records: Results) -> tuple[Gathered, Gathered]:
+    """The runs of all points of a sweep: of its tuning phase, and its own."""
     names = [name for name, _ in sweep.variant_settings()]
-    return gather(tuning_phase(sweep), names, records), gather(sweep, names, records)
+    return gather(phase, names, records), gather(sweep, names, records)
 
 
 def protocols_of(sweep: Sweep, records: Results) -> Protocols:
-    """Compare the protocols with the runs that are there.
-
-    The two phases choose for each method whose tuning runs have all ended. A method without a grid has its only point.
+    """Compare the protocols with the runs that are there. The two phases choose for each method whose tuning runs have
+    all ended.
 
     Args:
         sweep: the evaluation.
         records: of both phases.
+
+    Raises:
+        DeclarationError: as of ``tuning_phase``.
     """
     assert sweep.tuning is not None
-    tuned, evaluated = runs_of_phases(sweep, records)
+    tuned, evaluated = runs_of_phases(tuning_phase(sweep), sweep, records)
     found, methods = results_of_phases(sweep, tuned, evaluated), points_by_method(sweep)
-    fixed = {method: method for method, points in methods.items() if points == [method]}
-    grids = {method: points for method, points in methods.items() if method not in fixed}
-    unfinished = [method for method, points in grids.items() if any(tuned.variants[p].missing for p in points)]
-    ready = {method: points for method, points in grids.items() if method not in unfinished}
+    unfinished = [method for method, points in methods.items() if any(tuned.variants[p].missing for p in points)]
+    ready = {method: points for method, points in methods.items() if method not in unfinished}
     chosen = choose(ready, found.tuning, sweep.tuning.metric)
-    frozen = fixed | {method: point for method, point in chosen.items() if point is not None}
+    frozen = {method: point for method, point in chosen.items() if point is not None}
     compared = compare_protocols(sweep, frozen, found.tuning, found.evaluation, found.first)
     return replace(compared, tuning_runs=tuned, evaluation_runs=evaluated, unfinished=unfinished)
 
 
 def at_choices(sweep: Sweep, filling: Mapping[str, Sequence[str]], records: Results) -> tuple[Sweep, Protocols]:
-    """A sweep with each of some variants at the point that the tuning phase chooses, under the variant's own name.
+    """A sweep with each of some variants under its own name: as it is, or at the point that the tuning phase chooses.
 
     A variant for which nothing is chosen is not in the sweep.
 
     Args:
         sweep: the evaluation.
-        filling: by variant, the points of its grid, or itself where it has none.
+        filling: by variant, the points of the grid among which the tuning phase chooses, or the variant itself.
         records: of both phases.
+
+    Returns:
+        The sweep, and the comparison of the protocols for the variants with a choice.
+
+    Raises:
+        DeclarationError: as of ``tuning_phase``.
     """
     every = dict(sweep.variant_settings())
-    protocols = protocols_of(sweep.with_variants({p: every[p] for points in filling.values() for p in points}), records)
-    chosen = {variant: protocols.chosen(variant).point for variant in filling}
+    grids = {variant: points for variant, points in filling.items() if list(points) != [variant]}
+    protocols = protocols_of(sweep.with_variants({p: every[p] for points in grids.values() for p in points}), records)
+    chosen = {variant: protocols.chosen(variant).point if variant in grids else variant for variant in filling}
     return sweep.with_named_variants({v: every[point] for v, point in chosen.items() if point}), protocols
 
 

@@ -65,7 +65,7 @@ def notes(compared: Protocols, labels: Mapping[str, str] = {}) -> list[tuple[str
     text = f"chosen by the results on other classes alone; mean on these classes: {tuned or 'no runs'}"
     found += [(TWO_PHASES, text), ("regret", "points by which the best setting on the evaluated streams is better")]
     if any(choice.result is None for choice in compared.choices):
-        found.append(("–", "no setting has a result from all its runs"))
+        found.append(("–", "nothing is chosen, or the chosen setting lacks runs"))
     if len({choice.method for choice in compared.choices}) > 1:
         taus = "; ".join(f"{one} and {other} {shown(tau)}" for (one, other), tau in compared.taus.items())
         found.append(("Kendall's tau", f"between rankings of the methods: {taus}"))
@@ -95,4 +95,6 @@ def as_data(compared: Protocols) -> dict[str, Any]:
         "kendall_tau": [{"between": list(pair), "tau": tau} for pair, tau in compared.taus.items()],
         "kendall_tau_of_phases": compared.tuning_tau,
         "on_tuning_data": dict(compared.tuning_means),
+        "first_tasks": compared.first_tasks,
+        "unfinished": list(compared.unfinished),
     }

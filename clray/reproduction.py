@@ -38,9 +38,9 @@ def evaluations(sweeps: Mapping[str, Sweep]) -> dict[str, Sweep]:
     return {name: sweep for name, sweep in sweeps.items() if not name.endswith(NAME_ENDS)}
 
 
-def tuned_in_a_phase(sweeps: Mapping[str, Sweep]) -> list[Sweep]:
-    """The sweeps of a reproduction whose tuning phase is among them."""
-    return [sweep for name, sweep in sweeps.items() if name + NAME_ENDS in sweeps]
+def tuning_phases(sweeps: Mapping[str, Sweep], name: str) -> list[Sweep]:
+    """The tuning phase of a sweep of this name, if it is among some sweeps."""
+    return [sweeps[name + NAME_ENDS]] if name + NAME_ENDS in sweeps else []
 
 
 class Claim(Declared):
@@ -116,8 +116,7 @@ class Row(Declared):
     def filling(self, variants: Iterable[str]) -> list[str]:
         """Those among a sweep's variants that fill this row: its own, or all points of its grid; none where there is
         neither."""
-        names = list(variants)
-        return [self.variant] if self.variant in names else points_of(self.variant, names)
+        return filling(self.variant, list(variants))
 
     def at_order(self, order: str, metric: str) -> Row:
         """A copy of this row whose only claim is the number published for one task order, if there is one."""
@@ -288,6 +287,11 @@ class SearchRow(Declared):
 def points_of(variant: str, variants: Iterable[str]) -> list[str]:
     """The names of the points of a variant's grid, in grid order."""
     return [name for name in variants if name.startswith(f"{variant}@")]
+
+
+def filling(variant: str, variants: Sequence[str]) -> list[str]:
+    """The variant itself where a sweep has it, else the points of its grid, if there are any."""
+    return [variant] if variant in variants else points_of(variant, variants)
 
 
 class Searches(Declared):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -173,7 +174,6 @@ def measurement_problem(table: pa.Table, declared: int | None, finished: bool, o
         finished: the trial is recorded as measured on all of its tasks after the last.
         of_classes: its tasks share classes, and the classes are measured in place of the tasks (``of_classes`` below).
     """
-    import numpy as np
     import pyarrow as pa
 
     kinds = {"step": pa.types.is_integer, "trained_tasks": pa.types.is_integer, "eval_task": pa.types.is_integer}

@@ -20,6 +20,7 @@ from clray.output import redacted
 from clray.phases import tuning_phase
 from clray.planning import Plan
 from clray.provenance import code_digest
+from clray.reproduction import tuning_phases
 from clray.store import Store
 from clray.sweep import Sweep
 from clray.trial import short_hash
@@ -70,7 +71,9 @@ def refuse_shared_images(found: Phases, plans: Sequence[Plan]) -> None:
     from clray.vision.disjoint import labels_of, shared_images
 
     one, other = (labels_of(cell.trial for cell in phase.cells) for phase in (found.tuning, found.evaluation))
-    data = {t.trial.benchmark["dataset"]: t.data for plan in plans for t in plan.trials}
+    declared = {cell.trial.declaration for phase in (found.tuning, found.evaluation) for cell in phase.cells}
+    planned = [trial for plan in plans for trial in plan.trials if trial.trial.declaration in declared]
+    data = {trial.trial.benchmark["dataset"]: trial.data for trial in planned}
     same = shared_images(one, other, data)
     assert found.evaluation.tuning is not None
     if len(same) > (most := found.evaluation.tuning.common_images):
@@ -81,6 +84,23 @@ def refuse_shared_images(found: Phases, plans: Sequence[Plan]) -> None:
             + (f" and {len(pairs) - 3} more pairs of classes" if len(pairs) > 3 else "")
             + f"; allowed: at most {most}, or as many as tuning.common_images says"
         )
+
+
+def refuse_images_of_both_phases(sweeps: Mapping[str, Sweep], planned: Plan) -> None:
+    """Check that in no sweep of a reproduction the tuning phase and the evaluation of the tuned variants have an image
+    in common.
+
+    Args:
+        sweeps: those of the reproduction, as ``Reproduction.sweeps`` gives them.
+        planned: the plan of all of them.
+
+    Raises:
+        DeclarationError: some are; the message names their classes.
+    """
+    for name, sweep in sweeps.items():
+        for phase in tuning_phases(sweeps, name):
+            tuned = sweep.with_variants(dict(phase.variant_settings()))
+            refuse_shared_images(Phases(phase, tuned), [planned])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ NAN = float("nan")
         (integers([3, -(2**63), 2**63 - 1]), pa.array([3, -(2**63), 2**63 - 1], pa.int64())),
         (integers([1, -2], 32), pa.array([1, -2], pa.int32())),
         (integers([np.int64(5), 6]), pa.array([5, 6], pa.int64())),
+        (integers([1.0, np.float32(2)]), pa.array([1, 2], pa.int64())),
+        (integers([np.uint64(1), 2]), pa.array([1, 2], pa.int64())),
+        (floats([True, False]), pa.array([1, 0], pa.float64())),
         (floats([]), pa.array([], pa.float64())),
         (floats([1, 0.1, -0.0, np.float32(0.5), 1e308]), pa.array([1, 0.1, -0.0, 0.5, 1e308], pa.float64())),
         (texts([]), pa.array([], pa.string())),
@@ -39,16 +42,38 @@ def test_numbers_that_are_none_stay():
     assert np.isnan(as_numpy(floats([NAN, float("inf")]))).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("values", [[1.5], [1.0], ["1"], [None], [True], [[1]], [1, "x"]])
+@pytest.mark.parametrize("values", [[1.5], [NAN], ["1"], [None], [True], [1, True], [[1]], [1, "x"], [2.0**53]])
 def test_what_is_no_whole_number_is_refused(values):
     with pytest.raises((TypeError, ValueError)):
         integers(values)
 
 
-@pytest.mark.parametrize("values", [["1"], [None], [[1.0]], ["x", 1.0], [1j]])
+@pytest.mark.parametrize("values", [["1"], [None], [[1.0]], ["x", 1.0], [1j], [2**53 + 1]])
 def test_what_is_no_number_is_refused(values):
     with pytest.raises((TypeError, ValueError)):
         floats(values)
+
+
+@pytest.mark.parametrize("make", [texts, repeated])
+@pytest.mark.parametrize("value", [None, 1, b"a"])
+def test_what_is_no_text_is_refused(make, value):
+    with pytest.raises(TypeError):
+        make(["a", value])
+
+
+@pytest.mark.parametrize(
+    ("read", "column"),
+    [
+        (as_numpy, pa.array([1, None, 3])),
+        (as_numpy, pa.array([True, False])),
+        (as_numpy, pa.array(["1"])),
+        (as_texts, pa.array(["a", None])),
+        (as_texts, pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None]))),
+    ],
+)
+def test_columns_with_gaps_or_other_values_are_refused(read, column):
+    with pytest.raises(ValueError, match=r"gaps"):
+        read(column)
 
 
 @pytest.mark.parametrize(("values", "bits"), [([2**31], 32), ([-(2**31) - 1], 32), ([2**63], 64), ([2**70], 64)])

@@ -136,17 +136,24 @@ def comparisons_of(
     from clray.analysis.labels import at_their_choices, first_metric, labels_of
     from clray.analysis.own_first import Sources
     from clray.provenance import is_fresh
+    from clray.reproduction import tuning_phases
 
     labels = labels_of(target.sweeps, target.reproduction)
     chosen = choose(target.name, labels, variants, against, all_pairs)
-    sources = Sources(target.sweeps.values(), opened(target.results), records, is_fresh)
+    phases = {name: tuning_phases(target.sweeps, name) for name in chosen}
+    asked = [sweep for name in chosen for sweep in (target.sweeps[name], *phases[name])]
+    sources = Sources(asked, opened(target.results), records, is_fresh)
     tables = []
     for name, choice in chosen.items():
         sweep = target.sweeps[name]
-        results, notes = sources.of(sweep)
-        sweep = at_their_choices(sweep, labels[name], results)
+        results, notes = sources.of(sweep, *phases[name])
         shown = metrics or [first_metric(name, sweep, target.reproduction)]
-        made = sweep_table(sweep, results, {variant: labels[name][variant] for variant in choice.variants}, shown)
+        sweep, without = at_their_choices(sweep, {v: labels[name][v] for v in choice.variants}, results)
+        present = {variant: labels[name][variant] for variant in choice.variants if variant not in without}
+        if len(present) < 2 or choice.baseline in without:
+            raise DeclarationError(_nothing_chosen(target, [labels[name][variant] for variant in without]))
+        notes += [("left out", _nothing_chosen(target, [labels[name][v] for v in without]))] if without else []
+        made = sweep_table(sweep, results, present, shown)
         reasons = not_comparable_because(sweep, made.gathered) if target.reproduction else []
         notes = [*notes, *other_benchmarks(sweep, made)]
         notes += [] if made.gathered.runs else [("to run", f"`{target.run}` runs these trials")]
@@ -156,6 +163,10 @@ def comparisons_of(
             notes += more
         tables.append((replace(made, not_comparable_because=reasons), baseline, notes))
     return Comparisons(target.name, compare_all(tables), sources.problems)
+
+
+def _nothing_chosen(target: Target, labels: Sequence[str]) -> str:
+    return f"{', '.join(labels)}: the tuning phase has not chosen a setting yet; `{target.run}` runs what is missing"
 
 
 def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: Records) -> Leaderboard:
@@ -170,7 +181,7 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
     from clray.analysis.own_first import Sources
     from clray.loading import papers
     from clray.provenance import is_fresh
-    from clray.reproduction import evaluations
+    from clray.reproduction import evaluations, tuning_phases
 
     sweeps = [(target, name, sweep) for target in targets for name, sweep in evaluations(target.sweeps).items()]
     (by,) = metrics or [first_metric(sweeps[0][1], sweeps[0][2], sweeps[0][0].reproduction)]
@@ -179,9 +190,13 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
     )
     sources = []
     for target, name, sweep in sweeps:
-        found, notes = read.of(sweep)
+        found, notes = read.of(sweep, *tuning_phases(target.sweeps, name))
         labels = labels_of({name: sweep}, target.reproduction)[name]
-        sweep = at_their_choices(sweep, labels, found)
+        sweep, without = at_their_choices(sweep, labels, found)
+        if len(without) == len(labels):
+            raise DeclarationError(_nothing_chosen(target, list(labels.values())))
+        notes += [("left out", _nothing_chosen(target, [labels[v] for v in without]))] if without else []
+        labels = {variant: label for variant, label in labels.items() if variant not in without}
         paper = papers().get(target.reproduction.paper) if target.reproduction else None
         made = sweep_table(sweep, found, labels, [by])
         sources.append(Source(target.name, sweep, made, target.reproduction, paper, notes))

@@ -63,8 +63,7 @@ def sweep_command(
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
     from clray.planning import plan
-    from clray.reproduction import tuned_in_a_phase
-    from clray.tuning import phases, refuse_shared_images
+    from clray.tuning import refuse_images_of_both_phases
 
     options = options_of(
         address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, not no_wait, rerun_lacking
@@ -72,11 +71,9 @@ def sweep_command(
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
     planned = plan(target.sweeps, store, download=not dry_run)
     show_plan(target, planned, console, rerun_stale, rerun_lacking)
+    refuse_images_of_both_phases(target.sweeps, planned)
     if dry_run:
         return
-    if target.reproduction:
-        for sweep in tuned_in_a_phase(target.sweeps):
-            refuse_shared_images(phases(sweep), [planned])
     if options.left(planned):
         require_extras(options.left(planned), local, options.address)
         require_writable(store)

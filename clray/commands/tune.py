@@ -90,7 +90,7 @@ def tune_command(
     take(stages["evaluation"], after)
     if frozen is None or dry_run:
         return
-    of_phases = results_of_phases(found.evaluation, *runs_of_phases(found.evaluation, read(store)))
+    of_phases = results_of_phases(found.evaluation, *runs_of_phases(found.tuning, found.evaluation, read(store)))
     compared = compare_protocols(
         found.evaluation, frozen.chosen, of_phases.tuning, of_phases.evaluation, of_phases.first
     )
@@ -113,7 +113,7 @@ def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) ->
 
     rule = found.evaluation.tuning
     assert rule is not None
-    tuned = results_of_phases(found.evaluation, *runs_of_phases(found.evaluation, read(store))).tuning
+    tuned = results_of_phases(found.evaluation, *runs_of_phases(found.tuning, found.evaluation, read(store))).tuning
     chosen = choose(points_by_method(found.tuning), tuned, rule.metric)
     if without := [method for method, point in chosen.items() if point is None]:
         raise ClrayError(

@@ -88,7 +88,7 @@ def kept() -> dict[str, str]:
 
 @pytest.fixture
 def text(comparison, kept) -> str:
-    """The page of the comparison. It is rendered for the first test; only the torn file's folder differs in others."""
+    """The page of the comparison, rendered once: those of other tests differ only in the folder of the torn file."""
     if not kept:
         kept["text"] = render(comparison)
     return kept["text"]

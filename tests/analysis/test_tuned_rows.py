@@ -149,6 +149,7 @@ class TestChosen:
         protocols = found.tables[0].protocols
         assert protocols.chosen("er").regret == pytest.approx(21)
         assert protocols.tuning_means == {"er": pytest.approx(81)}
+        assert {choice.method for choice in protocols.choices} == {"er"}, "the other row has nothing to choose"
 
     @pytest.mark.parametrize("tuned", [{}, {LOW: [80.0, 82.0]}, {LOW: [80.0, 82.0], HIGH: [60.0]}])
     def test_nothing_is_chosen_before_all_tuning_runs_are_finished(self, compared, tuned):
@@ -160,7 +161,7 @@ class TestChosen:
         said = dict(notes(table))
         assert said["runs"].startswith("2 of 2 finished"), "those of the other row"
         ran = sum(map(len, tuned.values()))
-        assert said["tuning"] == f"{ran} of 4 runs of the tuning phase, and 6 of 6 of all settings afterwards"
+        assert said["tuning"] == f"{ran} of 4 runs of the tuning phase, and 4 of 4 of all settings afterwards"
 
     def test_diverged_tuning_runs_have_ended_and_choose_nothing(self, compared, declared, store, fill):
         compared({}, EVALUATED)
@@ -219,9 +220,9 @@ class TestOtherCommands:
     def results(self, tmp_path, fill, store):
         sweeps = load_reproduction("online_tuning").sweeps(Selection(quick=True))
         phase, evaluation = sweeps.values()
-        for sweep, high in ((phase, 80.0), (evaluation, 70.0)):
+        for sweep, best in ((phase, "lr=0.03"), (evaluation, "lr=0.3")):
             for name, _ in sweep.variant_settings():
-                accuracy = high if "lr=0.03" in name else 60.0
+                accuracy = 70.0 if best in name.split("@") else 60.0
                 fill(sweep, name, [(90.0, accuracy + i) for i in range(3)])
         return store.uri
 
@@ -229,9 +230,26 @@ class TestOtherCommands:
     def test_they_take_the_chosen_points(self, results, command):
         done = CliRunner().invoke(app, [*command, "--quick", "--results", results], catch_exceptions=False)
         assert done.exit_code == 0, done.output
-        assert "71.00 ± 1.00 (3)" in done.output
+        assert "61.00 ± 1.00 (3)" in done.output, "the evaluation would have chosen another point"
+        assert "71.00" not in done.output
         assert "@" not in done.output
         assert "tuning phase" not in done.output
+
+    @pytest.mark.parametrize("command", [["compare", "online_tuning", "er", "mir"], ["leaderboard", "online_tuning"]])
+    def test_without_a_choice_they_say_what_to_run(self, tmp_path, command):
+        done = CliRunner().invoke(app, [*command, "--quick", "--records", "own", "--results", str(tmp_path)])
+        assert isinstance(done.exception, DeclarationError)
+        assert "the tuning phase has not chosen a setting yet; `python -m clray.reproduce" in str(done.exception)
+
+    def test_a_method_without_a_choice_is_left_out(self, results, store):
+        sweeps = load_reproduction("online_tuning").sweeps(Selection(quick=True))
+        phase, _ = sweeps.values()
+        cell = next(cell for cell in phase.cells if cell.variant.startswith("mir@"))
+        Path(store.path("records", f"{cell.trial.id('0123456789abcdef')}.parquet")).unlink()
+        command = ["leaderboard", "online_tuning", "--quick", "--records", "own", "--results", results]
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert "left out" in done.output
+        assert "MIR: the tuning phase has not chosen a setting yet" in " ".join(done.output.split())
 
 
 def test_images_in_both_phases_are_refused_before_a_launch(tmp_path, monkeypatch):
