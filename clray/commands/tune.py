@@ -31,7 +31,7 @@ from clray.errors import ClrayError, DeclarationError
 from clray.output import redacted
 
 if TYPE_CHECKING:
-    from clray.analysis.protocols import Protocols
+    from clray.analysis.protocols import PhaseResults, Protocols
     from clray.console import PlainConsole
     from clray.planning import Plan
     from clray.store import Store
@@ -49,8 +49,7 @@ def tune_command(
     """Choose settings on some classes, freeze them, evaluate them on others, and compare the ways of choosing. The
     same command again continues."""
     from clray import tuning
-    from clray.analysis.gather import read
-    from clray.analysis.protocols import compare_protocols, results_of_phases, runs_of_phases
+    from clray.analysis.protocols import compare_protocols
     from clray.analysis.protocols_text import as_data
     from clray.planning import plan
 
@@ -90,7 +89,7 @@ def tune_command(
     take(stages["evaluation"], after)
     if frozen is None or dry_run:
         return
-    of_phases = results_of_phases(found.evaluation, *runs_of_phases(found.tuning, found.evaluation, read(store)))
+    of_phases = _results(found, store)
     compared = compare_protocols(
         found.evaluation, frozen.chosen, of_phases.tuning, of_phases.evaluation, of_phases.first
     )
@@ -100,20 +99,26 @@ def tune_command(
         _show(compared, found.evaluation.title or target.name, console)
 
 
+def _results(found: Phases, store: Store) -> PhaseResults:
+    from clray.analysis.gather import read
+    from clray.analysis.protocols import results_of_phases, runs_of_phases
+
+    return results_of_phases(found.evaluation, *runs_of_phases(found.tuning, found.evaluation, read(store)))
+
+
 def _freeze(found: Phases, plans: tuple[Plan, Plan], store: Store, file: str) -> Frozen:
     """Choose a point for each method on the tuning data, and write the choice.
 
     Raises:
         ClrayError: no point of a method has a result.
     """
-    from clray.analysis.gather import read
-    from clray.analysis.protocols import choose, points_by_method, results_of_phases, runs_of_phases
+    from clray.analysis.protocols import choose, points_by_method
     from clray.analysis.verdict import sample
     from clray.tuning import Frozen, write_frozen
 
     rule = found.evaluation.tuning
     assert rule is not None
-    tuned = results_of_phases(found.evaluation, *runs_of_phases(found.tuning, found.evaluation, read(store))).tuning
+    tuned = _results(found, store).tuning
     chosen = choose(points_by_method(found.tuning), tuned, rule.metric)
     if without := [method for method, point in chosen.items() if point is None]:
         raise ClrayError(
