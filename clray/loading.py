@@ -29,7 +29,7 @@ from clray.documents import (
 )
 from clray.errors import DeclarationError
 from clray.grid import merged
-from clray.selection import Origin, Selection
+from clray.selection import Origin, Selection, named_by
 from clray.sweep import Sweep
 
 # --------------------------------------------------------------------------------------------------------------
@@ -115,16 +115,20 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
     only = selection.only or quick_only
     if only:
         chosen = dict(sweep.variant_settings())
+        named: set[str] = set()
         for variant in only:
-            if variant not in chosen and variant not in sweep.variants:
+            found = named_by(variant, sweep.variants) or named_by(variant, chosen)
+            named.update(found)
+            if not found:
+                known = chosen if "@" in variant or selection.only_flag != "--only" else sweep.variants
                 flag = f"{selection.only_flag} {shorter(variant)}"
                 said = flag if selection.only else f"quick.only: {shown(variant)}"
                 place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
-                raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, chosen)}")
-        if set(only) <= set(sweep.variants):
-            sweep = sweep.with_whole_variants(only)
+                raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, known)}")
+        if named <= set(sweep.variants):
+            sweep = sweep.with_whole_variants(named)
         else:
-            sweep = sweep.with_variants({n: s for n, s in chosen.items() if n in only or n.split("@")[0] in only})
+            sweep = sweep.with_variants({n: s for n, s in chosen.items() if n in named or n.split("@")[0] in named})
     _ = sweep.cells  # so that a wrong setting is an error now
     return sweep
 

@@ -16,7 +16,7 @@ from clray.grid import at_point, point_of
 from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
 from clray.phases import NAME_ENDS, tuning_phase
-from clray.selection import Selection
+from clray.selection import Selection, named_by
 from clray.sweep import Sweep
 from clray.trial import Trial
 
@@ -405,9 +405,8 @@ class Reproduction(Declared):
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for flag, variants in (("--only", selection.only), (f"{self.name}: quick:", self.quick)):
             for variant in variants:
-                if variant not in every:
+                if not named_by(variant, every):
                     raise DeclarationError(f"{flag} {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
-        asked = self._asked(selection)
         loaded: dict[str, Sweep] = {}
         for name in dict.fromkeys(group.sweep for group in groups):
             sweep, _ = read(name, selection)
@@ -419,7 +418,7 @@ class Reproduction(Declared):
                 for row in group.rows
                 for variant in self._filling(row, name, sweep, present)
             ]
-            chosen = [variant for row, variant in wanted if not asked or row.variant in asked]
+            chosen = [variant for row, variant in wanted if self._is_asked(row, selection)]
             tuned = [v for row, v in wanted if self.is_tuned(row, present, selection)]
             if tuned:  # before the evaluation, since its trials run first
                 loaded[name + NAME_ENDS] = tuning_phase(
@@ -433,9 +432,9 @@ class Reproduction(Declared):
                 table.check_orders(loaded[table.sweep])
         return loaded
 
-    def _asked(self, selection: Selection) -> Sequence[str]:
-        """The variants whose rows are asked for; none for all rows."""
-        return selection.only or (self.quick if selection.quick else ())
+    def _is_asked(self, row: Row | SearchRow, selection: Selection) -> bool:
+        asked = selection.only or (self.quick if selection.quick else ())
+        return not asked or any(named_by(item, [row.variant]) for item in asked)
 
     def is_tuned(self, row: Row | SearchRow, variants: Collection[str], selection: Selection) -> bool:
         """True for a row of a table that is asked for and whose setting a tuning phase chooses.
@@ -443,8 +442,7 @@ class Reproduction(Declared):
         Args:
             variants: those of its sweep.
         """
-        asked = self._asked(selection)
-        return isinstance(row, Row) and row.variant not in variants and (not asked or row.variant in asked)
+        return isinstance(row, Row) and row.variant not in variants and self._is_asked(row, selection)
 
     def _filling(
         self, row: Row | SearchRow, name: str, sweep: Sweep, present: Mapping[str, dict[str, Any]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ class Selection:
         if self.only or self.seeds or self._changed:
             name += "-" + short_hash([self.only, self.seeds, self._changed])[:6]
         return name
+
+
+def named_by(item: str, known: Collection[str]) -> list[str]:
+    """The names that an item of ``--only`` stands for: itself, or all that a pattern with ``*`` or ``?`` fits.
+
+    Nothing where no name fits. A name that itself has such a letter stands for itself.
+    """
+    if item in known:
+        return [item]
+    if not re.search("[*?]", item):
+        return []
+    letters = {"*": ".*", "?": "."}  # not fnmatch, for which brackets are a pattern, too: names may have them
+    pattern = re.compile("".join(letters.get(letter, re.escape(letter)) for letter in item), re.DOTALL)
+    return [name for name in known if pattern.fullmatch(name)]
 
 
 def _is_of_resources(item: str) -> bool:

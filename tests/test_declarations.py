@@ -372,6 +372,32 @@ class TestSelections:
         assert [c.variant for c in sweep.cells] == ["plain", "plain", "gem", "gem"]
         assert sweep.comparable
 
+    @pytest.mark.parametrize(
+        ("pattern", "variants"),
+        [
+            ("g*", {"gem@lr=0.1", "gem@lr=0.2"}),
+            ("*p*@lr=0.2", {"plain@lr=0.2", "replay@lr=0.2"}),
+            ("?em@lr=0.1", {"gem@lr=0.1"}),
+        ],
+    )
+    def test_only_takes_patterns(self, file, pattern, variants):
+        path = file(("quick:", "grid: {lr: [0.1, 0.2]}\nquick:"))
+        assert {c.variant for c in load_sweep(path, Selection(only=(pattern,))).cells} == variants
+
+    def test_a_variant_whose_name_looks_like_a_pattern_stands_for_itself(self, file):
+        path = file(("  plain:", "  p*:"), ("only: [plain]", "only: ['p*']"), ("  replay:", "  pre[1]:"))
+        assert {c.variant for c in load_sweep(path, Selection(only=("p*",))).cells} == {"p*"}
+        assert {c.variant for c in load_sweep(path, Selection(only=("p*]",))).cells} == {"pre[1]"}
+
+    def test_a_pattern_that_fits_nothing_is_refused(self, file):
+        with pytest.raises(DeclarationError, match=r"--only x\*: no such variant; allowed: plain"):
+            load_sweep(file(), Selection(only=("x*",)))
+
+    def test_a_wrong_only_lists_no_points_of_grids(self, file):
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(file(("quick:", "grid: {lr: [0.1, 0.2]}\nquick:")), Selection(only=("plane",)))
+        assert "@" not in str(caught.value)
+
     def test_a_wrong_only_names_the_variants(self, file):
         with pytest.raises(DeclarationError, match=r"--only plane: no such variant; did you mean 'plain'.*replay"):
             load_sweep(file(), Selection(only=("plane",)))
@@ -654,6 +680,8 @@ class TestReproductions:
         sweeps = self.load(tmp_path).sweeps()
         assert {c.variant for c in sweeps["mer/rotations"].cells} == {"online", "ewc"}
         only = self.load(tmp_path).sweeps(Selection(only=("ewc",)))
+        assert {c.variant for c in only["mer/rotations"].cells} == {"ewc"}
+        only = self.load(tmp_path).sweeps(Selection(only=("e?c",)))
         assert {c.variant for c in only["mer/rotations"].cells} == {"ewc"}
 
     @pytest.mark.parametrize(

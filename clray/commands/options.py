@@ -32,7 +32,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A reproduction, 
 Quick = Annotated[
     bool, typer.Option("--quick", help="The declared quick form: minutes, not comparable with the paper.")
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT[,VARIANT…]", help="Only these variants.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="VARIANT[,VARIANT…]", help="Only these variants; * stands for any letters, as in 'mer*'."
+    ),
+]
 Seeds = Annotated[
     str | None, typer.Option("--seeds", metavar="0,1,…", help="These seeds instead of the declared ones.")
 ]
