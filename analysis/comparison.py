@@ -363,7 +363,6 @@ def sweep_table(
 def _compare(
     table: Table, sweep: Sweep, results: Results, reproduction: Reproduction, shipped: Results, shown: Shown
 ) -> ComparedTable:
-    table.check_orders(sweep)
     filling, tuned = _filling(table, sweep, reproduction)
     # Before the sweep itself: each may have chosen another point for a variant.
     beside, other = at_choices(sweep, filling, shipped) if tuned and shown == "both" else (sweep, None)

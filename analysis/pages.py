@@ -162,10 +162,15 @@ def found(page: Page) -> list[str]:
     Raises:
         DeclarationError: a placeholder names no cell with a run, or no published number.
     """
-    return [_PLACEHOLDER.sub(lambda match: _filled(page, match[1]), text) for text in page.reproduction.findings]
+
+    def filled(i: int, text: str) -> str:
+        place = page.reproduction.place("findings", i)
+        return _PLACEHOLDER.sub(lambda match: _filled(page, match[1], place), text)
+
+    return [filled(i, text) for i, text in enumerate(page.reproduction.findings)]
 
 
-def _filled(page: Page, asked: str) -> str:
+def _filled(page: Page, asked: str, place: str) -> str:
     variant, _, rest = asked.partition(" ")
     metric, _, which = rest.partition(" ")
     cells = [
@@ -173,7 +178,7 @@ def _filled(page: Page, asked: str) -> str:
         for table, row in _rows(page.comparison)
         if variant in (row.variant, f"{table.sweep}/{row.variant}") and metric in row.cells
     ]
-    place = f"reproduce/{page.name}.yaml: findings: {{{asked}}}"
+    place = f"{place}: {{{asked}}}"
     if len(cells) != 1:
         raise DeclarationError(f"{place}: {len(cells)} cells are called so; allowed: '{{VARIANT METRIC}}' of one row")
     (cell,) = cells

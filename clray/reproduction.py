@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from clray.documents import Declared, Document, explain, is_there, misread, one_of, shorter, shown
+from clray.documents import Declared, Document, dotted, explain, is_there, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.grid import at_point, point_of
 from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
@@ -248,17 +248,13 @@ class Table(Declared):
         orders = {label: own if order == "identity" else named(order) for label, order in self.orders.items()}
         return next((label for label, order in orders.items() if order == runs), None)
 
-    def check_orders(self, sweep: Sweep) -> None:
-        """Check that the sweep has trials with each of ``orders``. A sweep that a flag has changed need not have them.
+    def wrong_order(self, sweep: Sweep) -> str | None:
+        """The first label of ``orders`` whose order no trial of the sweep has.
 
-        Raises:
-            DeclarationError: there is no such trial; the message names the order, and the orders of the sweep.
+        None where there is none, or where a flag has changed the sweep: it need not have all orders then.
         """
         found = {self.order_of(cell.trial) for cell in sweep.cells}
-        for label in self.orders:
-            if label not in found and sweep.comparable:
-                place = f"table {self.title!r}: orders.{label}"
-                raise DeclarationError(f"{place}: not a task order of {sweep.name}; allowed: {sweep.task_orders}")
+        return next((label for label in self.orders if label not in found and sweep.comparable), None)
 
 
 class SearchRow(Declared):
@@ -343,11 +339,15 @@ class Reproduction(Declared):
     quick: list[str] = []
     """The variants whose rows ``--quick`` runs, where it need not run all of them to show that everything works."""
 
-    _name: str = PrivateAttr("")
+    _document: Document | None = PrivateAttr(None)
 
     @property
     def name(self) -> str:
-        return self._name
+        return self._document.path.stem if self._document else ""
+
+    def place(self, *keys: Any) -> str:
+        """The place that declares a path of keys, and the path itself, as text for a message."""
+        return self._document.place(keys) if self._document else dotted(keys)
 
     @model_validator(mode="after")
     def _shows_something(self) -> Reproduction:
@@ -403,10 +403,12 @@ class Reproduction(Declared):
         """
         groups: list[Table | Searches] = [*self.tables, *self.searches]
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
-        for flag, variants in (("--only", selection.only), (f"{self.name}: quick:", self.quick)):
+        for where, variants in (("--only", selection.only), (self.place("quick") + ":", self.quick)):
             for variant in variants:
                 if not named_by(variant, every):
-                    raise DeclarationError(f"{flag} {variant}: no row of {self.name} uses it; {one_of(variant, every)}")
+                    raise DeclarationError(
+                        f"{where} {shorter(variant)}: no row of {self.name} uses it; {one_of(variant, every)}"
+                    )
         loaded: dict[str, Sweep] = {}
         for name in dict.fromkeys(group.sweep for group in groups):
             sweep, _ = read(name, selection)
@@ -427,10 +429,22 @@ class Reproduction(Declared):
             if chosen:
                 loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
                 _ = loaded[name].cells
-        for table in self.tables:
-            if table.sweep in loaded:
-                table.check_orders(loaded[table.sweep])
+        for i, table in enumerate(self.tables):
+            if table.sweep in loaded and (wrong := table.wrong_order(sweep := loaded[table.sweep])):
+                place = self.place("tables", i, "orders", wrong)
+                raise DeclarationError(f"{place}: not a task order of {sweep.name}; allowed: {sweep.task_orders}")
         return loaded
+
+    def _keys(self, row: Row | SearchRow) -> tuple[Any, ...]:
+        """The path of keys that declares a row in the file."""
+        every: dict[str, Sequence[Table | Searches]] = {"tables": self.tables, "searches": self.searches}
+        return next(
+            (key, i, "rows", j)
+            for key, groups in every.items()
+            for i, group in enumerate(groups)
+            for j, other in enumerate(group.rows)
+            if other is row
+        )
 
     def _is_asked(self, row: Row | SearchRow, selection: Selection) -> bool:
         asked = selection.only or (self.quick if selection.quick else ())
@@ -448,7 +462,7 @@ class Reproduction(Declared):
         self, row: Row | SearchRow, name: str, sweep: Sweep, present: Mapping[str, dict[str, Any]]
     ) -> list[str]:
         """The variants of a sweep that a row needs."""
-        where = f"reproduce/{self.name}.yaml: {row.variant!r} is not a variant of {name}"
+        where = f"{self.place(*self._keys(row), 'variant')}: {row.variant!r} is not a variant of {name}"
         if isinstance(row, Row):
             filling = row.filling(present)
             if not filling or (filling != [row.variant] and sweep.tuning is None):
@@ -461,7 +475,7 @@ class Reproduction(Declared):
             raise DeclarationError(f"{where} with a grid; {one_of(row.variant, searched)}")
         axes = point_of(points[0], present[points[0]])
         if set(row.published) != set(axes):
-            where = f"reproduce/{self.name}.yaml: {row.label}: published"
+            where = self.place(*self._keys(row), "published")
             raise DeclarationError(f"{where}: expected a value for each axis of the grid: {', '.join(axes)}")
         published = row.published_point(present)
         return points + ([published] if published and published not in points else [])
@@ -489,7 +503,7 @@ def load_reproduction(name: str | Path) -> Reproduction:
     for keys, problem in misread(document.data, reproduction.model_dump()):
         raise DeclarationError(f"{document.place(keys)}: {problem}")
     _refers_to_something(reproduction, document)
-    reproduction._name = path.stem
+    reproduction._document = document
     return reproduction
 
 

@@ -710,8 +710,12 @@ class TestReproductions:
         assert said in text
 
     def test_a_variant_that_its_sweep_has_not(self, tmp_path):
-        with pytest.raises(DeclarationError, match="'onlin' is not a variant of mer/rotations; did you mean 'online'"):
-            self.load(tmp_path, ("variant: online", "variant: onlin")).sweeps()
+        wrong = self.load(tmp_path, ("variant: online", "variant: onlin"))
+        with pytest.raises(DeclarationError) as caught:
+            wrong.sweeps()
+        place = f"{tmp_path / 'test.yaml'}:{line_of(tmp_path / 'test.yaml', 'onlin,')}: tables.0.rows.0.variant: "
+        problem = "'onlin' is not a variant of mer/rotations; did you mean 'online'"
+        assert str(caught.value).startswith(place + problem)
 
     def test_no_such_reproduction(self):
         with pytest.raises(DeclarationError, match="did you mean 'mer_rotations'"):

@@ -50,7 +50,8 @@ def test_the_reproductions_that_ship():
 
 def test_a_row_of_the_quick_form_that_is_not_there():
     wrong = load_reproduction("online_mir").model_copy(update={"quick": ["mir-2"]})
-    with pytest.raises(DeclarationError, match=r"^online_mir: quick: mir-2: no row of online_mir .* did you mean"):
+    message = r"/online_mir\.yaml:\d+: quick: mir-2: no row of online_mir .* did you mean"
+    with pytest.raises(DeclarationError, match=message):
         wrong.sweeps(Selection())
 
 

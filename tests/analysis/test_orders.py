@@ -339,7 +339,9 @@ class TestDeclarations:
         "order", ["[0, 2, 1]", "[sst, woz.en, srl]", "[sst, srl]", "[sst, srl, wox.en]", "[7, 8, 9]"]
     )
     def test_an_order_that_the_sweep_lacks_is_an_error(self, declared, order):
-        message = r"table 'Orders': orders.\(ii\): not a task order of \w+; allowed: \[\['sst', 'srl', 'woz.en'\], "
+        message = (
+            r"\.yaml:\d+: tables\.0\.orders\.\(ii\): not a task order of \w+; allowed: \[\['sst', 'srl', 'woz.en'\], "
+        )
         with pytest.raises(DeclarationError, match=message):
             declared(("[2, 1, 0]", order)).sweeps()
 

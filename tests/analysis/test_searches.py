@@ -257,13 +257,18 @@ class TestDeclarations:
 
     def test_a_variant_without_grid_is_an_error(self, declared):
         wrong = declared(("variant: plain,", "variant: plain-published,"))
-        with pytest.raises(DeclarationError, match=r"is not a variant of .* with a grid; allowed: plain, replay"):
+        with pytest.raises(
+            DeclarationError, match=r"yaml:\d+: .*is not a variant of .* with a grid; allowed: plain, replay"
+        ):
             wrong.sweeps()
 
     @pytest.mark.parametrize("published", ["{}", "{rate: 0.02}", "{lr: 0.02, batch: 5}"])
     def test_the_published_choice_names_each_axis(self, declared, published):
         wrong = declared(("{lr: 0.02}", published))
-        with pytest.raises(DeclarationError, match="Plain: published: expected a value for each axis of the grid: lr"):
+        with pytest.raises(
+            DeclarationError,
+            match=r"yaml:\d+: searches\.0\.rows\.0\.published: expected a value for each axis of the grid: lr",
+        ):
             wrong.sweeps()
 
     def test_its_metric_exists(self, declared):
