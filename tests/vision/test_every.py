@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -114,6 +114,27 @@ def bits(state: Any) -> list[Any]:
     return [state.numpy().tobytes() if hasattr(state, "numpy") else state]
 
 
+def same_bits_after_every_stop(make: Callable[[], loop.VisionTraining], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare a trial that runs through with one that is saved and loaded again wherever it can stop."""
+    whole = make()
+    expected = run(whole)
+    monkeypatch.setattr(loop, "_STOP_AFTER", -1.0)
+    monkeypatch.setattr(loop, "_AT_ONCE", 3)
+    training, measured, stops = make(), [], 0
+    while training.progress < 1:
+        measured += training.advance()
+        saved = io.BytesIO()
+        torch.save(training.state_dict(), saved)
+        saved.seek(0)
+        progress, training = training.progress, make()
+        training.load_state_dict(torch.load(saved, weights_only=True))
+        assert training.progress == progress
+        stops += 1
+    assert stops > 5
+    assert measured == expected
+    assert bits(training.state_dict()) == bits(whole.state_dict())
+
+
 @pytest.mark.parametrize("method", METHODS)
 class TestEveryMethod:
     def test_a_shipped_sweep_has_it(self, method, declared):
@@ -129,23 +150,23 @@ class TestEveryMethod:
     def test_it_goes_on_after_every_stop_with_the_same_bits(self, method, changes, small, monkeypatch):
         if "randomness" in changes and METHODS[method].learner_kind == "incremental":
             pytest.skip("these benchmarks have no official draws")
-        whole = small(method, **changes)
-        expected = run(whole)
-        monkeypatch.setattr(loop, "_STOP_AFTER", -1.0)
-        monkeypatch.setattr(loop, "_AT_ONCE", 3)
-        training, measured, stops = small(method, **changes), [], 0
-        while training.progress < 1:
-            measured += training.advance()
-            saved = io.BytesIO()
-            torch.save(training.state_dict(), saved)
-            saved.seek(0)
-            progress, training = training.progress, small(method, **changes)
-            training.load_state_dict(torch.load(saved, weights_only=True))
-            assert training.progress == progress
-            stops += 1
-        assert stops > 5
-        assert measured == expected
-        assert bits(training.state_dict()) == bits(whole.state_dict())
+        same_bits_after_every_stop(lambda: small(method, **changes), monkeypatch)
+
+    @pytest.mark.parametrize(
+        ("stream", "order"),
+        [
+            ({"name": "i-blurry"}, None),
+            ({"name": "si-blurry"}, [2, 0, 1]),
+            ({"name": "coarse-to-fine", "classes": None}, [0, 2, 1]),
+        ],
+    )
+    def test_it_goes_on_with_the_same_bits_on_every_stream(self, method, stream, order, small, monkeypatch):
+        if METHODS[method].learner_kind != "incremental":
+            pytest.skip("these streams are for one head")
+        if method not in NEED_BOUNDARIES:
+            stream = stream | {"boundaries": "hidden"}
+        changes = {"per_task": 12, "stream": stream, "evaluate": 20, "task_order": order}
+        same_bits_after_every_stop(lambda: small(method, **changes), monkeypatch)
 
     def test_looking_more_often_changes_nothing(self, method, small):
         """Every seventh example is within a batch of ten: then it is measured after the batch."""
