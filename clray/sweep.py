@@ -248,7 +248,9 @@ class Sweep(Declared):
             DeclarationError: a setting of it is not accepted.
         """
         assert self.search is not None
-        return self._phase("search", self.search.benchmark, self.search.seeds)
+        phase = self._phase("search", self.search.benchmark, self.search.seeds)
+        phase._name += ", search"  # so that its runs are not taken for those of the result
+        return phase
 
     def _phase(self, key: str, benchmark: Mapping[str, Any], seeds: Sequence[int]) -> Sweep:
         """This sweep with changes that one of its keys declares."""

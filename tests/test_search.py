@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from wandb_offline import read_run
 
 from clray.axes import Distribution, Search, drawn_points
 from clray.cli import app
@@ -201,6 +203,14 @@ class TestTheCommand:
 
         records, _ = Store("results").records()
         assert len({r.trial.hyperparameters["lr"] for r in records if r.trial.seed >= 100}) == 7
+
+    def test_the_runs_that_choose_are_published_apart(self, sweep, tmp_path):
+        pytest.importorskip("wandb")
+        chosen = search("--only", "naive", "--seeds", "0", "--set", "search.samples=2", "--wandb", "offline")
+        assert chosen["chosen"][0]["variant"] == "naive"
+        groups = Counter(read_run(folder).run.run_group for folder in Path("results/wandb").glob("offline-run-*"))
+        changed = Selection(set=("search.samples=2",)).suffix
+        assert groups == {f"{tmp_path.name}, search{changed}": 2 * 2 + 1, f"{tmp_path.name}{changed}": 1 + 1}
 
     def test_text(self, sweep):
         result = CliRunner().invoke(app, ["search", "sweep.yaml", "--local", "--only", "naive"], catch_exceptions=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
+from wandb_offline import read_run
 
 from clray import tuning
 from clray.analysis.gather import Gathered
@@ -353,6 +355,22 @@ def test_a_small_sweep_is_tuned_frozen_and_evaluated(tmp_path):
     assert all(c["mean"] <= ends[c["method"]] and c["regret"] >= 0 for c in data["choices"])
     with pytest.raises(DeclarationError, match="frozen for another sweep"):
         tune(written(tmp_path, seeds=[0, 1, 2]), "--results", store, "--local")
+
+
+@pytest.mark.slow
+def test_both_phases_are_published_apart(tmp_path):
+    pytest.importorskip("wandb")
+    file, store = written(tmp_path, variants={"er": SMALL["variants"]["er"]}), tmp_path / "store"
+    done = tune(file, "--results", store, "--local", "--wandb", "offline")
+    assert done.exit_code == 0, done.output
+    groups = Counter(read_run(folder).run.run_group for folder in (store / "wandb").glob("offline-run-*"))
+    assert groups == {"tuned, tuning phase": 2 + 1, "tuned": 4 + 1}, (
+        "a run for each trial, and one that holds the table"
+    )
+    again = tune(file, "--results", store, "--local", "--wandb", "offline")
+    assert again.output.count("W&B: publishing offline") == 2
+    assert len(list((store / "wandb").glob("offline-run-*"))) == 8
+    assert "W&B" not in tune(file, "--results", store, "--local").output
 
 
 @pytest.mark.slow

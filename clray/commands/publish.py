@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 
 def _publications(
     target: Target, store: Store, mode: str, project: str | None = None, entity: str | None = None,
-    page: bool | None = None,
+    page: bool | None = None, command: str = "publish",
 ) -> list[Any]:  # fmt: skip
+    """What is published of a target.
+
+    Args:
+        command: the command of clray that publishes the rest later.
+    """
     from clray.tracking import Publication
 
     table = target.name if target.reproduction else ""
-    again = f"clray publish {target.arguments} {' '.join(_flags(store, mode, project, entity, page))}"
+    again = f"clray {command} {target.arguments} {' '.join(_flags(store, mode, project, entity, page))}"
     return [
         Publication.of(sweep, store, mode, project=project, entity=entity, table=table, again=again)  # type: ignore[arg-type]
         for sweep in target.sweeps.values()
@@ -59,7 +64,26 @@ def _ready_tables(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def start_publisher(target: Target, store: Store, wandb: Tracking | None, console: PlainConsole) -> Follower | None:
+@contextlib.contextmanager
+def publishing(
+    target: Target, store: Store, wandb: Tracking | None, console: PlainConsole, command: str
+) -> Iterator[None]:
+    """Publish a phase of a command that has several, while it runs; its table follows when it is over.
+
+    Args:
+        command: the name of the command, which publishes the rest when it is given again.
+    """
+    publisher = start_publisher(target, store, wandb, console, command)
+    try:
+        yield
+    finally:
+        if publisher:
+            stop_publisher(publisher, target, target.compare(store), store, console)
+
+
+def start_publisher(
+    target: Target, store: Store, wandb: Tracking | None, console: PlainConsole, command: str = "publish"
+) -> Follower | None:
     from clray.tracking import default_mode, start
 
     mode = wandb.value if wandb else default_mode()
@@ -71,7 +95,8 @@ def start_publisher(target: Target, store: Store, wandb: Tracking | None, consol
         console.print(f"W&B: nothing is published: {message('wandb', 'it', missing)}", soft_wrap=True, markup=False)
         return None
     console.print(f"W&B: publishing {mode}")
-    return start(_publications(target, store, mode), dashboard=_dashboard(target, store, mode))
+    publications = _publications(target, store, mode, command=command)
+    return start(publications, dashboard=_dashboard(target, store, mode))
 
 
 def stop_publisher(
@@ -98,7 +123,8 @@ def _dashboard(target: Target, store: Store, mode: str, comparison: Comparison |
     if mode == "online" and (asked.only or asked.seeds):
         with contextlib.suppress(ClrayError):
             whole = target_of(target.file, replace(asked, only=(), seeds=()), target.results)
-            return _page(whole, whole.compare(store))
+            if whole.name == target.name:  # a phase of it has a page of its own
+                return _page(whole, whole.compare(store))
     return _page(target, comparison or target.compare(store))
 
 

@@ -31,11 +31,12 @@ from clray.commands.options import (
     Results,
     Seeds,
     Set,
+    Tracking,
     Wandb,
     Yes,
 )
 from clray.commands.plan import show_plan
-from clray.commands.publish import start_publisher, stop_publisher
+from clray.commands.publish import publishing, start_publisher, stop_publisher
 from clray.commands.tables import print_table, write_report_of
 from clray.commands.target import Target, selected, store_at, target_of, terminal
 from clray.errors import ClrayError, DeclarationError, StoreError
@@ -221,24 +222,29 @@ def refuse_stale(stale: list[Planned], rerun_stale: bool) -> None:
 
 
 def run_stage(
-    target: Target, planned: Plan, store: Store, console: PlainConsole, options: Options, local: bool, quiet: bool
-) -> None:
-    """Run what is left of a phase of a command that has several.
+    target: Target, planned: Plan, store: Store, console: PlainConsole, options: Options, local: bool, quiet: bool,
+    wandb: Tracking | None, command: str,
+) -> None:  # fmt: skip
+    """Run what is left of a phase of a command that has several, and publish it.
 
     Args:
         quiet: the progress goes to stderr.
+        wandb: where it is published; None for the default.
+        command: the name of the command.
 
     Raises:
         typer.Exit: it was interrupted, or a trial failed.
     """
-    from rich.console import Console
+    from clray.console import PlainConsole
 
-    if not options.left(planned):
+    if options.left(planned):
+        require_extras(options.left(planned), local, options.address)
+        require_writable(store)
+    elif wandb is None:
         return
-    require_extras(options.left(planned), local, options.address)
-    require_writable(store)
-    shown = Console(stderr=True, highlight=False, markup=False, emoji=False) if quiet else console
-    outcome = runner(local)(planned, store, shown, options)
+    shown = PlainConsole(sys.stderr) if quiet else console
+    with publishing(target, store, wandb, shown, command):
+        outcome = runner(local)(planned, store, shown, options)
     show_failures(outcome, options.left(planned), target, store, console)
 
 

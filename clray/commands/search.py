@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clray.commands.answers import require_writable
 from clray.commands.options import (
     Address,
     Cpus,
@@ -25,6 +24,7 @@ from clray.commands.options import (
     Results,
     Seeds,
     Set,
+    Wandb,
     Yes,
 )
 from clray.commands.plan import show_plan
@@ -44,7 +44,7 @@ Points = dict[str, dict[str, Any]]
 def search_command(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep, or a sweep file, with a key search.")],
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
-    results: Results = "results", address: Address = None, gpu: Gpu = None,
+    results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
     cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None, yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
@@ -67,10 +67,9 @@ def search_command(
             show_plan(stage, planned, console, rerun_stale)
         if not dry_run:
             refuse_stale(planned.in_state("stale"), rerun_stale)
-        if not dry_run and options.left(planned):
-            require_writable(store)
+        if not dry_run:
             confirm(planned.core_hours(rerun_stale), yes or as_json, console)
-            run_stage(stage, planned, store, console, options, local, as_json)
+            run_stage(stage, planned, store, console, options, local, as_json, wandb, "search")
 
     found: Chosen | None = None
     for round_ in rounds(choosing, store):

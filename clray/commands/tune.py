@@ -22,6 +22,7 @@ from clray.commands.options import (
     Results,
     Seeds,
     Set,
+    Wandb,
     Yes,
 )
 from clray.commands.plan import show_plan
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 def tune_command(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep, or a sweep file, with a tuning phase.")],
     quick: Quick = False, only: Only = None, seeds: Seeds = None, set_: Set = None,
-    results: Results = "results", address: Address = None, gpu: Gpu = None,
+    results: Results = "results", address: Address = None, gpu: Gpu = None, wandb: Wandb = None,
     local: Local = False, dry_run: DryRun = False, rerun_stale: RerunStale = False,
     cpus: Cpus = None, gpus: Gpus = None, require_gpu: RequireGpu = False, max_hours: MaxHours = None, yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
@@ -78,7 +79,7 @@ def tune_command(
         if not dry_run and not as_json and planned is before:
             confirm(before.core_hours(rerun_stale) + after.core_hours(rerun_stale), yes, console)
         if not dry_run:
-            run_stage(stage, planned, store, console, options, local, as_json)
+            run_stage(stage, planned, store, console, options, local, as_json, wandb, "tune")
 
     take(stages["tuning"], before)
     if not dry_run:
