@@ -260,8 +260,8 @@ def _ranked(
     if len(measured) > MOST_ENTRIES:
         problem = f"{len(measured)} entries on one benchmark; allowed: at most {MOST_ENTRIES}, each pair is tested"
         raise DeclarationError(f"{entries[0].sweep}: {problem}; --only names variants")
-    sign = 1 if METRICS[entries[0].metric].lower_is_better else -1
-    ordered = sorted(measured, key=lambda entry: sign * (entry.mean or 0.0))
+    sign = METRICS[entries[0].metric].sign
+    ordered = sorted(measured, key=lambda entry: -sign * (entry.mean or 0.0))
     better, tests = decided_pairs(ordered, alpha)
     ranked = [
         Ranked(
@@ -300,7 +300,7 @@ def difference(a: Entry, b: Entry) -> tuple[float, float] | None:
     """The difference of two entries and its p; None where one of them has no spread.
 
     Runs are paired where they pair. The stream of a published number is another draw than ours, so that both numbers
-    have a variance between draws; numbers of one paper are on the same draw.
+    have a variance between draws; numbers of one paper are on the same draw, and those of two papers are not.
     """
     if a.values and b.values:
         found = gap(a.values, b.values)
@@ -309,13 +309,21 @@ def difference(a: Entry, b: Entry) -> tuple[float, float] | None:
         return None
     assert a.mean is not None
     assert b.mean is not None
-    draws = []
-    if (a.published is None) != (b.published is None):
-        draws = [d for e in (a, b) if (d := e.published.draw if e.published else e.draw)]
     value = a.mean - b.mean
     scale = scale_of({(0, None): a.mean}, {(0, None): b.mean})
-    found_difference, p, _ = t_test(value, [a.variance, [*b.variance, *draws]], scale)
+    found_difference, p, _ = t_test(value, [a.variance, [*b.variance, *_draws(a, b)]], scale)
     return found_difference.value, p
+
+
+def _draws(a: Entry, b: Entry) -> list[Variance]:
+    """The variance of a difference that comes from the draws of two streams; empty where both are on one draw."""
+    papers = [entry.published.paper if entry.published else None for entry in (a, b)]
+    if papers[0] == papers[1]:
+        return []
+    found = [d for e in (a, b) if (d := e.published.draw if e.published else e.draw)]
+    if len(found) == 2 and found[0] == found[1]:  # one estimate, which is known no better for being used twice
+        return [Variance(2 * found[0].value, found[0].df)]
+    return found
 
 
 def other_models(board: Board) -> dict[str, list[str]]:

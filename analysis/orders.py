@@ -50,11 +50,11 @@ class Sensitivity:
 
     @property
     def best(self) -> str:
-        return self._extreme(-1 if METRICS[self.metric].lower_is_better else 1)
+        return self._extreme(METRICS[self.metric].sign)
 
     @property
     def worst(self) -> str:
-        return self._extreme(1 if METRICS[self.metric].lower_is_better else -1)
+        return self._extreme(-METRICS[self.metric].sign)
 
     def _extreme(self, sign: int) -> str:
         return max(self.means, key=lambda order: sign * self.means[order])

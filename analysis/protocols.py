@@ -54,7 +54,7 @@ class Choice:
         setting: its axes and values.
         result: of its runs at the end of the evaluated streams.
         rank: of the method among all, by the mean of the result; equal means share the better rank.
-        regret: the points that the best setting on these streams is better by.
+        regret: by how many points the best setting on these streams is better than this choice.
     """
 
     protocol: str
@@ -119,10 +119,10 @@ def results(gathered: Gathered, metric: str, first_tasks: int | None = None) -> 
     found = {}
     for name, runs in gathered.variants.items():
         if first_tasks is None:
-            values = [run.metrics[metric] for run in runs.runs if metric in run.metrics]
+            found[name] = runs.all_values(metric)
         else:
             values = [v for run in runs.runs if (v := after_tasks(run, metric, first_tasks)) is not None]
-        found[name] = values if runs.complete and len(values) == runs.expected else []
+            found[name] = values if runs.complete and len(values) == runs.expected else []
     return found
 
 
@@ -135,8 +135,7 @@ def after_tasks(run: Run, metric: str, count: int) -> float | None:
 
 def choose(methods: Mapping[str, Sequence[str]], values: Values, metric: str) -> dict[str, str | None]:
     """The point of each method with the best mean; the earlier one of two that are equally good."""
-    lower = METRICS[metric].lower_is_better
-    return {method: best_of({p: values[p] for p in points}, lower) for method, points in methods.items()}
+    return {method: best_of({p: values[p] for p in points}, metric) for method, points in methods.items()}
 
 
 def results_of_phases(sweep: Sweep, tuned: Gathered, evaluated: Gathered) -> PhaseResults:
@@ -216,7 +215,7 @@ def compare_protocols(
     if first is not None:
         chosen[f"first {sweep.tuning.first_tasks} tasks"] = choose(methods, first, metric)
     chosen[TWO_PHASES] = dict(frozen)
-    sign = -1 if METRICS[metric].lower_is_better else 1
+    sign = METRICS[metric].sign
     found: dict[tuple[str, str], Choice] = {}
     for protocol, points in chosen.items():
         of_method = {m: sample(evaluation[p]) if (p := points.get(m)) and evaluation[p] else None for m in methods}

@@ -26,14 +26,15 @@ EXPLAINED = {
         "significant but smaller than the margin is still reproduced."
     ),
     "consistent": (
-        "Neither could be shown, and no number of our runs would decide, because the published runs are too few for "
-        "their spread. Our mean is inside the 95% prediction interval for a mean of as many runs like theirs; the page "
+        "Neither could be shown, and not even 1,000 runs of ours would decide: the published runs are few for their "
+        "spread. Our mean is inside the 95% prediction interval for a mean of as many runs like theirs; the page "
         "gives the width of that interval."
     ),
     "differs": "The two means differ significantly, and their equivalence could not be shown.",
     "inconclusive": (
         "Neither could be shown. The page gives the total number of our runs that would decide with a chance of 80%, "
-        "if ours keep their mean and spread; or it says that none would, where our mean is outside the interval."
+        "if ours keep their mean and spread; or it says that not even 1,000 would, where our mean is outside the "
+        "interval."
     ),
     "not judged": (
         "There is nothing to test: no published number or spread, too few runs of ours, embedded or partial data "

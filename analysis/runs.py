@@ -228,6 +228,11 @@ class Runs:
         """The metric by seed and task order, in per cent."""
         return {(r.seed, r.order): r.metrics[metric] for r in self.runs if metric in r.metrics}
 
+    def all_values(self, metric: str) -> list[float]:
+        """The metric of every declared run, in per cent; empty where one of them lacks it."""
+        values = list(self.values(metric).values())
+        return values if self.complete and len(values) == self.expected else []
+
     def sample(self, metric: str) -> Sample:
         """Mean, standard deviation and number of runs, in per cent."""
         return sample(list(self.values(metric).values()))

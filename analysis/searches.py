@@ -123,16 +123,15 @@ def select_point(points: Mapping[str, Runs], metric: str) -> str | None:
     """The point of a grid with the best mean of a metric; None where no point is complete.
 
     The metric's declaration says if more or less of it is better. As in official search loops, points are taken in grid
-    order, and a later one must be strictly better. A point that lacks runs, or of which a run diverged, takes no part,
-    because a mean of fewer runs is more likely to be good by chance.
+    order, and a later one must be strictly better. A point that lacks runs, or of which a run diverged
+    or has no such metric, takes no part, because a mean of fewer runs is more likely to be good by chance.
     """
-    values = {name: list(runs.values(metric).values()) if runs.complete else [] for name, runs in points.items()}
-    return best_of(values, METRICS[metric].lower_is_better)
+    return best_of({name: runs.all_values(metric) for name, runs in points.items()}, metric)
 
 
-def best_of(values: Mapping[str, Sequence[float]], lower_is_better: bool = False) -> str | None:
+def best_of(values: Mapping[str, Sequence[float]], metric: str) -> str | None:
     """The name with the best mean; the first of several that are equally good. Names without values take no part."""
-    sign = -1 if lower_is_better else 1
+    sign = METRICS[metric].sign
     best, selected = -np.inf, None
     for name, of_point in values.items():
         if len(of_point) and (mean := sign * float(np.mean(of_point))) > best:

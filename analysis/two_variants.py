@@ -7,7 +7,7 @@ test is Student's on their differences. Otherwise it is Welch's, on two samples.
 Runs that share a seed or a task order are not independent. Where both vary and repeat, as in a sweep of several seeds
 over several orders, the variance of a mean is the sum of the variance of the seeds' means and that of the orders'
 means, each over its number of levels: the test is min F' (Clark 1973), which holds for other seeds and other orders,
-and is a little too careful where one of them makes no difference.
+and is a little too careful where one of them makes no difference, and much too careful where neither does.
 """
 
 from __future__ import annotations

@@ -356,16 +356,17 @@ class Judgement:
 
     Attributes:
         outcome: ``reproduced``: equivalent within the margin, even if a tiny difference is significant. ``differs``:
-            different, and not equivalent. ``consistent``: inside the prediction interval of the published runs, and no
-            number of further runs of ours would decide. ``inconclusive``: neither shown, and more runs of ours would
-            decide, or we lie outside that interval. ``not judged``.
+            different, and not equivalent. ``consistent``: inside the prediction interval of the published runs, and
+            not even ``MOST_RUNS`` runs of ours would decide. ``inconclusive``: neither shown, and more runs of ours
+            would decide, or we lie outside that interval. ``not judged``.
         reason: the reason as text, for the reader of a table.
         dagger: True where the published number was not read in the paper: the outcome judges the number as we have it.
         difference: our mean minus theirs; None without two numbers to compare.
         interval: its 95% interval, not corrected.
         p_difference, p_equivalence: corrected for the family; None where the test was not made.
         aim: the finding that more runs of ours could show in an inconclusive cell.
-        runs: the total number of our runs that shows it with a chance of ``POWER``; None where no number does.
+        runs: the total number of our runs that shows it with a chance of ``POWER``; None where not even
+            ``MOST_RUNS`` do.
         prediction: half the width of the published runs' prediction interval; None where more runs could decide.
     """
 
@@ -497,7 +498,7 @@ def _decide(cell: CellInput, pair: tuple[Sample, Sample], gap: Difference, tests
 
 INSIDE = "inside the 95% prediction interval of their runs"
 OUTSIDE = "outside the 95% prediction interval of their runs"
-NO_NUMBER = "no number of our runs would decide"
+NO_NUMBER = f"not even {MOST_RUNS:,} runs of ours would decide"
 
 
 def _no_equivalence(cell: CellInput) -> str:

@@ -106,11 +106,11 @@ def forward_transfer_over_all(R: Matrix, b: Matrix) -> float:
 
 
 def forgetting(R: Matrix, b: Matrix) -> float:
-    """Average forgetting (Chaudhry 2018): over the first T - 1 tasks, the best earlier accuracy less the last one."""
-    tasks = len(R)
-    if tasks < 2:
-        return float("nan")
-    return float(np.mean([np.max(R[j : tasks - 1, j]) - R[-1, j] for j in range(tasks - 1)]))
+    """Average forgetting (Chaudhry 2018): over the first T - 1 tasks, the best earlier accuracy less the last one.
+
+    Where a task was measured before it was learned, that accuracy is an earlier one, too, as in the paper's formula.
+    """
+    return _best_less_last(R, R[:-1])
 
 
 def forgetting_as_coded(R: Matrix, b: Matrix) -> float:
@@ -119,10 +119,16 @@ def forgetting_as_coded(R: Matrix, b: Matrix) -> float:
     The best is taken over the last evaluation too, so F is never negative; the papers' formula, ``forgetting`` here,
     can be. Not available (NaN) where a task was only measured at the end.
     """
+    return _best_less_last(R, R)
+
+
+def _best_less_last(R: Matrix, among: Matrix) -> float:
+    """The mean over the first T - 1 tasks of the best accuracy in some rows less the last one; NaN where a task was not
+    measured after each task from its own on."""
     tasks = len(R)
-    if tasks < 2:
+    if tasks < 2 or np.isnan(R[np.tril_indices(tasks)][:-1]).any():
         return float("nan")
-    return float(np.mean([np.max(R[j:, j]) - R[-1, j] for j in range(tasks - 1)]))
+    return float(np.mean(np.nanmax(among[:, : tasks - 1], axis=0) - R[-1, : tasks - 1]))
 
 
 def average_incremental_accuracy(R: Matrix, b: Matrix) -> float:
@@ -225,6 +231,11 @@ class Metric:
     """The columns of the matrices that it is defined on."""
     reads: Literal["matrix", "course"] = "matrix"
     """``course``: it is computed from the list of all measurements of that name, in the order of their steps."""
+
+    @property
+    def sign(self) -> Literal[1, -1]:
+        """-1 where lower is better, else 1: of two values, the better one is larger once it is multiplied by this."""
+        return -1 if self.lower_is_better else 1
 
 
 METRICS: dict[str, Metric] = {

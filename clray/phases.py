@@ -12,7 +12,7 @@ _MOST_NAMED = 20
 
 
 def tuning_phase(sweep: Sweep) -> Sweep:
-    """The tuning phase of a sweep, which is the evaluation.
+    """The tuning phase that a sweep declares. The sweep itself is the evaluation.
 
     Raises:
         DeclarationError: it declares no tuning, a class or a seed is in both phases, or it asks for too many tasks.

@@ -25,24 +25,23 @@ class Selection:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """The flags that make the numbers another experiment than the declared one.
-
-        Those that set ``resources`` change no number.
-        """
-        changed = [item for item in self._changed if not _is_of_resources(item)]
-        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in changed)
+        """The flags that make the numbers another experiment than the declared one."""
+        return (("--quick",) if self.quick else ()) + tuple(f"--set {item}" for item in self._changed)
 
     @property
     def _changed(self) -> tuple[str, ...]:
-        """The items of ``--set``, without the files that trials keep: those are the same trials."""
-        return tuple(item for item in self.set if item.partition("=")[0] != "keep")
+        """The items of ``--set`` that make other trials: neither resources, nor the files that trials keep."""
+        return tuple(item for item in self.set if item.partition("=")[0] != "keep" and not _is_of_resources(item))
 
     @property
     def suffix(self) -> str:
-        """Distinguishes the files made from this selection from those of the whole: empty for the whole."""
+        """Distinguishes the files made from this selection from those of the whole: empty for the whole.
+
+        It is the same for selections of the same trials, in whatever order variants and seeds are named.
+        """
         name = "-quick" if self.quick else ""
         if self.only or self.seeds or self._changed:
-            name += "-" + short_hash([self.only, self.seeds, self._changed])[:6]
+            name += "-" + short_hash([sorted(self.only), sorted(self.seeds), self._changed])[:6]
         return name
 
 

@@ -150,8 +150,8 @@ class Frozen:
             if frozen[what] != value:
                 raise DeclarationError(
                     f"{place}: its settings were frozen for another {what} (digest {frozen[what]}, here {value}), so "
-                    "nothing is evaluated with them; allowed: the sweep, code and data that they were chosen for, or "
-                    "another choice once this file is removed"
+                    "nothing is evaluated with them; allowed: the sweep, code and data that they were chosen for, "
+                    "another store (--results) for another experiment, or another choice once this file is removed"
                 )
         points = {name for name, _ in found.evaluation.variant_settings()}
         methods = {name.split("@")[0] for name in points}
@@ -174,7 +174,7 @@ class Frozen:
                 f"{place}: its metric is {self.metric}, and the sweep chooses by {rule.metric}: the file was edited "
                 "after the choice; allowed: the file as clray wrote it, or another choice once this file is removed"
             )
-        sign = -1 if METRICS[rule.metric].lower_is_better else 1
+        sign = METRICS[rule.metric].sign
         for method, point in self.chosen.items():
             means = {name: mean for name, mean in self.means.items() if name.split("@")[0] == method}
             best = max(means, key=lambda name: sign * means[name], default=None)

@@ -432,6 +432,12 @@ class TestSelections:
         assert len({s.suffix for s in selections}) == len(selections)
         assert Selection().suffix == ""
 
+    def test_files_of_the_same_trials_have_one_name(self):
+        assert Selection(set=("resources.cpu=2",)).suffix == ""
+        assert Selection(set=("variants.er.resources.cpu=2", "a=1")).suffix == Selection(set=("a=1",)).suffix
+        assert Selection(seeds=(0, 1), only=("b", "a")).suffix == Selection(seeds=(1, 0), only=("a", "b")).suffix
+        assert Selection(set=("a=1", "a=2")).suffix != Selection(set=("a=2", "a=1")).suffix, "the last one counts"
+
 
 class TestExpansion:
     def test_variants_times_orders_times_seeds(self, file):

@@ -56,6 +56,20 @@ def test_each_metric_by_hand(name):
     assert summarize(measured())[name] == pytest.approx(BY_HAND[name])
 
 
+def test_an_accuracy_before_a_task_was_learned_is_an_earlier_one():
+    """Chaudhry's maximum is over all tasks before the last one; of this matrix also over those before task 1."""
+    early = np.array([[0.9, 0.8, 0.1], [0.9, 0.5, 0.1], [0.9, 0.4, 0.6]])
+    assert METRICS["forgetting"].compute(early, B) == pytest.approx((0.0 + 0.4) / 2)
+    assert METRICS["F"].compute(early, B) == pytest.approx(0.2)
+    early[2, 0] = 0.95
+    assert METRICS["forgetting"].compute(early, B) == pytest.approx((-0.05 + 0.4) / 2)
+    assert METRICS["F"].compute(early, B) == pytest.approx(0.2)
+    early[0, 1:] = np.nan
+    assert METRICS["forgetting"].compute(early, B) == pytest.approx((-0.05 + 0.1) / 2)
+    early[1, 0] = np.nan
+    assert np.isnan(METRICS["forgetting"].compute(early, B)), "it may have been the best one"
+
+
 def of_accuracy() -> set[str]:
     """The metrics of an accuracy matrix over tasks; the others are tested below."""
     return {

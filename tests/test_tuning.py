@@ -336,7 +336,7 @@ def test_nothing_runs_where_classes_overlap(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_sweep_is_tuned_frozen_and_evaluated(tmp_path):
+def test_a_small_sweep_is_tuned_frozen_and_evaluated(tmp_path, monkeypatch):
     file, store = written(tmp_path), tmp_path / "store"
     first = tune(file, "--results", store, "--local")
     assert first.exit_code == 0, first.output
@@ -353,6 +353,12 @@ def test_a_small_sweep_is_tuned_frozen_and_evaluated(tmp_path):
     assert two_phases == frozen["chosen"]
     ends = {c["method"]: c["mean"] for c in data["choices"] if c["protocol"] == "end of stream"}
     assert all(c["mean"] <= ends[c["method"]] and c["regret"] >= 0 for c in data["choices"])
+    file_of_choice = store / "tuning" / "tuned.json"
+    choice = file_of_choice.read_text()
+    file_of_choice.unlink()
+    monkeypatch.setattr("clray.commands.tune.run_stage", lambda *_: file_of_choice.write_text(choice))
+    assert "were frozen before" in tune(file, "--results", store, "--local").output, "by a launch at the same time"
+    monkeypatch.undo()
     with pytest.raises(DeclarationError, match="frozen for another sweep"):
         tune(written(tmp_path, seeds=[0, 1, 2]), "--results", store, "--local")
 

@@ -83,8 +83,12 @@ def tune_command(
 
     take(stages["tuning"], before)
     if not dry_run:
+        frozen = tuning.read_frozen(store, file)  # again: another launch may have chosen while this one was tuning
         state = "were frozen before" if frozen else "are frozen"
-        frozen = frozen or _freeze(found, (before, after), store, file)
+        if frozen:
+            frozen.require(found, (before, after), place)
+        else:
+            frozen = _freeze(found, (before, after), store, file)
         if not as_json:
             console.print(f"The settings {state}: {place}", soft_wrap=True)
     take(stages["evaluation"], after)

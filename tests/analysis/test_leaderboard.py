@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from made_records import EMBEDDED, of
@@ -16,7 +17,7 @@ from clray.analysis.gather import Results, filled_up, read, results_of
 from clray.analysis.labels import labels_of
 from clray.analysis.leaderboard import Board, Source, boards, decided_pairs, difference
 from clray.analysis.leaderboard_forms import mean_text, rank_text, source_text, to_data, to_terminal
-from clray.analysis.verdict import holm, published, rounding
+from clray.analysis.verdict import Variance, holm, published, rounding
 from clray.errors import DeclarationError
 from clray.loading import load_sweep, papers
 from clray.reproduction import load_reproduction
@@ -190,6 +191,22 @@ class TestPublished:
         samples = [published(e.published.claim) for e in (theirs, online)]
         welch = stats.ttest_ind_from_stats(*(x for s in samples for x in (s.mean, s.sd, s.n)), equal_var=False)
         assert difference(theirs, online)[1] == pytest.approx(welch.pvalue, rel=0.01)
+
+    def test_one_estimate_of_the_draws_is_known_no_better_for_being_used_twice(self, rotations, fill, mer):
+        fill(rotations, "ewc", [(80.0, 58.9), (80.0, 59.1)])
+        (board,) = boards([mer()], "RA")
+        ours, theirs = (e for e in (r.entry for r in board.ranked) if e.label == "EWC" or e.row)
+        spread = load_reproduction("mer_rotations").tables[0].benchmark_sd
+        assert leaderboard._draws(ours, theirs) == [Variance(2 * 0.55**2, spread.draws - 1)]
+
+    def test_two_papers_are_on_two_draws(self, mer):
+        (board,) = boards([mer()], "RA")
+        ewc = next(r.entry for r in board.ranked if r.entry.published and r.entry.label == "EWC")
+        draw = Variance(4.0, 4)
+        one = replace(ewc, published=replace(ewc.published, draw=draw))
+        another = replace(one, published=replace(one.published, paper=papers()["tag"]))
+        assert leaderboard._draws(one, one) == []
+        assert leaderboard._draws(one, another) == [Variance(8.0, 4)]
 
     @pytest.mark.parametrize(
         ("selection", "data", "why"),

@@ -132,6 +132,16 @@ class TestSelection:
         assert select_point({}, "RA") is None
         assert select_point(runs, "ValAccRetrieval") is None, "nobody measured it"
 
+    def test_a_point_of_which_a_run_lacks_the_metric_takes_no_part(self, declared, make):
+        """Its mean would be one of fewer runs."""
+        (sweep,) = declared().sweeps().values()
+        names = list(PLAIN)[:2]
+        runs = {n: Runs(n, [run_of(make(cell, 90.0, 60.0)) for cell in of(sweep, n)], expected=2) for n in names}
+        high = run_of(make(of(sweep, names[0])[0], 90.0, 95.0))
+        without = replace(high, seed=1, metrics={})
+        runs[names[0]] = replace(runs[names[0]], runs=[high, without])
+        assert select_point(runs, "RA") == names[1]
+
     def test_less_is_better_where_the_metric_says_so(self, declared, make):
         (sweep,) = declared().sweeps().values()
         names = list(PLAIN)[:2]

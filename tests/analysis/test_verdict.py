@@ -331,7 +331,7 @@ def test_where_no_number_of_runs_decides_ours_is_consistent_or_not():
     # t(4) = 2.776 times the sd of the difference of two means of five runs
     assert inside.prediction == pytest.approx(2.776445 * 4.55 * math.sqrt(2 / 5), rel=1e-5)
     assert f"±{inside.prediction:.2f}" in inside.reason
-    assert "no number of our runs" in inside.reason
+    assert "not even 1,000 runs of ours" in inside.reason
     assert simulated(Sample(60.5, 0.5, 5), Sample(60.74, 4.55, 5), 2000, "equivalence", 1.0, 0.05) == 0
 
 
