@@ -210,6 +210,11 @@ class _Lines:
                     cells[0], cells[1] = f"  vs {contrast.against.label}", mean_text(contrast.against, self.metric)
                 yield "", cells
 
+    @property
+    def _about(self) -> str:
+        """What the verdicts below a variant say: how the others are against it, or how it is against each of them."""
+        return "it is:" if self.compared.baseline is None else "against it:"
+
     def _wide(self) -> RenderableType:
         from rich.table import Table as Grid
         from rich.text import Text
@@ -218,7 +223,7 @@ class _Lines:
         for title, side in zip(HEAD, "lrrrrll", strict=True):
             grid.add_column(title, justify="right" if side == "r" else "left", no_wrap=True)
         for style, cells in self._lines():
-            about = "against it:" if style else cells[5]
+            about = self._about if style else cells[5]
             texts = [Text(cells[0], style=style), *map(Text, cells[1:5])]
             grid.add_row(*texts, Text(about, style=STYLES.get(about, "dim")), Text(cells[6], style="dim"))
         return grid
@@ -230,7 +235,7 @@ class _Lines:
         lines = []
         for style, cells in self._lines():
             if style:
-                lines.append(Text.assemble((cells[0], style), f"  {cells[1]}", ("  against it:", "dim")))
+                lines.append(Text.assemble((cells[0], style), f"  {cells[1]}", (f"  {self._about}", "dim")))
                 continue
             first = Text.assemble(f"{cells[0]}  {cells[1]}  ", (cells[5], STYLES[cells[5]]))
             details = [f"p {cells[4]}", cells[6]]

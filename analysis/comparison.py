@@ -308,7 +308,7 @@ def compare(
             if group.sweep in sweeps and (searched := compare_searches(group, sweeps[group.sweep], results)).rows
         ]
     title = reproduction.title if reproduction else (first.title or name)
-    paper = papers().get(reproduction.paper if reproduction else first.paper)
+    paper = reproduction.cited if reproduction else papers().get(first.paper)
     kept = None if shown == "reference" else store  # the artifacts of reference runs do not ship
     return Comparison(
         name, title, tables, results.problems, paper, reproduction, first.selection, searches, kept, shown=shown

@@ -207,12 +207,11 @@ def index(pages: Sequence[Page]) -> str:
     """The index: the verdicts by paper, the tables, the first finding of each, and what was not run."""
     parts = [MADE_BY, "# Results", _introduction(pages), "## Verdicts by paper", _by_paper(pages)]
     parts += ["## Tables", _tables(pages)]
-    known = papers()
     by_heading: dict[str, list[str]] = {}
     for page in pages:
         if findings := found(page):
             published = any(table.judged for table in page.comparison.tables)
-            heading = _short(known[page.reproduction.paper]) if published else _UNPUBLISHED
+            heading = _short(page.reproduction.cited) if published else _UNPUBLISHED
             more = f"{counted(len(findings) - 1, 'more finding')} and the table" if findings[1:] else "table"
             by_heading.setdefault(heading, []).append(
                 f"- **{escaped(page.reproduction.title)}**: {findings[0]} ([{more}]({page.name}.md))"
@@ -240,10 +239,9 @@ def _introduction(pages: Sequence[Page]) -> str:
 
 def _by_paper(pages: Sequence[Page]) -> str:
     """The outcomes of all cells with a run, by paper; those against numbers not read in the paper with a dagger."""
-    known = papers()
     counts: dict[str, list[Counter[Outcome]]] = {}
     for page in pages:
-        counts.setdefault(page.reproduction.paper, []).extend(tally(page.judged))
+        counts.setdefault(_short(page.reproduction.cited), []).extend(tally(page.judged))
     lines = ["| paper | cells judged | " + " | ".join(_DECIDED) + " |", "|---" * (len(_DECIDED) + 2) + "|"]
     for paper, counters in counts.items():
         for dagger, some in (("", counters[::2]), ("†", counters[1::2])):
@@ -251,7 +249,7 @@ def _by_paper(pages: Sequence[Page]) -> str:
             total = sum(of_paper[outcome] for outcome in _DECIDED)
             if total:
                 numbers = " | ".join(str(of_paper[outcome] or "–") for outcome in _DECIDED)
-                lines.append(f"| {escaped(_short(known[paper]))}{dagger} | {total} | {numbers} |")
+                lines.append(f"| {escaped(paper)}{dagger} | {total} | {numbers} |")
     return "\n".join(lines)
 
 
@@ -277,6 +275,6 @@ def _tables(pages: Sequence[Page]) -> str:
 
 def by_name(reproductions: Mapping[str, Reproduction], records: Mapping[str, Sequence[Record]]) -> list[Page]:
     """The pages of all reproductions with reference runs, by paper in the order of papers.yaml, then by name."""
-    order = list(papers())
+    order = list(papers().values())
     pages = [page_of(reproductions[name], found) for name, found in records.items()]
-    return sorted(pages, key=lambda page: (order.index(page.reproduction.paper), page.name))
+    return sorted(pages, key=lambda page: (order.index(page.reproduction.cited), page.name))

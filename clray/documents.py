@@ -387,23 +387,60 @@ def explain(error: ValidationError, place: Any, data: Any = None) -> Declaration
         data: the checked content, which tells keys from pydantic's own words in a path.
     """
     told: dict[tuple[str, str], list[str]] = {}
-    for item in error.errors(include_url=False):
-        message, value = item["msg"].removeprefix("Value error, "), ""
-        if item["type"] == "missing":
-            message = "this key is missing"
-        elif item["type"] != "value_error":
-            value = f" (it is {shown(item['input'])})"
-        told.setdefault((place(keys_of(item, data)), value), []).append(message)
+    for keys, item in _of_the_type_that_was_meant(error, data):
+        value = "" if item["type"] in ("missing", "value_error") else f" (it is {shown(item['input'])})"
+        message = "this key is missing" if item["type"] == "missing" else expected(item)
+        told.setdefault((place(keys), value), []).append(message)
     lines = [f"{where}: {_either(messages)}{value}" for (where, value), messages in told.items()]
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} mistakes more"]
     return DeclarationError("\n".join(lines))
 
 
+_WHOLE, _NUMBER, _KEYS = "expected a whole number", "expected a number", "expected keys with values"
+_TYPES = {
+    "list_type": "expected a list", "tuple_type": "expected a list", "set_type": "expected a list",
+    "dict_type": _KEYS, "model_type": _KEYS, "model_attributes_type": _KEYS, "dataclass_type": _KEYS,
+    "string_type": "expected text", "bool_type": "expected true or false", "bool_parsing": "expected true or false",
+    "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE,
+    "float_type": _NUMBER, "float_parsing": _NUMBER,
+}  # fmt: skip
+"""What is said of a value of another type, by pydantic's name of the mistake."""
+
+
+def expected(item: Any) -> str:
+    """One of pydantic's mistakes in clray's words, such as ``expected a list``; what clray's own checks say stays."""
+    if item["type"] in _TYPES:
+        return _TYPES[item["type"]]
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not message.startswith("Input should be "):
+        return message
+    rest = message.removeprefix("Input should be ")
+    return f"{_NUMBER} {rest}" if rest.startswith(("greater", "less")) else f"expected {rest}"
+
+
+def _of_the_type_that_was_meant(error: ValidationError, data: Any) -> list[tuple[list[Any], Any]]:
+    """Pydantic's mistakes with their keys. Where a value may have several types, it names a mistake for each of them:
+    where the value has one of these types, those about the others are left out."""
+    every = [(keys_of(item, data), item) for item in error.errors(include_url=False)]
+
+    def is_of_a_type(item: Any) -> bool:
+        return item["type"] in _TYPES or item["type"] == "literal_error"
+
+    def is_meant(keys: list[Any], item: Any) -> bool:
+        """False where another type's mistake is within the value, or about what it says."""
+        return not is_of_a_type(item) or not any(
+            others[: len(keys)] == keys and (len(others) > len(keys) or not is_of_a_type(other))
+            for others, other in every
+        )
+
+    return [(keys, item) for keys, item in every if is_meant(keys, item)]
+
+
 def _either(messages: list[str]) -> str:
-    """Join what pydantic says of a value, for which several types may be allowed, to one sentence."""
+    """Join what is said of a value, for which several types may be allowed, to one sentence."""
     first, *others = dict.fromkeys(messages)
-    return first + "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
+    return first + "".join(f", or {other.removeprefix('expected ')}" for other in others)
 
 
 def keys_of(item: Any, data: Any = None) -> list[Any]:

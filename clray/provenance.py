@@ -60,11 +60,22 @@ def loaded_digest(trial: Trial) -> str:
 
 
 def is_fresh(record: Record) -> bool:
-    """True where the code here made a record, or code that is known to give the same numbers (``clray.equal_code``)."""
+    """True where the code here made a record, or code that is known to give the same numbers (``clray.equal_code``).
+
+    Where the code is not here, it is False.
+    """
+    return bool(freshness(record))
+
+
+def freshness(record: Record) -> bool | None:
+    """As ``is_fresh``; None for a method, benchmark or network of the user's own that this process has not met: a
+    record names it, but not the folder that it is in."""
     try:
         return is_equal(record.provenance.get("code"), code_digest(record.trial))
     except (ClrayError, KeyError, TypeError, OSError):  # a method or benchmark that there is no more
-        return False
+        trial = record.trial
+        names = (trial.method, trial.benchmark.get("name"), trial.model.get("name"))
+        return None if any(map(own_code.is_reference, names)) else False
 
 
 def files_of(trial: Trial) -> list[Path]:

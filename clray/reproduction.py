@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 from clray.documents import Declared, Document, dotted, explain, is_there, misread, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.grid import at_point, point_of
-from clray.loading import Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
+from clray.loading import Paper, Reader, declared_root, find_sweep, papers, read_sweep, reproduction_names
 from clray.metrics import METRICS
 from clray.phases import NAME_ENDS, tuning_phase
 from clray.selection import Selection, named_by
@@ -315,7 +316,8 @@ class Reproduction(Declared):
     """Published tables and searches, and the sweeps that fill them."""
 
     version: Annotated[int, Field(ge=1)]
-    paper: str
+    paper: str | Paper
+    """A key of reproduce/papers.yaml, or the paper itself: title, authors, venue, code."""
     title: str
     runs: Annotated[int, Field(ge=1)]
     """The number of runs behind each published number, unless a claim says otherwise."""
@@ -344,6 +346,11 @@ class Reproduction(Declared):
     @property
     def name(self) -> str:
         return self._document.path.stem if self._document else ""
+
+    @property
+    def cited(self) -> Paper:
+        """The paper."""
+        return self.paper if isinstance(self.paper, Paper) else papers()[self.paper]
 
     def place(self, *keys: Any) -> str:
         """The place that declares a path of keys, and the path itself, as text for a message."""
@@ -482,13 +489,16 @@ class Reproduction(Declared):
 
 
 def load_reproduction(name: str | Path) -> Reproduction:
-    """Read a reproduction file, given its name among those that ship with clray, or its path.
+    """Read a reproduction file.
+
+    Args:
+        name: its name among those that ship with clray, or its path; a ``Path`` is a path, whatever its name.
 
     Raises:
         DeclarationError: the file is wrong; the message names the file, the line, the key and the allowed values.
     """
     shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
-    path = shipped if os.path.isfile(shipped) else Path(name)
+    path = shipped if os.path.isfile(shipped) and not isinstance(name, Path) else Path(name)
     if not str(name) or not is_there(path):
         known = one_of(str(name), reproduction_names())
         raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
@@ -496,20 +506,33 @@ def load_reproduction(name: str | Path) -> Reproduction:
     if "variants" in document.data and "tables" not in document.data:
         known = one_of(str(name), reproduction_names())
         raise DeclarationError(f"{path}: it is a sweep, and a reproduction is needed; {known}")
+    data = _with_paths_of_sweeps(document)
     try:
-        reproduction = Reproduction(**document.data)
+        reproduction = Reproduction(**data)
     except ValidationError as error:
-        raise explain(error, document.place, document.data) from None
-    for keys, problem in misread(document.data, reproduction.model_dump()):
+        raise explain(error, document.place, data) from None
+    for keys, problem in misread(data, reproduction.model_dump()):
         raise DeclarationError(f"{document.place(keys)}: {problem}")
     _refers_to_something(reproduction, document)
     reproduction._document = document
     return reproduction
 
 
+def _with_paths_of_sweeps(document: Document) -> dict[str, Any]:
+    """A reproduction file's content. A sweep that is named by a file's path beside it gets the path from here."""
+    data = copy.deepcopy(document.data)
+    for key in ("tables", "searches"):
+        groups = data.get(key)
+        for group in groups if isinstance(groups, list) else []:
+            name = group.get("sweep") if isinstance(group, dict) else None
+            if isinstance(name, str) and name.endswith(".yaml") and (document.path.parent / name).is_file():
+                group["sweep"] = str(document.path.parent / name)
+    return data
+
+
 def _refers_to_something(reproduction: Reproduction, document: Document) -> None:
     """Check that the paper and the sweeps that a reproduction names exist."""
-    if reproduction.paper not in (known := papers()):
+    if isinstance(reproduction.paper, str) and reproduction.paper not in (known := papers()):
         place = document.place(["paper"])
         raise DeclarationError(
             f"{place}: {shown(reproduction.paper)} is not in papers.yaml; {one_of(reproduction.paper, known)}"

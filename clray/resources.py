@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from clray.documents import Declared, misread, shown
+from clray.documents import Declared, expected, misread, shown
 from clray.errors import DeclarationError
 from clray.grid import MOST_TRIALS
 from clray.limits import bytes_of
@@ -54,7 +54,7 @@ def resources_of(declared: Mapping[str, Any]) -> Resources:
         share = Resources(**declared)
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
-        message = item["msg"].removeprefix("Value error, ")
+        message = expected(item)
         if item["type"] != "value_error":
             message += f" (it is {shown(item['input'])})"
         raise SettingError("resources", item["loc"], message) from None

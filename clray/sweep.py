@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from clray import own_code
 from clray.axes import Axis, Distribution, Search, drawn_points
-from clray.documents import MOST_DEPTH, Declared, dotted, one_of, shorter, shown
+from clray.documents import MOST_DEPTH, Declared, dotted, expected, one_of, shorter, shown
 from clray.errors import DeclarationError
 from clray.grid import MOST_TRIALS, alike, at_point, merged, named, repeated, wrong_point_name
 from clray.limits import NO_LIMITS, Limits, bytes_of
@@ -357,7 +357,7 @@ class Sweep(Declared):
             except (ValidationError, TypeError) as error:
                 if isinstance(error, ValidationError):
                     item = error.errors(include_url=False)[0]
-                    message = item["msg"].removeprefix("Value error, ")
+                    message = expected(item)
                     at = (*at, *item["loc"][:1])
                     if item["type"] == "extra_forbidden":
                         message = f"no such distribution; allowed: {', '.join(Distribution.model_fields)}"

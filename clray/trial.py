@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clray.documents import keys_of, misread, one_of, shown
+from clray.documents import expected, keys_of, misread, one_of, shown
 
 Precision = Literal["float32", "bfloat16"]
 """The type of activations and products; weights and their updates are always float32. A track says which it has."""
@@ -94,7 +94,7 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
         checked = schema(**values)
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
-        message = item["msg"].removeprefix("Value error, ")
+        message = expected(item)
         keys = keys_of(item, values)
         if item["type"] == "missing":
             message = "this setting is missing"

@@ -475,6 +475,14 @@ class TestRun:
         assert list(fresh.to_pandas()["fresh"]) == [True]
         assert fresh.records[0].provenance["code"] != first.records[0].provenance["code"]
 
+    def test_a_method_of_ones_own_that_was_not_loaded_is_neither_fresh_nor_stale(self, place, tiny):
+        here("init", "mine", "--like", "er")
+        chosen = {"benchmark.source": "embedded", "benchmark.tasks": 2, "benchmark.train_per_task": 30}
+        clray.run("mine/sweep.yaml", variant="mine", seed=0, quick=True, results="r", set=chosen)
+        code = "import clray\nprint(list(clray.load('r').to_pandas()['fresh'].isna()))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.strip() == "[True]"
+
     @pytest.mark.parametrize(
         ("keywords", "said"),
         [

@@ -88,7 +88,7 @@ class TestErrors:
             (("table", "mer_rotations", "--only", "gem-512"), "did you mean 'gem-5120'"),
             (("plan", "mer/rotations", "--seeds", "0,x"), "--seeds 0,x: expected whole numbers"),
             (("plan", "mer/rotations", "--set", "tasks"), "--set tasks: expected KEY=VALUE"),
-            (("plan", "mer/rotations", "--set", "benchmark.tasks=none"), "valid integer"),
+            (("plan", "mer/rotations", "--set", "benchmark.tasks=none"), "expected a whole number"),
             (("run", "mer/rotations", "--variant", "nothing"), "--variant nothing: no such variant"),
             (("sweep", "mer/rotations", "--local", "--seeds", "-1", "--dry-run"), "greater than or equal to 0"),
             (("data", "fetch", "cifar"), "cifar: no such data set; "),

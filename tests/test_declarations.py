@@ -69,16 +69,16 @@ class TestWrongSweeps:
             (("seeds:", "sedes:"), None, "sedes", ["did you mean 'seeds'?", "allowed: version, paper"]),
             (("paper: mer", "paper: mer\nspeed: fast"), None, "speed", ["not a known key"]),
             (("seeds: [0, 1]", "seeds: []"), "seeds:", "seeds", ["at least 1"]),
-            (("seeds: [0, 1]", "seeds: [0, x]"), "seeds:", "seeds.1", ["valid integer", "'x'"]),
+            (("seeds: [0, 1]", "seeds: [0, x]"), "seeds:", "seeds.1", ["expected a whole number", "'x'"]),
             (("seeds: [0, 1]", "seeds: [0, -1]"), "seeds:", "seeds.1", ["greater than or equal to 0"]),
             (("seeds: [0, 1]", "seeds: [0, 0]"), None, "seeds", ["stands twice"]),
-            (("version: 1", "version: one"), "version:", "version", ["valid integer", "'one'"]),
+            (("version: 1", "version: one"), "version:", "version", ["expected a whole number", "'one'"]),
             (("track: vision", "track: visoin"), None, "track", ["did you mean 'vision'?"]),
             (("cpu: 1", "cpu: 0"), "resources", "resources.cpu", ["greater than 0"]),
             (("cpu: 1", "cpus: 1"), "resources", "resources", ["did you mean 'cpu'?"]),
             (("cpu: 1", "gpu: 1.5"), "resources", "resources", ["whole number of GPUs"]),
             (("mnist-rotations", "mnist-rotation"), "name:", "benchmark.name", ["did you mean 'mnist-rotations'?"]),
-            (("tasks: 3", "tasks: three"), "tasks:", "benchmark.tasks", ["valid integer", "'three'"]),
+            (("tasks: 3", "tasks: three"), "tasks:", "benchmark.tasks", ["expected a whole number", "'three'"]),
             (("tasks: 3", "task: 3"), "task:", "benchmark.task", ["did you mean 'tasks'?"]),
             (("  tasks: 3\n", ""), "benchmark:", "benchmark.tasks", ["missing"]),
             (("source: embedded", "source: web"), "source:", "benchmark.source", ["'files' or 'embedded'"]),
@@ -87,7 +87,7 @@ class TestWrongSweeps:
             (("method: online", "method: onlin"), "plain:", "variants.plain.method", ["did you mean 'online'?"]),
             (("method: online, ", ""), "plain:", "variants.plain", ["a variant needs a method"]),
             (("online, lr: 0.01", "online, rate: 1"), "plain:", "variants.plain.rate", ["not a setting", "lr"]),
-            (("online, lr: 0.01", "online, lr: fast"), "plain:", "variants.plain.lr", ["valid number", "'fast'"]),
+            (("online, lr: 0.01", "online, lr: fast"), "plain:", "variants.plain.lr", ["expected a number", "'fast'"]),
             (("online, lr: 0.01", "online, lr: -1"), "plain:", "variants.plain.lr", ["greater than 0"]),
             (("lr: 0.1, ", ""), "replay:", "variants.replay.lr", ["missing"]),
             (("memories_per_task: 10", "memories_per_task: 51"), "gem:", "variants.gem.memories_per_task",
@@ -140,7 +140,7 @@ class TestWrongSweeps:
             (("quick:", "grid: {model.hidden: [[0]]}\nquick:"), "grid:", "grid.model.hidden",
              ["greater than or equal to 1"]),
             (("quick:", "grid: {method: [[a]]}\nquick:"), "plain:", "variants.plain.method", ["it is ['a']"]),
-            (("lr: 0.01}", "grid: {lr: [0.1, fast]}}"), "plain:", "variants.plain.grid.lr", ["valid number", "'fast'"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, fast]}}"), "plain:", "variants.plain.grid.lr", ["expected a number", "'fast'"]),
             # Keys that are no texts.
             (("  plain:", "  no:"), "no:", "", ["the key 'no' is read as yes or no", 'put it in quotes: "no"']),
             (("  plain:", "  on:"), "  on:", "", ['put it in quotes: "on"']),
@@ -223,7 +223,7 @@ class TestWrongSweeps:
             (("only: [plain]", "only: ~"), "only:", "quick.only", ["expected a list of variants"]),
             (("seeds: [7]", "sedes: [7]"), "sedes", "quick.sedes", ["did you mean 'seeds'?"]),
             (("seeds: [7]", "seeds: [7, 7]"), "seeds: [7", "quick.seeds", ["stands twice: 7"]),
-            (("seeds: [7]", "seeds: [x]"), "seeds: [x", "quick.seeds.0", ["valid integer"]),
+            (("seeds: [7]", "seeds: [x]"), "seeds: [x", "quick.seeds.0", ["expected a whole number"]),
         ],
         ids=lambda value: value[1][:40] if isinstance(value, tuple) else None,
     )  # fmt: skip
@@ -250,16 +250,19 @@ class TestWrongSweeps:
         for flags, said in (
             (
                 Selection(set=("variants.plain.lr=fast",)),
-                "--set variants.plain.lr=fast: variants.plain.lr: Input should be",
+                "--set variants.plain.lr=fast: variants.plain.lr: expected",
             ),
             (
                 Selection(set=("variants.plain={method: online, lr: -1}",)),
-                "lr: -1}: variants.plain.lr: Input should be",
+                "lr: -1}: variants.plain.lr: expected",
             ),
             (Selection(set=("seeds=[1, 1]",)), "--set seeds=[1, 1]: seeds: a seed stands twice: 1"),
             (Selection(seeds=(1, 1)), "--seeds 1,1: seeds: a seed stands twice: 1"),
-            (Selection(seeds=(2**32,)), "--seeds 4294967296: seeds.0: Input should be less than"),
-            (Selection(set=("benchmark.tasks=x",)), "--set benchmark.tasks=x: benchmark.tasks: Input should be"),
+            (Selection(seeds=(2**32,)), "--seeds 4294967296: seeds.0: expected a number less than"),
+            (
+                Selection(set=("benchmark.tasks=x",)),
+                "--set benchmark.tasks=x: benchmark.tasks: expected a whole number",
+            ),
             (Selection(set=("grid.lr=[1, 1]",)), "--set grid.lr=[1, 1]: grid.lr: a value stands twice"),
             (Selection(set=("grid={benchmark: [1]}",)), "[1]}: grid.benchmark: expected settings"),
             (Selection(set=("task_orders={random: 7}",)), "7}: task_orders.random: 3 tasks have no more than 6"),
@@ -354,10 +357,10 @@ class TestSelections:
             ("title=&a [*a]", "*a is inside the value that it names"),
             ("benchmark." + "a." * 3000 + "b=1", "3002 keys; allowed: at most 40"),
             ("quick.seeds=[1]", "set the key itself"),
-            ("benchmark=5", "--set benchmark=5: benchmark: Input should be a valid dictionary"),
+            ("benchmark=5", "--set benchmark=5: benchmark: expected keys with values"),
             ("variants=5", "--set variants=5: variants: "),
             ("version.x=1", "'version' holds no keys"),
-            ("benchmark.tasks=many", "valid integer"),
+            ("benchmark.tasks=many", "expected a whole number"),
             ("benchmark.colour=red", "colour"),
             ("variants.plain.beta=1", "not a setting"),
         ],
@@ -366,6 +369,22 @@ class TestSelections:
         with pytest.raises(DeclarationError) as caught:
             load_sweep(file(), Selection(set=(item,)))
         assert said in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("orders", "said"),
+        [
+            ("{random: -1}", "task_orders.random: expected a number greater than or equal to 1 (it is -1)"),
+            ("{rndom: 2}", "task_orders: 'rndom' is not a known key; did you mean 'random'? allowed: random, seed"),
+            ("3", "task_orders: expected keys with values, or a list, or 'all' (it is 3)"),
+            ("[[x, 0]]", "task_orders.0: "),
+        ],
+    )
+    def test_of_a_value_of_several_types_the_mistake_in_the_one_that_was_meant_is_told(self, file, orders, said):
+        path = file(("quick:", f"task_orders: {orders}\nquick:"))
+        with pytest.raises(DeclarationError) as caught:
+            load_sweep(path)
+        assert f"{path}:{line_of(path, 'task_orders')}: {said}" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
     def test_only_keeps_the_named_variants(self, file):
         sweep = load_sweep(file(), Selection(only=("gem", "plain")))

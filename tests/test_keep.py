@@ -117,8 +117,8 @@ class TestDeclared:
         [
             ("[weight]", r"keeping.yaml:\d+: keep\.0: 'weight' is nothing that trials of vision keep; did you mean"),
             ("[weights, weights]", r"keeping.yaml:\d+: keep: it stands twice: weights"),
-            ("weights", r"keeping.yaml:\d+: keep: Input should be a valid list"),
-            ("[3]", r"keeping.yaml:\d+: keep\.0: Input should be a valid string"),
+            ("weights", r"keeping.yaml:\d+: keep: expected a list"),
+            ("[3]", r"keeping.yaml:\d+: keep\.0: expected text"),
         ],
     )
     def test_wrong_use_exits_with_2(self, keeping, keep, said):

@@ -100,7 +100,7 @@ class TestDeclared:
             ("{memory: 10KiB}", "resources.memory", "less than 1MiB"),
             ("{hours: 0}", "resources.hours", "greater than 0"),
             ("{hours: -2}", "resources.hours", "greater than 0"),
-            ("{hours: two}", "resources.hours", "valid number"),
+            ("{hours: two}", "resources.hours", "expected a number"),
             ("{hours: true}", "resources.hours", "expected a number (it is True)"),
             ("{hours: .inf}", "", "not a finite number"),
             ("{minutes: 5}", "resources", "'minutes' is not a known key"),

@@ -166,14 +166,15 @@ class Results:
         (``identity`` where the tasks come in the benchmark's own order, else ``2-0-1``), ``data`` (the data set's name)
         and ``data_source`` (``embedded`` for the digits that replace MNIST); then each published metric, in per cent as
         in every table of clray, NaN where it was not measured or the trial diverged; then ``status``, ``seconds`` of
-        wall time, ``fresh`` (False where other code made the record than the code here) and ``source`` (``own`` or
+        wall time, ``fresh`` (False where other code made the record than the code here; missing where the code is not
+        here, as that of a method of your own is before its sweep was loaded) and ``source`` (``own`` or
         ``reference``).
 
         Raises:
             PandasMissing: pandas is not installed.
         """
         from clray.api.frames import frame, load_pandas
-        from clray.provenance import is_fresh
+        from clray.provenance import freshness
 
         load_pandas()  # the error comes before the work
         computed = [record.metrics for record in self.records]
@@ -183,9 +184,9 @@ class Results:
             columns[name] = [_per_cent(values.get(name)) for values in computed]
         columns["status"] = [record.status for record in self.records]
         columns["seconds"] = [float(record.provenance.get("seconds", "nan")) for record in self.records]
-        columns["fresh"] = [is_fresh(record) for record in self.records]
+        columns["fresh"] = [freshness(record) for record in self.records]
         columns["source"] = [self._value(record, "source") for record in self.records]
-        types = {"seed": "int64", "fresh": "bool", "seconds": "float64"} | dict.fromkeys(shown, "float64")
+        types = {"seed": "int64", "fresh": "boolean", "seconds": "float64"} | dict.fromkeys(shown, "float64")
         return frame(columns, types, units=UNITS)
 
     def measurements(self, name: Names | None = None) -> pandas.DataFrame:

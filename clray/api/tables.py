@@ -179,7 +179,6 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
     from clray.analysis.labels import at_their_choices, first_metric, labels_of
     from clray.analysis.leaderboard import Source, boards
     from clray.analysis.own_first import Sources
-    from clray.loading import papers
     from clray.provenance import is_fresh
     from clray.reproduction import evaluations, tuning_phases
 
@@ -197,7 +196,7 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
             raise DeclarationError(_nothing_chosen(target, list(labels.values())))
         notes += [("left out", _nothing_chosen(target, [labels[v] for v in without]))] if without else []
         labels = {variant: label for variant, label in labels.items() if variant not in without}
-        paper = papers().get(target.reproduction.paper) if target.reproduction else None
+        paper = target.reproduction.cited if target.reproduction else None
         made = sweep_table(sweep, found, labels, [by])
         sources.append(Source(target.name, sweep, made, target.reproduction, paper, notes))
     return Leaderboard(by, boards(sources, by), read.problems)

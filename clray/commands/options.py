@@ -28,7 +28,7 @@ class Tracking(StrEnum):
     off = "off"
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A reproduction, a sweep, or a sweep file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A reproduction, a sweep, or a file of one.")]
 Quick = Annotated[
     bool, typer.Option("--quick", help="The declared quick form: minutes, not comparable with the paper.")
 ]

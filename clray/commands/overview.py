@@ -20,7 +20,7 @@ def list_command(results: Results = "results") -> None:
     from rich.table import Table
 
     from clray import reference_runs
-    from clray.loading import load_sweep, papers, read_sweep, reproduction_names, sweep_names
+    from clray.loading import load_sweep, read_sweep, reproduction_names, sweep_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
     from clray.tracks import TRACKS, track
@@ -44,11 +44,10 @@ def list_command(results: Results = "results") -> None:
 
     read = functools.cache(read_sweep)  # most sweeps are part of one or more reproductions
     reproductions = [load_reproduction(name) for name in reproduction_names()]
-    known = papers()
     show(
         "Reproductions: python -m clray.reproduce NAME",
         [
-            (r.name, f"{r.title} ({known[r.paper].venue})", r.sweeps(Selection(), read), reference_runs.count(r.name))
+            (r.name, f"{r.title} ({r.cited.venue})", r.sweeps(Selection(), read), reference_runs.count(r.name))
             for r in reproductions
         ],
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clray.errors import DeclarationError
+from clray.errors import ClrayError, DeclarationError
 from clray.output import json_text, redacted, say, to_json
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class Target:
         """The reference runs of a reproduction; of a sweep, those of its trials that any reproduction has."""
         from clray import reference_runs
 
-        return reference_runs.read(self.name) if self.reproduction else reference_runs.of(self._declared)
+        shipped = self.reproduction is not None and self.file == self.name  # a file of one's own may have the same name
+        return reference_runs.read(self.name) if shipped else reference_runs.of(self._declared)
 
     @cached_property
     def _declared(self) -> set[str]:
@@ -161,12 +162,13 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
         return replace(selection, only=tuple(v for item in selection.only for v in _names(item, known)))
 
     commas = not whole and any("," in item for item in selection.only)
-    if name in reproduction_names():
-        reproduction = load_reproduction(name)
+    own = name not in reproduction_names() and _is_reproduction(name)
+    if own or name in reproduction_names():
+        reproduction = load_reproduction(Path(name) if own else name)
         if commas:
             filled = {row.variant for table in reproduction.tables for row in table.rows}
             selection = split(filled | {row.variant for group in reproduction.searches for row in group.rows})
-        return Target(name, reproduction.sweeps(selection), reproduction, selection, name, results)
+        return Target(reproduction.name, reproduction.sweeps(selection), reproduction, selection, name, results)
     shipped = name.removeprefix("sweeps/").removesuffix(".yaml") in sweep_names()
     if not name or not (shipped or is_there(Path(name))):
         every = [*reproduction_names(), *sweep_names()]
@@ -178,6 +180,16 @@ def target_of(name: str, selection: Selection, results: str = RESULTS, whole: bo
         selection = split(variant_names(name, selection))
     sweep = load_sweep(name, selection)
     return Target(sweep.name, {sweep.name: sweep}, None, selection, name, results)
+
+
+def _is_reproduction(name: str) -> bool:
+    """True for a file with the tables of a reproduction; a file that cannot be read is one of a sweep."""
+    from clray.documents import Document
+
+    try:
+        return os.path.isfile(name) and not Document(Path(name)).data.keys().isdisjoint({"tables", "searches"})
+    except ClrayError:
+        return False
 
 
 def _sweep_files_near(path: Path) -> str:

@@ -110,7 +110,7 @@ def test_a_claim_made_in_python_has_the_shortest_digits_of_its_numbers():
         ("53.40 ± 1.53", "{mean: 53, spread: .inf}", "claims: {", "finite number"),
         ("53.40 ± 1.53", "{mean: 53, runs: 0}", "claims: {", "greater than or equal to 1"),
         ("53.40 ± 1.53", "{mean: 53, kind: std}", "claims: {", "'population sem'"),
-        ("53.40 ± 1.53", "[53.4]", "claims: {", "valid dictionary"),
+        ("53.40 ± 1.53", "[53.4]", "claims: {", "keys with values"),
         ("LA: 58.82", "BTI: 58.82", "claims: {", "'BTI' has a claim and no column here; allowed: RA, LA"),
         ("LA: 58.82", "LAA: 58.82", "claims: {", "did you mean 'LA'"),
         ("points: 1.0", "points: .nan", "margins:", "finite number"),

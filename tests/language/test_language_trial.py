@@ -427,7 +427,7 @@ class TestSettings:
         [
             ("hyperparameters", "lr", float("inf"), "finite number"),
             ("hyperparameters", "lr", float("nan"), "finite number"),
-            ("hyperparameters", "lr", 10**400, "valid number"),
+            ("hyperparameters", "lr", 10**400, "expected a number"),
             ("hyperparameters", "lr", True, "expected a number, neither true nor false"),
             ("hyperparameters", "epochs", True, "expected a number, neither true nor false"),
             ("hyperparameters", "epochs", 10**12, "less than or equal to 1000000"),
