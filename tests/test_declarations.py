@@ -140,7 +140,8 @@ class TestWrongSweeps:
             (("quick:", "grid: {model.hidden: [[0]]}\nquick:"), "grid:", "grid.model.hidden",
              ["greater than or equal to 1"]),
             (("quick:", "grid: {method: [[a]]}\nquick:"), "plain:", "variants.plain.method", ["it is ['a']"]),
-            (("lr: 0.01}", "grid: {lr: [0.1, fast]}}"), "plain:", "variants.plain.grid.lr", ["expected a number", "'fast'"]),
+            (("lr: 0.01}", "grid: {lr: [0.1, fast]}}"), "plain:", "variants.plain.grid.lr",
+             ["expected a number", "'fast'"]),
             # Keys that are no texts.
             (("  plain:", "  no:"), "no:", "", ["the key 'no' is read as yes or no", 'put it in quotes: "no"']),
             (("  plain:", "  on:"), "  on:", "", ['put it in quotes: "on"']),
