@@ -51,13 +51,12 @@ def one_of(word: str, allowed: Iterable[str], listed_by: str = "") -> str:
     """The end of an error message: the nearest allowed word, and all of them, or the first ones of very many.
 
     Args:
-        listed_by: a command that lists the allowed words. Where some are near, the message names this command instead
-            of the others.
+        listed_by: a command that lists the allowed words, which the message names instead of them.
     """
     allowed = list(allowed)
     near = difflib.get_close_matches(word[:200], allowed, n=3 if listed_by else 1)
-    if listed_by and near:
-        return f"did you mean {' or '.join(map(repr, near))}? {listed_by} shows all names"
+    if listed_by:
+        return (f"did you mean {' or '.join(map(repr, near))}? " if near else "") + f"{listed_by} shows all names"
     more = f" and {len(allowed) - 200} more" if len(allowed) > 200 else ""
     return (f"did you mean {near[0]!r}? " if near else "") + "allowed: " + ", ".join(allowed[:200]) + more
 

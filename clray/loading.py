@@ -98,7 +98,7 @@ def find_sweep(name: str) -> Path:
             return path
     if name and is_there(Path(name)):
         return Path(name)  # a folder or a pipe, or one may not look: who reads it is told
-    problem = f"no such sweep file, and no such sweep here; {one_of(name, sweep_names())}"
+    problem = f"no such sweep file, and no such sweep here; {one_of(name, sweep_names(), 'clray list')}"
     raise DeclarationError(f"{shorter(name) or repr(name)}: {problem}")
 
 

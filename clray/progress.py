@@ -132,7 +132,7 @@ class Progress:
         done = sum(self._trials[trial].seconds * (self._done[trial] - begun) for trial, begun in self._begun.items())
         running = len(self._begun.keys() - self._ended.keys())
         elapsed = time.monotonic() - self._started
-        if done <= 0 or elapsed < 5:
+        if done <= 0 or (elapsed < 5 and not self._ended):  # a trial that has ended tells its speed, others not so soon
             return max(sum(left.values()) / self._workers, max(left.values()))
         # All together, but never sooner than the longest trial takes at the pace of one worker.
         return max(sum(left.values()), max(left.values()) * max(1, running)) * elapsed / done

@@ -91,6 +91,11 @@ def of(declarations: Collection[str]) -> list[Record]:
     return list({record.id: record for name in names() for record in read(name, declarations)}.values())
 
 
+def with_id(trial: str) -> Record | None:
+    """The reference run of a trial, by its id; None where there is none."""
+    return next((record for name in names() for record in read(name) if record.id == trial), None)
+
+
 def count(name: str) -> int:
     """The number of reference runs of a reproduction, from the end of its file alone; 0 where that cannot be read."""
     path = path_of(name)

@@ -500,11 +500,11 @@ def load_reproduction(name: str | Path) -> Reproduction:
     shipped = declared_root() / "reproduce" / f"{str(name).removesuffix('.yaml')}.yaml"
     path = shipped if os.path.isfile(shipped) and not isinstance(name, Path) else Path(name)
     if not str(name) or not is_there(path):
-        known = one_of(str(name), reproduction_names())
+        known = one_of(str(name), reproduction_names(), "clray list")
         raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     document = Document(path)
     if "variants" in document.data and "tables" not in document.data:
-        known = one_of(str(name), reproduction_names())
+        known = one_of(str(name), reproduction_names(), "clray list")
         raise DeclarationError(f"{path}: it is a sweep, and a reproduction is needed; {known}")
     data = _with_paths_of_sweeps(document)
     try:

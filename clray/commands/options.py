@@ -39,7 +39,7 @@ Only = Annotated[
     ),
 ]
 Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="0,1,…", help="These seeds instead of the declared ones.")
+    str | None, typer.Option("--seeds", metavar="0,1,…|0-4", help="These seeds instead of the declared ones.")
 ]
 Set = Annotated[
     list[str] | None,

@@ -32,8 +32,10 @@ def list_command(results: Results = "results") -> None:
     def show(title: str, rows: list[tuple[str, str, dict[str, Sweep], int | None]]) -> None:
         """Print a table; the last item of a row is the number of its reference runs, or None for sweeps."""
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in ("name", "title", "finished"):
-            table.add_column(heading, justify="right" if heading == "finished" else "left")
+        longest = max((len(name) for name, *_ in rows), default=0)
+        table.add_column("name", min_width=longest, no_wrap=True)  # whole, since one types it
+        table.add_column("title")
+        table.add_column("finished", justify="right")
         if any(reference is not None for *_, reference in rows):
             table.add_column("reference", justify="right")
         for name, what, sweeps, reference in rows:

@@ -45,7 +45,7 @@ def add_command(name: Name, results: Results = "results") -> None:
     from clray.reproduction import load_reproduction
 
     if name not in reproduction_names():  # a file's path would load, too, and its runs would be shown nowhere
-        known = one_of(name, reproduction_names())
+        known = one_of(name, reproduction_names(), "clray list")
         raise DeclarationError(f"{shorter(name) or repr(name)}: no such reproduction; {known}")
     sweeps = load_reproduction(name).sweeps()
     declared = {cell.trial.declaration for sweep in sweeps.values() for cell in sweep.cells}

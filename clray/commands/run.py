@@ -339,9 +339,10 @@ def run_command(
     store = store_at(results)
     trials = plan(target.sweeps, store, download=True).trials
     if len(trials) > 1:
-        raise DeclarationError(
-            f"--variant {variant}: it has {len(trials)} trials here (grid or task orders): reduce them to one"
-        )
+        several = list(dict.fromkeys(planned.variant for planned in trials))
+        named = f"it names {len(several)} variants: {', '.join(several[:20])}"
+        why = named if several[1:] else "it has several task orders"
+        raise DeclarationError(f"--variant {variant}: {len(trials)} trials, since {why}; allowed: one trial")
     planned, console = trials[0], terminal()
     again = rerun_lacking and bool(planned.lacking)
     execution = Execution(planned.task(device=device, rerun_lacking=again), store)

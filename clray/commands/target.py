@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 """The store where none is named."""
+MOST_SEEDS = 10_000
+"""The most seeds of a range."""
 ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -122,12 +124,30 @@ def selected(quick: bool, only: list[str] | None, seeds: str | None, set_: list[
     for item in only or ():
         if not any(name.strip() for name in item.split(",")):
             raise DeclarationError(f"--only {shlex.quote(item)}: names no variant; leave it out for all of them")
+    keys = [item.partition("=")[0].strip() for item in set_ or ()]
+    if twice := next((key for i, key in enumerate(keys) if key in keys[:i]), None):
+        raise DeclarationError(f"--set {shorter(twice)}=…: given twice; allowed: one value for each key")
     try:
-        numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds is not None else ()
+        numbers = tuple(n for part in seeds.split(",") for n in _seeds(part)) if seeds is not None else ()
     except ValueError:
-        wanted = "expected whole numbers with commas between, such as 0,1,2"
-        raise DeclarationError(f"--seeds {shlex.quote(shorter(seeds))}: {wanted}") from None
+        wanted = f"expected whole numbers with commas between, or a range, such as 0,1,2 or 0-4: at most {MOST_SEEDS:,}"
+        raise DeclarationError(f"--seeds {shlex.quote(shorter(seeds or ''))}: {wanted}") from None
     return Selection(quick, tuple(only or ()), numbers, tuple(set_ or ()))
+
+
+def _seeds(part: str) -> range:
+    """The seeds of ``3`` or ``0-4``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    first, dash, last = part.strip().partition("-")
+    if not dash or not first:  # -1 is a number: the sweep says that no seed is below zero
+        return range(int(part), int(part) + 1)
+    seeds = range(int(first), int(last) + 1)
+    if not 0 < len(seeds) <= MOST_SEEDS:
+        raise ValueError(part)
+    return seeds
 
 
 def _names(item: str, known: Collection[str]) -> Iterator[str]:
@@ -252,6 +272,8 @@ def store_at(uri: str) -> Store:
     from clray.commands.answers import opened
 
     require_named(uri)
+    if os.path.isfile(uri):
+        raise DeclarationError(f"--results {redacted(uri)}: is a file; allowed: a folder, s3://…, gs://…")
     return opened(uri)
 
 

@@ -30,6 +30,7 @@ def show_command(
     ] = False,
 ) -> None:
     """Show a reproduction, a sweep, or a trial by its id, provenance included."""
+    from clray import reference_runs
     from clray.documents import is_there
     from clray.gpu import sharers, words
     from clray.record import Record
@@ -42,9 +43,11 @@ def show_command(
         if re.fullmatch("[0-9a-f]{4,}", name) and not is_there(Path(name)):
             trial_id(name)  # an error: somebody has typed a part of an id
         target = target_of(name, selected(False, None, None, None))
-        print_json({key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}, console)
+        sweeps = {key: sweep.model_dump(mode="json") for key, sweep in target.sweeps.items()}
+        found = target.reproduction and {"reproduction": target.reproduction.model_dump(mode="json"), "sweeps": sweeps}
+        print_json(found or sweeps, console)
         return
-    record = store.read(name) or store.read(name, "running")
+    record = of_store = store.read(name) or store.read(name, "running")
     if superseded:
         print_json(_superseded(store, name, record), console)
         return
@@ -52,9 +55,13 @@ def show_command(
         raise ClrayError(str(record))
     failure = store.failure(name)
     if record is None and failure is None:
-        raise ClrayError(f"{name}: no record, checkpoint or failure of such a trial in {store.uri}")
+        record = reference_runs.with_id(name)
+        if record is None:
+            where = f"in {store.uri}, nor among the reference runs"
+            raise ClrayError(f"{name}: no record, checkpoint or failure of such a trial {where}")
     if isinstance(record, Record):
-        print_json(_facts(record), console)
+        shipped = {"source": "reference run, which ships with clray"} if of_store is None else {}
+        print_json(_facts(record) | shipped, console)
     if earlier := store.superseded(name):
         for one in earlier:
             console.print(f"superseded record: {_line(one, record)}", soft_wrap=True)
