@@ -151,8 +151,8 @@ class TestErrors:
         (place / "results").write_text("a file")
         with pytest.raises(ClrayError) as caught:
             here("run", tiny, "--variant", "online")
-        assert caught.value.exit_code == 1
-        assert str(place / "results") in str(caught.value)
+        assert caught.value.exit_code == 2
+        assert str(caught.value) == "--results results: is a file; allowed: a folder, s3://…, gs://…"
 
 
 @pytest.mark.usefixtures("kernels")
@@ -183,7 +183,7 @@ class TestRun:
 
     def test_a_variant_that_stands_for_several_trials(self, place, tiny):
         tiny.write_text(tiny.read_text().replace("seeds: [0, 1]", "seeds: [0, 1]\ntask_orders: {random: 2}"))
-        with pytest.raises(ClrayError, match="it has 2 trials here"):
+        with pytest.raises(ClrayError, match="2 trials, since it has several task orders"):
             here("run", tiny, "--variant", "online")
 
 
@@ -309,6 +309,29 @@ class TestLooking:
 
     def test_show_a_sweep(self, place):
         assert json.loads(here("show", "mer/rotations"))["mer/rotations"]["paper"] == "mer"
+
+    def test_show_a_reproduction(self, place):
+        found = json.loads(here("show", "mer_rotations"))
+        assert found["reproduction"]["tables"][0]["rows"][0]["claims"]["RA"]["mean"] == 53.38
+        assert list(found["sweeps"]) == ["mer/rotations"]
+
+    def test_show_a_reference_run(self, place):
+        from clray import reference_runs
+
+        shipped = reference_runs.read("mer_rotations", measurements=False)[0]
+        found = json.loads(here("show", shipped.id))
+        assert (found["id"], found["source"]) == (shipped.id, "reference run, which ships with clray")
+        assert found["provenance"] == shipped.provenance
+
+    def test_the_list_has_whole_names(self, place):
+        from clray.loading import reproduction_names
+
+        lines = here("list").splitlines()
+        assert all(any(line.startswith(name + " ") for line in lines) for name in reproduction_names())
+
+    def test_a_plan_says_that_there_is_a_phase_before(self, place):
+        said = here("plan", "online/tuning_mnist", "--seeds", "0", "--only", "er")
+        assert "`clray tune online/tuning_mnist --only er --seeds 0 --dry-run` plans them" in " ".join(said.split())
 
     def test_status_of_nothing(self, place):
         assert "0 finished trials, 0 begun" in here("status")

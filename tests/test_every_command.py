@@ -141,7 +141,7 @@ USES: dict[str, Uses] = {
     "records list": Uses("", "mer_rotations: 70 trials", "--all", "No such option: --all", usage=True),
     "records add": Uses(
         "mer_memory --results shipped", "mer_memory: 2 of ",
-        "mer_memor --results shipped", "mer_memor: no such reproduction; did you mean 'mer_memory'?",
+        "mer_memor --results shipped", "mer_memor: no such reproduction; did you mean 'mer_memory'",
     ),
     "records pages": Uses(
         "pages", "mer_memory.md", "tiny.yaml/pages", "tiny.yaml/pages: the pages cannot be written: ",

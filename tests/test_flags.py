@@ -10,6 +10,7 @@ from malformed import STREAM
 from typer.testing import CliRunner
 
 from clray.cli import app
+from clray.commands.target import selected
 from clray.errors import DeclarationError, StoreError
 
 
@@ -31,7 +32,18 @@ class TestFlags:
     def test_seeds_that_are_none(self, sweep, seeds):
         said = refused("plan", sweep, "--seeds", seeds)
         assert said.startswith("--seeds ")
-        assert said.endswith("expected whole numbers with commas between, such as 0,1,2")
+        assert said.endswith("with commas between, or a range, such as 0,1,2 or 0-4: at most 10,000")
+
+    @pytest.mark.parametrize("seeds", ["4-1", "0-10000", "0-", "0-1-2", "0-9" + "9" * 30, "0-x"])
+    def test_ranges_that_are_none(self, sweep, seeds):
+        assert refused("plan", sweep, "--seeds", seeds).startswith(f"--seeds {seeds}"[:40])
+
+    def test_ranges_of_seeds(self):
+        assert selected(False, None, "0-3,7, 9-9", None).seeds == (0, 1, 2, 3, 7, 9)
+
+    def test_a_key_is_set_once(self, sweep):
+        said = refused("plan", sweep, "--set", "benchmark.tasks=2", "--set", "benchmark.tasks=3")
+        assert said == "--set benchmark.tasks=…: given twice; allowed: one value for each key"
 
     @pytest.mark.parametrize("only", ["", ",", ",,"])
     def test_only_of_nothing(self, sweep, only):

@@ -444,7 +444,7 @@ class TestCommands:
     def test_only_the_name_of_a_reproduction_will_do(self, store, sweeps, folder, name):
         """Under another name the runs would be packed where nothing looks for them."""
         store.write(made(of(sweeps, "ewc")[0]))
-        with pytest.raises(DeclarationError, match=rf"{name}: no such reproduction; did you mean '{NAME}'\?"):
+        with pytest.raises(DeclarationError, match=rf"{name}: no such reproduction; did you mean '{NAME}'"):
             self.add(store, name)
         assert not folder.exists()
 

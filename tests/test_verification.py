@@ -429,7 +429,7 @@ class TestCommand:
         assert set(self.rows(done)) == {"er seed 0", "online seed 0"}
 
     def test_a_name_that_there_is_not(self):
-        with pytest.raises(DeclarationError, match=r"tiny_tables: no such reproduction; did you mean 'tiny_table'\?"):
+        with pytest.raises(DeclarationError, match=r"tiny_tables: no such reproduction; did you mean 'tiny_table'"):
             self.verify(name="tiny_tables")
 
     def test_a_torn_file_is_one_error(self):

@@ -144,10 +144,9 @@ def _seeds(part: str) -> range:
     first, dash, last = part.strip().partition("-")
     if not dash or not first:  # -1 is a number: the sweep says that no seed is below zero
         return range(int(part), int(part) + 1)
-    seeds = range(int(first), int(last) + 1)
-    if not 0 < len(seeds) <= MOST_SEEDS:
+    if not 0 <= int(last) - int(first) < MOST_SEEDS:
         raise ValueError(part)
-    return seeds
+    return range(int(first), int(last) + 1)
 
 
 def _names(item: str, known: Collection[str]) -> Iterator[str]:
