@@ -83,6 +83,24 @@ def test_numbers_task_by_task(changes, key, message):
     assert str(caught.value).startswith(f"--set {key.removesuffix('.0')}=")
 
 
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        (("validation=true", "train_per_class=9"), "benchmark.train_per_class", r"a tenth .* at least 10 \(it is 9\)"),
+        (("drop_last=true", "train_per_class=4"), "batch", r"drop_last .* only 8 images: at most 8 \(it is 10\)"),
+        (("drop_last=true", "train_per_class=5", "validation=false"), None, ""),
+    ],
+)
+def test_numbers_class_by_class(changes, key, message):
+    selection = Selection(set=tuple(f"benchmark.{change}" for change in changes), only=("er",), seeds=(0,))
+    if key is None:
+        assert load_sweep("online/mnist", selection).cells
+        return
+    with pytest.raises(DeclarationError, match=message) as caught:
+        load_sweep("online/mnist", selection)
+    assert key in str(caught.value)
+
+
 def test_a_batch_that_no_task_fills():
     """mini-ImageNet and CUB leave out a last batch that is not full: the trial would learn nothing, unsaid."""
     changes = ("benchmark.train_per_task=9", "benchmark.validation=false")

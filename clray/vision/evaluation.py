@@ -21,8 +21,8 @@ class Evaluator:
 
     Accuracies are measured after every visit of an experience and, where the trial says so, also every N examples.
     Where experiences are visited more than once there is no accuracy matrix: then they are measured at the end only,
-    and every N examples. Where experiences share classes (``Stream.tested``), the classes that have arrived are
-    measured in place of the experiences.
+    and every N examples as ``interim_accuracy``, from which no metric is computed. Where experiences share classes
+    (``Stream.tested``), the classes that have arrived are measured in place of the experiences.
 
     Args:
         stream: the trial's stream.
@@ -97,11 +97,14 @@ class Evaluator:
             self._landscape_due = False
             return self._measure_landscape(step, last, trained)
         measured: list[Measurement] = []
+        early = "interim_" if self._plan.revisits and not self._plan.over else ""
         while not measured or (self._unmeasured and time.monotonic() <= deadline):
             group = self._unmeasured.pop(0)
             divisor = self._stream.groups[group].accuracy_divisor
             counts = self._method.counts(group)
-            measured += (Measurement(step, trained, group, name, right / divisor) for name, right in counts.items())
+            measured += (
+                Measurement(step, trained, group, early + name, right / divisor) for name, right in counts.items()
+            )
             if self._tally is not None:
                 self._tally = [self._tally[0] + counts["accuracy"], self._tally[1] + divisor]
         if self._tally is not None and not self._unmeasured:

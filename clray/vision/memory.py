@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Law = Literal["mer", "batch", "batch_before", "exact"]
 Numbers = NDArray[np.int64]
+"""As in ``clray.vision.stream``, which loads torch: a plan that looks at a method must not."""
 
 
 class _Draws(Protocol):
@@ -77,10 +78,6 @@ class Reservoir:
     def numbers(self) -> Numbers:
         """The numbers of the stored examples, by slot."""
         return self._numbers[: len(self)]
-
-    def slots_with_replacement(self, count: int) -> Numbers:
-        """Draw ``min(count, len(self))`` slots uniformly, with replacement."""
-        return self._draws.with_replacement(len(self), count)
 
     def slots(self, count: int, among: Numbers | None = None) -> Numbers:
         """Draw ``count`` different slots; where there are fewer, return all of them in order.

@@ -176,6 +176,7 @@ class Stream:
         Raises:
             DataError: an experience has fewer than ten training examples.
         """
+        assert self.tested is None  # else their test images would still be those of the test set
         changed = []
         for own in self.experiences:
             count = len(own.examples)
@@ -183,7 +184,7 @@ class Stream:
             if not share:
                 raise DataError(f"validation holds out a tenth of a task's images, and a task has only {count} here")
             kept, held = own.examples[order[share:]], own.examples[order[:share]]
-            changed.append(replace(own, examples=kept, tests=self.image[held]))
+            changed.append(replace(own, examples=kept, tests=self.image[held], test_count=None))
         return replace(self, test=self.train, experiences=changed)
 
 

@@ -17,6 +17,7 @@ from clray.trial import SettingError, Trial, check_settings, declared_settings
 from clray.vision import data as sources
 from clray.vision.benchmarks import BENCHMARKS
 from clray.vision.benchmarks.base import Benchmark
+from clray.vision.benchmarks.class_incremental import OfClasses
 from clray.vision.benchmarks.in_epochs import InEpochs
 from clray.vision.learners import LEARNERS
 from clray.vision.methods import METHODS
@@ -41,13 +42,14 @@ def benchmarks_of(kind: LearnerKind) -> tuple[str, ...]:
 
 def kinds() -> list[BenchmarkFamily]:
     """The families of benchmarks and methods that fit together; see ``Track``."""
-    singles, batches = methods_of("perceptron"), methods_of("module")
-    by_task = ("tag/rotated_mnist", "tag/cifar100", "online/tiny_memories_cifar100")
-    by_class = ("online/mnist",)
+    words: dict[LearnerKind, tuple[str, tuple[str, ...]]] = {
+        "perceptron": ("one example at a time", ("mer/rotations",)),
+        "module": ("task by task", ("tag/rotated_mnist", "tag/cifar100", "online/tiny_memories_cifar100")),
+        "incremental": ("class by class", ("online/mnist",)),
+    }
     return [
-        BenchmarkFamily("one example at a time", benchmarks_of("perceptron"), singles, ("mer/rotations",), True),
-        BenchmarkFamily("task by task", benchmarks_of("module"), batches, by_task),
-        BenchmarkFamily("class by class", benchmarks_of("incremental"), methods_of("incremental"), by_class),
+        BenchmarkFamily(what, benchmarks_of(kind), methods_of(kind), sweeps, kind == "perceptron")
+        for kind, (what, sweeps) in words.items()
     ]
 
 
@@ -144,6 +146,8 @@ def _check_randomness(declared: Mapping[str, Any], benchmark: Benchmark) -> None
 
 def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
     """Refuse numbers of images that do not fit together, as far as the declaration alone shows it."""
+    if isinstance(benchmark, OfClasses):
+        _check_counts_of_classes(benchmark, settings)
     declared = getattr(benchmark, "train_per_task", None)
     if declared is None:
         return
@@ -167,6 +171,21 @@ def _check_counts(benchmark: Benchmark, settings: BaseModel) -> None:
     if benchmark.drops_last and trained < batch:
         message = f"{benchmark.name} leaves out a last batch that is not full, and a task trains on only {trained} "
         raise SettingError("hyperparameters", ["batch"], f"{message}images: at most {trained} (it is {batch})")
+
+
+def _check_counts_of_classes(benchmark: OfClasses, settings: BaseModel) -> None:
+    """As ``_check_counts``, where images are counted by class."""
+    declared = benchmark.train_per_class
+    if declared is None:
+        return
+    if benchmark.validation and declared < 10:
+        message = f"validation holds out a tenth of a class's images, which takes at least 10 (it is {declared})"
+        raise SettingError("benchmark", ["train_per_class"], message)
+    of_class = declared - declared // 10 if benchmark.validation else declared
+    trained, batch = of_class * (benchmark.label_classes // benchmark.tasks), getattr(settings, "batch", 1)
+    if getattr(benchmark, "drop_last", False) and trained < batch:
+        message = f"drop_last leaves out a last batch that is not full, and a task trains on only {trained} images"
+        raise SettingError("hyperparameters", ["batch"], f"{message}: at most {trained} (it is {batch})")
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
@@ -211,20 +230,29 @@ def estimate(trial: Trial) -> float:
     settings = method.Settings(**trial.hyperparameters)
     examples, tests = benchmark.examples_of_task, benchmark.tests_of_task
     if issubclass(method, PerceptronMethod):
-        return _perceptron_seconds(benchmark, method, settings, examples * benchmark.tasks, tests)
+        return _perceptron_seconds(trial, benchmark, method, settings, tests)
     assert issubclass(method, ModuleMethod)
     fixed, each = NETWORKS[trial.model["name"]].seconds
     each *= benchmark.image_cost
     batch = getattr(settings, "batch", 10)
-    step = (fixed + each * batch) * method.passes + getattr(settings, "seconds_per_step", 0.0)
-    visits = benchmark.tasks * getattr(settings, "cycles", 1) * benchmark.passes
-    evaluations = benchmark.tasks * (benchmark.tasks + 1) / 2 * tests * each / 3
-    return 5 + visits * examples / batch * step + evaluations
+    passes = getattr(settings, "passes_of_a_batch", method.passes) * getattr(settings, "iterations", 1)
+    step = (fixed + each * batch) * passes + getattr(settings, "seconds_per_step", 0.0)
+    learned = benchmark.tasks * getattr(settings, "cycles", 1) * benchmark.passes * examples
+    return 5 + learned / batch * step + _evaluations(trial, benchmark, learned) * tests * each / 3
+
+
+def _evaluations(trial: Trial, benchmark: Benchmark, learned: float) -> float:
+    """The number of times that a task's test images are looked at, of ``learned`` examples in all."""
+    tasks = benchmark.tasks
+    of_one = tasks if benchmark.measures_unseen else (tasks + 1) / 2  # on average
+    within = 0.0 if trial.evaluate == "after_task" else learned / trial.evaluate
+    return (tasks + within) * of_one
 
 
 def _perceptron_seconds(
-    benchmark: Benchmark, method: type[PerceptronMethod], settings: Any, examples: float, tests: float
+    trial: Trial, benchmark: Benchmark, method: type[PerceptronMethod], settings: Any, tests: float
 ) -> float:
+    examples = benchmark.examples_of_task * benchmark.tasks
     gradients = examples * method.gradients(settings) * Perceptron.seconds_per_gradient
-    evaluations = benchmark.tasks**2 * tests * Perceptron.seconds_per_test
+    evaluations = _evaluations(trial, benchmark, examples) * tests * Perceptron.seconds_per_test
     return 3 + gradients + evaluations + method.further_seconds(settings, examples, benchmark.tasks)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import vector_to_parameters
 
+from clray.metrics import summarize
 from clray.training import run
 from clray.vision.draws import ClrayDraws
 from clray.vision.learners.module import ModuleLearner
@@ -500,6 +501,13 @@ class TestMultitask:
     def test_one_row_at_the_end(self, train_tasks):
         measured = run(train_tasks("multitask_cyclic", tasks=3, settings={"cycles": 2}))
         assert [m[:4] for m in measured] == [(300, 3, task, "accuracy") for task in range(3)]
+
+    def test_what_is_measured_on_the_way_is_no_row_of_a_matrix(self, train_tasks):
+        """In the first round every task is new; a matrix of it would give forgetting and transfer that nobody defines."""
+        measured = run(train_tasks("multitask_cyclic", tasks=3, settings={"cycles": 2}, evaluate=25))
+        assert {m.metric for m in measured if m.step < 300} == {"interim_accuracy"}
+        assert [m[:4] for m in measured if m.metric == "accuracy"] == [(300, 3, task, "accuracy") for task in range(3)]
+        assert set(summarize(measured)) == {"RA", "ACC"}
 
     def test_once_round_is_naive_training(self, train_tasks):
         assert run(train_tasks("multitask_cyclic", settings={"cycles": 1})) == run(train_tasks("naive"))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from clray.errors import CheckpointError, DeclarationError
 from clray.loading import load_sweep, sweep_names
 from clray.metrics import Measurement
+from clray.selection import Selection
 from clray.training import run
 from clray.trial import Trial
 from clray.vision import trial as loop
@@ -375,6 +376,28 @@ def test_the_time_of_a_new_network_or_benchmark_can_be_told(monkeypatch):
             seed=1, task_order=None, **resolve(declared),
         )  # fmt: skip
         assert 5 < estimate(trial) < 1e5
+
+
+@pytest.mark.parametrize(
+    ("sweep", "variant", "change", "times"),
+    [
+        ("online/tiny_memories_cifar100", "mer-5", "variants.mer-5.steps=10", 2),
+        ("online/er_ace_cifar10", "er-20", "variants.er-20.iterations=3", 3),
+    ],
+)
+def test_an_estimate_grows_with_the_steps_on_a_batch(sweep, variant, change, times):
+    def seconds(*changes):
+        return estimate(load_sweep(sweep, Selection(only=(variant,), set=changes)).cells[0].trial)
+
+    assert 0.8 * times < seconds(change) / seconds() < 1.2 * times
+
+
+def test_an_estimate_grows_with_the_evaluations():
+    def seconds(every):
+        selection = Selection(only=("er-20",), set=(f"evaluate={every}",))
+        return estimate(load_sweep("online/er_ace_cifar10", selection).cells[0].trial)
+
+    assert seconds("after_task") < seconds(10_000) < seconds(1000) / 1.5
 
 
 @pytest.fixture

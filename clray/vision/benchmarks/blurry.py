@@ -112,7 +112,8 @@ def deal(
 
 
 class _Blurry(OfClasses):
-    """The settings of both streams. Every image arrives once, and classes get their logits as they first arrive."""
+    """The settings of both streams. Every image arrives once. Classes get their logits as they first arrive in the
+    benchmark's own order of tasks, whatever the order of learning."""
 
     tasks: Tasks = 5
     disjoint_percent: Percent = 50

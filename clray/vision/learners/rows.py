@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clray.errors import DeclarationError
 from clray.vision.benchmarks.pixels import rearranged
 from clray.vision.stream import Stream
 
@@ -35,6 +36,12 @@ class Rows:
     def of(cls, stream: Stream) -> Rows:
         assert stream.pixel_maps is not None
         first = stream.experiences[0]
+        same = np.arange(len(first.tests))
+        if any(own.label_offset or not np.array_equal(own.tests, same) for own in stream.experiences):
+            raise DeclarationError(
+                "on this benchmark tasks have test images or labels of their own, and a perceptron is scored on the "
+                "same first test images of each task, with the labels of the data set"
+            )
         return cls(
             images=stream.pixels(np.arange(len(stream))).flatten(1).cpu().numpy(),
             labels=stream.labels.cpu().numpy(),

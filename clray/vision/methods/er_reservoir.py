@@ -11,7 +11,7 @@ textbook algorithm n grows with every image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clray.vision.memory import Reservoir
 from clray.vision.methods import base
@@ -29,6 +29,8 @@ class ErReservoir(base.ModuleMethod):
     class Settings(OptimizerSettings):
         memories_per_class: PerClass
         """Places in memory for each class of the data set: 1 makes 100 for CIFAR-100."""
+        needs_boundaries: ClassVar[bool] = True
+        """It replays from the second task on, each memory among the classes of its own task."""
 
     passes = 2.0
 

@@ -10,9 +10,8 @@ Written after the paper as it is known from others; its TensorFlow code was not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from clray.errors import DeclarationError
 from clray.vision.memory import Reservoir, Ring
 from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
@@ -30,6 +29,8 @@ class ErTiny(base.ModuleMethod):
         memories_per_class: PerClass
         """Images for each class of the stream."""
         memory: Literal["reservoir", "ring"] = "reservoir"
+        needs_boundaries: ClassVar[bool] = True
+        """Each memory is learned among the classes of its own task."""
 
     passes = 2.0
 
@@ -66,8 +67,7 @@ class ErTiny(base.ModuleMethod):
         if isinstance(self.memory, Reservoir):
             self.memory.add_batch(batch.numbers)
             return
-        if batch.experience is None:
-            raise DeclarationError("er_tiny: a ring must know which task a batch belongs to; take memory: reservoir")
+        assert batch.experience is not None
         first = batch.experience * self._widest - self.stream.experiences[batch.experience].logits[0]
         for label, number in zip(batch.y.tolist(), batch.numbers.tolist(), strict=True):
             self.memory.add(first + label, number)

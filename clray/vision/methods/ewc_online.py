@@ -13,7 +13,7 @@ F <- ((t - 1) F + f) / t.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clray.vision.methods import base
 from clray.vision.optimizers import OptimizerSettings
@@ -37,6 +37,8 @@ class EwcOnline(base.ModuleMethod):
         fisher: Literal["as_coded", "intended"] = "as_coded"
         fisher_images: Count = 200
         """Training images of a task that its Fisher information is estimated from."""
+        needs_boundaries: ClassVar[bool] = True
+        """The penalty is computed where a task ends."""
 
     def __init__(self, settings: Any, learner: ModuleLearner) -> None:
         import torch

@@ -101,12 +101,15 @@ class Gem(base.PerceptronMethod):
             for number in part.tolist():
                 self.memories.add(task, number)
             return [(part, None)]
-        replaced = [self.memories.add(number) for number in part.tolist()]
-        owner = self.stream.owner
-        cuts = [i for i, number in enumerate(replaced) if number is not None and owner[number] != task]
-        starts = cuts if cuts[:1] == [0] else [0, *cuts]
-        first = None if starts != cuts else replaced[0]
-        return list(zip(np.split(part, starts[1:]), [first, *(replaced[i] for i in starts[1:])], strict=True))
+        parts: list[tuple[Numbers, int | None]] = []
+        begin, forgotten = 0, None
+        for i, number in enumerate(part.tolist()):
+            replaced = self.memories.add(number)
+            if replaced is not None and self.stream.owner[replaced] != task:
+                if i > begin:
+                    parts.append((part[begin:i], forgotten))
+                begin, forgotten = i, replaced
+        return [*parts, (part[begin:], forgotten)]
 
     def _memories_before(self, task: int) -> list[Numbers]:
         """The stored examples of each task before this one that has any."""

@@ -30,7 +30,10 @@ class MerBatches(ErTiny):
         gamma: Annotated[float, Field(gt=0, le=1)] = 0.3
         """The part of the way that is kept; 1 keeps all of it."""
 
-    passes = 10.0
+        @property
+        def passes_of_a_batch(self) -> float:
+            """As ``passes``, with these settings; for plans."""
+            return ErTiny.passes * self.steps
 
     def observe(self, batch: Batch) -> None:
         import numpy as np
