@@ -503,7 +503,7 @@ class TestMultitask:
         assert [m[:4] for m in measured] == [(300, 3, task, "accuracy") for task in range(3)]
 
     def test_what_is_measured_on_the_way_is_no_row_of_a_matrix(self, train_tasks):
-        """In the first round every task is new; a matrix of it would give forgetting and transfer that nobody defines."""
+        """In the first round every task is new: its matrix would give forgetting that nobody defines."""
         measured = run(train_tasks("multitask_cyclic", tasks=3, settings={"cycles": 2}, evaluate=25))
         assert {m.metric for m in measured if m.step < 300} == {"interim_accuracy"}
         assert [m[:4] for m in measured if m.metric == "accuracy"] == [(300, 3, task, "accuracy") for task in range(3)]
