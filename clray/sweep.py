@@ -443,8 +443,8 @@ class Sweep(Declared):
         if section != "resources" and not isinstance(both.get("name", ""), str):
             problem = f"expected a name (it is {shown(both['name'])})"
             raise self._wrong(self._setting(name, section, "name"), problem)
-        if section != "resources" and own_code.is_reference(both.get("name")):
-            both["name"] = self._own(both["name"], self._setting(name, section, "name"))
+        if section != "resources" and "name" in both:
+            both["name"] = self._found(both["name"], self._setting(name, section, "name"))
         return both
 
     def _method(self, name: str, settings: dict[str, Any]) -> str:
@@ -454,16 +454,20 @@ class Sweep(Declared):
             raise self._wrong(("variants", name.split("@")[0]), "a variant needs a method")
         if not isinstance(method, str):
             raise self._wrong(self._setting(name, "method"), f"expected the name of a method (it is {shown(method)})")
-        if own_code.is_reference(method):
-            return self._own(method, self._setting(name, "method"))
-        return method
+        return self._found(method, self._setting(name, "method"))
 
-    def _own(self, reference: str, keys: Sequence[Any]) -> str:
-        """A class of the user's own, by the name that a trial holds.
+    def _found(self, reference: str, keys: Sequence[Any]) -> str:
+        """The name that a trial holds of a method, benchmark or network: of one of clray's own the name as it is, of a
+        class of the user's own one that leads to it.
 
         Args:
-            keys: where the reference is declared.
+            keys: where it is declared.
         """
+        if reference.endswith(".py"):
+            problem = f"{shown(reference)} names no class; expected FILE.py:CLASS, such as {reference}:Mine"
+            raise self._wrong(keys, problem)
+        if not own_code.is_reference(reference):
+            return reference
         folder = self._source.folder(keys) if self._source else Path()
         try:
             return own_code.declared(reference, folder)

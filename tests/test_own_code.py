@@ -309,6 +309,7 @@ class TestPackages:
 
 REFUSED = {
     "./nothing.py:Mine": "there is no file .*nothing.py",
+    "./method.py": "names no class; expected FILE.py:CLASS, such as ./method.py:Mine",
     "./method.py:Nothing": r"there is no class Nothing; allowed: Mine, Other",
     "./method.py:Other": "must be derived from Method of clray.vision.methods.base",
     "./method.py:": r"expected FILE.py:Class or package.module:Class",
