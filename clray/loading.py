@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -115,22 +115,35 @@ def load_sweep(name: str | Path, selection: Selection = Selection(), read: Reade
     only = selection.only or quick_only
     if only:
         chosen = dict(sweep.variant_settings())
-        named: set[str] = set()
-        for variant in only:
-            found = named_by(variant, sweep.variants) or named_by(variant, chosen)
-            named.update(found)
-            if not found:
-                known = chosen if "@" in variant or selection.only_flag != "--only" else sweep.variants
-                flag = f"{selection.only_flag} {shorter(variant)}"
-                said = flag if selection.only else f"quick.only: {shown(variant)}"
-                place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
-                raise DeclarationError(f"{place}: {said}: no such variant; {one_of(variant, known)}")
+        named = _variants_named(sweep, only, selection)
         if named <= set(sweep.variants):
             sweep = sweep.with_whole_variants(named)
         else:
             sweep = sweep.with_variants({n: s for n, s in chosen.items() if n in named or n.split("@")[0] in named})
     _ = sweep.cells  # so that a wrong setting is an error now
     return sweep
+
+
+def _variants_named(sweep: Sweep, only: Iterable[str], selection: Selection) -> set[str]:
+    """The variants, and points of grids, that items of ``--only`` or of ``quick.only`` name.
+
+    Raises:
+        DeclarationError: an item names none.
+    """
+    points: dict[str, Any] = {}
+    named: set[str] = set()
+    for item in only:
+        if found := named_by(item, sweep.variants):
+            named.update(found)
+            continue
+        points = points or dict(sweep.variant_settings())
+        if not (found := named_by(item, points)):
+            known = points if "@" in item or selection.only_flag != "--only" else sweep.variants
+            said = f"{selection.only_flag} {shorter(item)}" if selection.only else f"quick.only: {shown(item)}"
+            place = sweep.place() if selection.only else sweep.place("quick", "only").rpartition(": ")[0]
+            raise DeclarationError(f"{place}: {said}: no such variant; {one_of(item, known)}")
+        named.update(found)
+    return named
 
 
 def variant_names(name: str | Path, selection: Selection = Selection()) -> list[str]:
@@ -158,8 +171,9 @@ def read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str
         flags.append((("seeds",), shorter("--seeds " + ",".join(map(str, selection.seeds)))))
     sweep = _checked(data, Origin(document, selection, flags))
     if data.get("quick") and not selection.quick:
-        quick = Selection(quick=True)
-        _checked(_quick_form(document)[0], Origin(document, quick, ()))  # so that a mistake there is an error now
+        quick = Selection(quick=True)  # so that a mistake there is an error now
+        form, only = _quick_form(document)
+        _variants_named(_checked(form, Origin(document, quick, ())), only, quick)
     sweep._name = _name_of(path)
     sweep._selection = selection
     return sweep, quick_only

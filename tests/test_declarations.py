@@ -276,10 +276,11 @@ class TestWrongSweeps:
 
     def test_a_quick_form_that_keeps_what_is_not_there(self, file):
         path = file(("only: [plain]", "only: [plane]"))
-        with pytest.raises(
-            DeclarationError, match=rf"yaml:{line_of(path, 'only:')}: quick.only: 'plane': no such variant"
-        ):
-            load_sweep(path, Selection(quick=True))
+        for selection in (Selection(quick=True), Selection(), Selection(only=("gem",))):
+            with pytest.raises(
+                DeclarationError, match=rf"yaml:{line_of(path, 'only:')}: quick.only: 'plane': no such variant"
+            ):
+                load_sweep(path, selection)
 
     def test_a_sweep_of_no_paper(self, file):
         sweep = load_sweep(file(("paper: mer\n", "")))
