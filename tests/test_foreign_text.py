@@ -132,6 +132,7 @@ class TestPrintedCommands:
 
     def test_they_can_be_typed_as_they_stand(self, odd: Path) -> None:
         flags = ["--only", "two, three", "--only", "$x_{", "--seeds", "3,4", "--set", "variants.a[b].lr=0.5"]
+        Path("my results").mkdir()
         commands = self.commands(odd, *flags, "--results", "my results")
         assert [command.split()[1] for command in commands] == ["sweep", "sweep", "table", "report"]
         for command in commands:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clray.commands.options import Metrics, Name, Quick, Records, Results, RunsFrom, Seeds, Set
-from clray.commands.target import selected, target_of, terminal
+from clray.commands.target import require_there, selected, target_of, terminal
 from clray.output import say
 
 
@@ -34,6 +34,7 @@ def compare_command(
     from clray.api.arguments import metrics_of
     from clray.api.tables import comparisons_of
 
+    require_there(results)
     target = target_of(name, selected(quick, None, seeds, set_), results)
     metrics = metrics_of(split_names(metric), "--metric ")
     found = comparisons_of(target, variants or [], metrics, against, all_pairs, records.value)

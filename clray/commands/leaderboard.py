@@ -8,7 +8,7 @@ import typer
 
 from clray.commands.compare import split_names
 from clray.commands.options import Only, Quick, Records, Results, RunsFrom, Seeds, Set
-from clray.commands.target import selected, target_of, terminal
+from clray.commands.target import require_there, selected, target_of, terminal
 from clray.output import say
 
 
@@ -27,6 +27,7 @@ def leaderboard_command(
     from clray.api.arguments import metrics_of
     from clray.api.tables import leaderboard_of
 
+    require_there(results)
     targets = [target_of(name, selected(quick, only, seeds, set_), results) for name in dict.fromkeys(names)]
     by = metrics_of(split_names([metric] if metric is not None else None), "--metric ", most=1)
     made = leaderboard_of(targets, by, records.value)

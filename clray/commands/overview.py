@@ -26,7 +26,7 @@ def list_command(results: Results = "results") -> None:
     from clray.tracks import TRACKS, track
 
     console = terminal()
-    records, _ = store_at(results).records(measurements=False)
+    records, _ = store_at(results, reading=True).records(measurements=False)
     finished = {record.trial.declaration for record in records}
 
     def show(title: str, rows: list[tuple[str, str, dict[str, Sweep], int | None]]) -> None:
@@ -67,7 +67,7 @@ def status_command(results: Results = "results", as_json: AsJson = False) -> Non
     """Show what the store holds: finished, running and failed trials, and files that do not belong there."""
     from clray.store_state import state_of
 
-    state = state_of(store_at(results))
+    state = state_of(store_at(results, reading=True))
     if as_json:
         say_json(_state_data(state))
     else:

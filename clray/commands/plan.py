@@ -216,7 +216,7 @@ def costs_command(results: Results = "results", as_json: AsJson = False) -> None
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
 
-    records, _ = store_at(results).records(measurements=False)
+    records, _ = store_at(results, reading=True).records(measurements=False)
     shipped = [record for name in reference_runs.names() for record in reference_runs.read(name, measurements=False)]
     finished = {record.trial.declaration: record for record in [*shipped, *records]}
     read = functools.cache(read_sweep)  # several reproductions use the same sweep

@@ -154,7 +154,7 @@ def publish_command(
     from clray.tracking import asked_mode, publish
 
     mode = wandb.value if wandb else asked_mode() or "online"
-    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
+    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results, reading=True)
     if mode == "off":
         say("W&B: nothing is published: " + ("--wandb off" if wandb else f"WANDB_MODE={os.environ['WANDB_MODE']}"))
         return

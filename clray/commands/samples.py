@@ -69,7 +69,7 @@ def samples_command(
     from clray.documents import one_of
     from clray.language.export import tallies
 
-    samples = _pseudo_samples(trial_id(trial), store_at(results))
+    samples = _pseudo_samples(trial_id(trial), store_at(results, reading=True))
     tasks = dict.fromkeys(sample.of for sample in samples)
     if task is not None and task not in tasks:
         raise DeclarationError(f"--task {task}: no pseudo-samples are of it; {one_of(task, tasks)}")

@@ -36,7 +36,7 @@ def table_command(
 ) -> None:  # fmt: skip
     """Print our numbers beside the published ones: from the store, or from the reference runs that ship with clray."""
     target = target_of(name, selected(quick, only, seeds, set_), results)
-    comparison = target.compare(store_at(results), records.value if records else None)
+    comparison = target.compare(store_at(results, reading=True), records.value if records else None)
     print_table(comparison, form, terminal())
 
 
@@ -80,7 +80,7 @@ def report_command(
     ] = None,
 ) -> None:  # fmt: skip
     """Write the HTML page: table, curves, matrices, and the trials behind each cell. Nothing is trained."""
-    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results)
+    target, store = target_of(name, selected(quick, only, seeds, set_), results), store_at(results, reading=True)
     comparison = target.compare(store, records.value if records else None)
     if against is not None:
         comparison = replace(comparison, against=_baseline(comparison, against))

@@ -262,8 +262,11 @@ def say_json(value: Any) -> None:
     say(to_json(value))
 
 
-def store_at(uri: str) -> Store:
+def store_at(uri: str, reading: bool = False) -> Store:
     """The results store that ``--results`` names.
+
+    Args:
+        reading: the command only reads it, so that a folder that is not there was probably mistyped.
 
     Raises:
         DeclarationError: it names none.
@@ -271,9 +274,21 @@ def store_at(uri: str) -> Store:
     from clray.commands.answers import opened
 
     require_named(uri)
+    if reading:
+        require_there(uri)
     if os.path.isfile(uri):
         raise DeclarationError(f"--results {redacted(uri)}: is a file; allowed: a folder, s3://…, gs://…")
     return opened(uri)
+
+
+def require_there(uri: str) -> None:
+    """Check, for a command that only reads, that a folder which was named is there; the default one need not be.
+
+    Raises:
+        DeclarationError: it is not.
+    """
+    if uri != RESULTS and "://" not in uri and not os.path.exists(uri):
+        raise DeclarationError(f"--results {redacted(uri)}: no such folder; allowed: one that a launch has written")
 
 
 def require_named(uri: str) -> None:

@@ -36,7 +36,7 @@ def show_command(
     from clray.record import Record
     from clray.store import Problem
 
-    store, console = store_at(results), terminal()
+    store, console = store_at(results, reading=True), terminal()
     if not ID.fullmatch(name):
         if superseded:
             raise DeclarationError(f"{name} --superseded: not the id of a trial; only trials have superseded records")
@@ -139,7 +139,7 @@ def export_command(
     the sweep file says that weights are kept."""
     from clray.documents import one_of
 
-    store, console = store_at(results), terminal()
+    store, console = store_at(results, reading=True), terminal()
     kept = store.artifacts(trial_id(trial))
     if not kept:
         reason = _without(store, trial, name) or f"no file of such a trial is beside its record in {store.uri}"
