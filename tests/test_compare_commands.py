@@ -148,6 +148,10 @@ class TestCompare:
                 ("mer_rotations", "--all-pairs", "--against", "GEM"),
                 "--against GEM: with --all-pairs there is no baseline",
             ),
+            (
+                ("mer_rotations", "GEM", "MER", "--metric", "A_AUC"),
+                "A_AUC: no run of mer/rotations has this metric; allowed: RA, LA, BTI, ",
+            ),
             (("mer_rotations", "--seeds", "a"), "--seeds a: expected whole numbers"),
         ],
     )

@@ -12,8 +12,10 @@ from clray.api.arguments import target as target_at
 from clray.api.shown import Comparisons, Leaderboard, Table
 from clray.documents import one_of, shorter
 from clray.errors import DeclarationError
+from clray.metrics import METRICS
 
 if TYPE_CHECKING:
+    from clray.analysis.comparison import ComparedTable
     from clray.commands.target import Target
 
 Records = Literal["own", "reference", "both"]
@@ -154,6 +156,7 @@ def comparisons_of(
             raise DeclarationError(_nothing_chosen(target, [labels[name][variant] for variant in without]))
         notes += [("left out", _nothing_chosen(target, [labels[name][v] for v in without]))] if without else []
         made = sweep_table(sweep, results, present, shown)
+        _require_measured(name, metrics, made)
         reasons = not_comparable_because(sweep, made.gathered) if target.reproduction else []
         notes = [*notes, *other_benchmarks(sweep, made)]
         notes += [] if made.gathered.runs else [("to run", f"`{target.run}` runs these trials")]
@@ -163,6 +166,19 @@ def comparisons_of(
             notes += more
         tables.append((replace(made, not_comparable_because=reasons), baseline, notes))
     return Comparisons(target.name, compare_all(tables), sources.problems)
+
+
+def _require_measured(name: str, metrics: Sequence[str], table: ComparedTable) -> None:
+    """Check that runs of a sweep have the metrics that were asked for, where it has runs.
+
+    Raises:
+        DeclarationError: none of them has one.
+    """
+    runs = table.gathered.runs
+    measured = [metric for metric in METRICS if any(metric in run.metrics for run in runs)]
+    for metric in metrics:
+        if runs and metric not in measured:
+            raise DeclarationError(f"{metric}: no run of {name} has this metric; {one_of(metric, measured)}")
 
 
 def _nothing_chosen(target: Target, labels: Sequence[str]) -> str:
