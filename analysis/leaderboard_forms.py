@@ -116,7 +116,9 @@ def to_terminal(boards: Sequence[Board], metric: str, problems: Sequence[Problem
     for board in boards:
         parts += [Text(""), Text(benchmark_text(board), style="bold")]
         if board is not boards[0]:
-            differing = "; ".join(board.differs_from(boards[0]))
+            every = board.differs_from(boards[0])
+            name = [setting for setting in every if setting.startswith("benchmark.name ")]
+            differing = "; ".join(name or every)  # of another benchmark the other settings tell nothing
             parts.append(Text(f"another benchmark than the first, not comparable with it: {differing}", style="yellow"))
         grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         for title, side in zip(HEAD, "rlrl", strict=True):
