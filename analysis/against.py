@@ -27,6 +27,7 @@ from clray.analysis.verdict import ALPHA, Family
 from clray.documents import one_of, shorter
 from clray.errors import DeclarationError
 from clray.metrics import METRICS
+from clray.selection import named_by
 from clray.sweep import Sweep
 
 MOST_OF_ALL_PAIRS = 200
@@ -141,7 +142,7 @@ def choose(
     Args:
         name: what the user asked for, for messages.
         sweeps: by sweep, the label of each variant, in the order of the table.
-        names: the variants as typed: a name or a label, ``er_ace`` also for ``er-ace``; none for all.
+        names: the variants as typed: a name or a label, ``er_ace`` also for ``er-ace``, or a pattern; none for all.
         against: the baseline as typed; by default the first of ``names``, else the sweep's first variant.
 
     Raises:
@@ -152,11 +153,11 @@ def choose(
     asked = [*names, *([against] if against is not None else [])]
     every = dict.fromkeys(variant for labels in sweeps.values() for variant in labels)
     for typed in asked:
-        if not any(variant_of(typed, labels) for labels in sweeps.values()):
+        if not any(variants_of(typed, labels) for labels in sweeps.values()):
             raise DeclarationError(f"{shorter(typed) or repr(typed)}: no variant of {name}; {one_of(typed, every)}")
     chosen = {}
     for sweep, labels in sweeps.items():
-        found = [variant for typed in names if (variant := variant_of(typed, labels))] if names else list(labels)
+        found = [variant for typed in names for variant in variants_of(typed, labels)] if names else list(labels)
         first = variant_of(against, labels) if against is not None else next(iter(found), None)
         variants = list(dict.fromkeys([first, *found] if first else found))
         if first and len(variants) > 1:
@@ -170,6 +171,12 @@ def choose(
         why = f"no sweep of {name} has two of these variants" if len(sweeps) > 1 else "it needs two different variants"
         raise DeclarationError(f"{' '.join(map(shorter, asked)) or name}: nothing to compare: {why}")
     return chosen
+
+
+def variants_of(typed: str, labels: Mapping[str, str]) -> list[str]:
+    """The variant that a user means, or those whose names fit a pattern such as ``er*``."""
+    one = variant_of(typed, labels)
+    return named_by(typed, labels) if one is None else [one]
 
 
 def variant_of(typed: str, labels: Mapping[str, str]) -> str | None:

@@ -89,7 +89,7 @@ def render(comparison: Comparison) -> str:
         paper_line=formatting.paper_line(comparison.paper) if comparison.paper else "",
         sections=sections,
         searches=[_searches(i, group) for i, group in enumerate(comparison.searches)],
-        explained=EXPLAINED,
+        explained=EXPLAINED if any(table.judged for table in comparison.tables) else {},
         which=_which,
         commits=_seen(run.commit for group in groups for run in group.gathered.runs),
         metrics=formatting.metric_definitions(

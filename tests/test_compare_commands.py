@@ -101,6 +101,12 @@ class TestCompare:
         pairs = json.loads(here("compare", "mer_rotations", "GEM", "MER", "ER", "--all-pairs", "--json"))
         assert len(pairs["comparisons"]) == 3
 
+    def test_variants_by_a_pattern(self, place):
+        data = json.loads(here("compare", "mer_rotations", "online", "mer*", "--json"))
+        assert {c["variant"] for c in data["comparisons"]} == {"mer-5120", "mer6-5120", "mer7-5120"}
+        with pytest.raises(ClrayError, match=r"x\*: no variant of mer_rotations"):
+            here("compare", "mer_rotations", "online", "x*")
+
     def test_a_new_variant_beside_baselines_that_ship(self, mine):
         data = json.loads(here("compare", mine, "er", "mine", "scr", "--json"))
         counts = {v["variant"]: (v["own_runs"], v["reference_runs"]) for v in data["variants"]}

@@ -16,7 +16,7 @@ def compare_command(
     name: Name,
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VARIANT", help="The variants to compare, by name or label. Default: all of them."),
+        typer.Argument(metavar="VARIANT", help="The variants to compare, by name, label or pattern. Default: all of them."),
     ] = None,
     metric: Metrics = None,
     against: Annotated[

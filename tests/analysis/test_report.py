@@ -178,7 +178,10 @@ def test_a_page_without_any_run(store, sweeps, reproduction, rotations):
     page = Page(render(compare("mer_rotations", sweeps, store, reproduction)))
     assert page.open == []
     assert not [tag for tag, _ in page.tags if tag == "svg"]
-    assert Page(render(compare("mer/rotations", {"mer/rotations": rotations}, store))).open == []
+    plain = Page(render(compare("mer/rotations", {"mer/rotations": rotations}, store)))
+    assert plain.open == []
+    assert "The meaning of the verdicts" in page.words
+    assert "The meaning of the verdicts" not in plain.words, "there is none"
 
 
 def test_the_page_is_written_whole_or_not_at_all(comparison, tmp_path, monkeypatch):
