@@ -399,6 +399,15 @@ class Reproduction(Declared):
             defaults = {"kind": self.spread, "runs": self.runs, "known": self.known, "source": where}
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
+    @property
+    def _groups(self) -> list[Table | Searches]:
+        return [*self.tables, *self.searches]
+
+    @property
+    def sweep_names(self) -> list[str]:
+        """The sweeps that fill it: names of those that ship with clray, and paths of files."""
+        return list(dict.fromkeys(group.sweep for group in self._groups))
+
     def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
         """The sweeps that fill the tables and searches. Each has only the variants that these need.
 
@@ -408,7 +417,7 @@ class Reproduction(Declared):
         Args:
             read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
         """
-        groups: list[Table | Searches] = [*self.tables, *self.searches]
+        groups = self._groups
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for where, variants in (("--only", selection.only), (self.place("quick") + ":", self.quick)):
             for variant in variants:
@@ -417,7 +426,7 @@ class Reproduction(Declared):
                         f"{where} {shorter(variant)}: no row of {self.name} uses it; {one_of(variant, every)}"
                     )
         loaded: dict[str, Sweep] = {}
-        for name in dict.fromkeys(group.sweep for group in groups):
+        for name in self.sweep_names:
             sweep, _ = read(name, selection)
             present = dict(sweep.variant_settings())
             wanted = [

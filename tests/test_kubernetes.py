@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from clray import own_code
 from clray.cli import app
 from clray.loading import load_sweep
+from clray.reproduction import load_reproduction
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[KMGTPE]i?)?")
@@ -199,6 +200,36 @@ def test_a_sweep_file_travels_with_it(tiny: Path, tmp_path: Path) -> None:
     assert copy.name == file.name
     assert copy.read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
     assert [c.trial for c in load_sweep(copy).cells] == [c.trial for c in load_sweep(file).cells]
+
+
+def test_a_reproduction_file_travels_with_its_sweeps(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    (folder / "sweeps").mkdir(parents=True)
+    (folder / "sweeps" / "tiny.yaml").write_text(tiny.read_text(), encoding="utf-8")
+    table = folder / "table.yaml"
+    table.write_text(
+        "{version: 1, paper: mer, title: T, runs: 1, spread: sd, known: paper, margins: {}, tables: [{title: T, "
+        "sweep: sweeps/tiny.yaml, source: T, metrics: [RA], rows: [{label: L, variant: online, note: n}]}]}",
+        encoding="utf-8",
+    )
+    documents = made(str(table), *S3)
+    assert len(documents[0]["data"]) == 2
+    assert " reproduce " in documents[1]["spec"]["entrypoint"]
+    copy = unpacked(documents, tmp_path / "pod")
+    here, there = (load_reproduction(file).sweeps() for file in (table, copy))
+    trials = [[cell.trial for sweep in sweeps.values() for cell in sweep.cells] for sweeps in (here, there)]
+    assert trials[0] == trials[1] != []
+    (folder / "sweeps" / "tiny.yaml").rename(tmp_path / "tiny2.yaml")
+    table.write_text(table.read_text().replace("sweeps/tiny.yaml", "../tiny2.yaml"), encoding="utf-8")
+    done = CliRunner().invoke(app, ["kubernetes", str(table), *S3])
+    assert "lies outside of the folder of table.yaml" in str(done.exception)
+
+
+def test_a_phase_that_chooses_is_not_in_the_job() -> None:
+    for command in (["kubernetes", "online/tuning_mnist", *S3], ["slurm", "online/tuning_mnist", "--results", "r"]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        assert "not `clray tune`" in done.stderr
 
 
 def test_so_does_code_of_one_s_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def compare_command(
     name: Name,
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VARIANT", help="The variants to compare, by name, label or pattern. Default: all of them."),
+        typer.Argument(metavar="VARIANT", help="The variants to compare: names, labels or patterns. Default: all."),
     ] = None,
     metric: Metrics = None,
     against: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clray.errors import DeclarationError
-from clray.output import redacted, say
+from clray.output import complain, redacted, say
 
 if TYPE_CHECKING:
     from clray.commands.target import Target
@@ -61,9 +61,20 @@ def store_uri(results: str) -> str:
 
 def is_shipped(target: Target) -> bool:
     """True for a reproduction or a sweep that ships with clray, and so needs no file."""
-    from clray.loading import sweep_names
+    from clray.loading import reproduction_names, sweep_names
 
-    return target.reproduction is not None or target.name in sweep_names()
+    if target.reproduction:
+        return target.file in reproduction_names()
+    return target.name in sweep_names()
+
+
+def complain_of_phases(target: Target) -> None:
+    """Say on stderr that a job runs no phase that chooses settings, where the sweep declares one."""
+    for key, command in (("tuning", "tune"), ("search", "search")):
+        if not target.reproduction and any(getattr(sweep, key) for sweep in target.sweeps.values()):
+            complain(
+                f"the job runs every setting with the seeds of the result, as `clray sweep` does, not `clray {command}`"
+            )
 
 
 def job_name(target: Target) -> str:

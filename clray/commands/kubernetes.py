@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from clray.commands.elsewhere import is_shipped, launch_arguments, most_cpus, store_uri, typed, write_or_print
+from clray.commands.elsewhere import (
+    complain_of_phases,
+    is_shipped,
+    launch_arguments,
+    most_cpus,
+    store_uri,
+    typed,
+    write_or_print,
+)
 from clray.commands.options import MaxHours, Name, Only, Quick, RequireGpu, RerunStale, Seeds, Set
 from clray.commands.target import Target, selected, target_of
 from clray.errors import DeclarationError
@@ -69,6 +77,7 @@ def kubernetes_command(
     if (most := most_cpus(target)) > cpus:
         raise DeclarationError(f"--cpus {cpus}: a trial asks for {most} CPUs ('resources'); allowed: {most} or more")
     path = Path(name).absolute()
+    complain_of_phases(target)
     files = _files(target, path)
     there = name if is_shipped(target) else f"{kubernetes.SWEEP_MOUNT}/{path.parent.name}/{path.name}"
     job = kubernetes.Job(
@@ -94,14 +103,22 @@ def kubernetes_command(
 
 
 def _files(target: Target, path: Path) -> dict[str, str]:
-    """The sweep file and the user's own code that it names, by their paths in the file's folder; for a ConfigMap.
+    """The file of a sweep or reproduction, the sweeps that a reproduction names, and the user's own code that they
+    name, by their paths in the file's folder; for a ConfigMap.
 
     Raises:
-        DeclarationError: some code lies outside of this folder.
+        DeclarationError: some code or sweep lies outside of this folder.
     """
     from clray.provenance import own_texts
 
     files = {} if is_shipped(target) else {path.name: path.read_text(encoding="utf-8-sig")}
+    named = target.reproduction.sweep_names if target.reproduction and not is_shipped(target) else []
+    for sweep in map(Path, named):
+        if sweep.suffix == ".yaml" and sweep.is_file():
+            within = os.path.relpath(sweep.absolute(), path.parent)
+            if within.startswith(".."):
+                raise DeclarationError(f"{sweep}: lies outside of the folder of {path.name}; allowed: in this folder")
+            files[within] = sweep.read_text(encoding="utf-8-sig")
     firsts = {(name, cell.variant): cell for name, sweep in target.sweeps.items() for cell in sweep.cells}
     for cell in firsts.values():
         for own in own_texts(cell.trial).values():

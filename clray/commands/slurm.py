@@ -11,6 +11,7 @@ import typer
 
 from clray.commands.elsewhere import (
     cells,
+    complain_of_phases,
     is_shipped,
     job_name,
     launch_arguments,
@@ -85,6 +86,7 @@ def slurm_command(
     }
     cores = cpus_per_task or most_cpus(target)
     _require_room(target, cores)
+    complain_of_phases(target)
     file = name if is_shipped(target) else str(Path(name).absolute())
     command = [*launch_arguments(target, file), "--results", store_uri(results)]
     command += ["--rerun-stale"] * rerun_stale + ["--require-gpu"] * require_gpu
