@@ -98,6 +98,7 @@ class TestFlags:
     def test_a_sweep_of_no_paper_in_table_and_report(self, sweep, tmp_path):
         sweep.write_text(STREAM.replace("paper: mer\n", ""))
         store = str(tmp_path / "store")
+        (tmp_path / "store").mkdir()
         for command in (["plan"], ["table"], ["table", "--format", "json"], ["table", "--format", "md"], ["report"]):
             result = CliRunner().invoke(app, [command[0], str(sweep), *command[1:], "--results", store])
             assert result.exit_code == 0, (command, result.output, result.exception)

@@ -90,7 +90,7 @@ def test_a_mistyped_file_is_told_the_files_that_are_there(place, typed):
 
 def test_a_sweep_where_a_reproduction_is_needed_is_called_a_sweep():
     here("init", "mine")
-    with pytest.raises(ClrayError, match=r"mine/sweep\.yaml: it is a sweep, and a reproduction is needed; allowed: "):
+    with pytest.raises(ClrayError, match=r"mine/sweep\.yaml: it is a sweep, and a reproduction is needed; clray list"):
         here("verify", "mine/sweep.yaml")
 
 

@@ -358,9 +358,9 @@ def test_many_metrics_without_claims_are_several_tables_in_a_narrow_terminal(rot
     fill(sweep, "online", [(90.0, 60.0), (91.0, 62.0)])
     comparison = compare("x", {"x": sweep}, store)
     narrow, wide = printed(comparison, 80), printed(comparison, 200)
-    for text, times in ((narrow, 2), (wide, 1)):
-        assert "…" not in text.split("runs")[0]
-        assert sum(line.startswith("mer-200 ") for line in text.splitlines()) == times
+    times = [sum(line.startswith("mer-200 ") for line in text.splitlines()) for text in (narrow, wide)]
+    assert times[0] > times[1] == 1
+    assert not any("…" in text.split("runs")[0] for text in (narrow, wide))
     heads = [line.split() for line in narrow.splitlines() if line.split() and set(line.split()) <= set(sweep.metrics)]
     assert [name for head in heads for name in head] == sweep.metrics
     assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 80

@@ -345,7 +345,7 @@ class TestSettings:
 
     def test_every_declared_sweep_resolves_and_has_an_estimate(self):
         names = [name for name in sweep_names() if name.startswith("metaseq2seq/")]
-        assert len(names) == 5
+        assert len(names) == 6
         for name in names:
             for cell in load_sweep(name).cells:
                 assert 60 < estimate(cell.trial) < 4 * 3600

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from clray.errors import DeclarationError
 from clray.vision.draws import ClrayDraws
 from clray.vision.learners.module import ModuleLearner
 from clray.vision.methods import METHODS
@@ -113,9 +112,3 @@ def test_a_reservoir_is_as_large_as_all_rings_together():
     method = made("er_tiny", memories_per_class=2)
     learn(method)
     assert len(method.memory) == 10
-
-
-def test_a_ring_needs_to_know_the_task():
-    method = made("er_tiny", memories_per_class=2, memory="ring")
-    with pytest.raises(DeclarationError, match=r"^er_tiny: a ring must know .*memory: reservoir"):
-        method.observe(Batch(method.stream, np.arange(6), None))
