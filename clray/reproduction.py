@@ -444,7 +444,7 @@ class Reproduction(Declared):
                 )
             if chosen:
                 loaded[name] = sweep.with_variants({v: present[v] for v in dict.fromkeys(chosen)})
-                _ = loaded[name].cells
+                _ = loaded[name].cells  # so that a wrong setting is an error now
         for i, table in enumerate(self.tables):
             if table.sweep in loaded and (wrong := table.wrong_order(sweep := loaded[table.sweep])):
                 place = self.place("tables", i, "orders", wrong)

@@ -258,7 +258,7 @@ class Sweep(Declared):
         phase.__dict__.pop("cells", None)
         phase._resolved = {}
         try:
-            _ = phase.cells
+            _ = phase.cells  # so that a wrong setting is an error now
         except DeclarationError as error:
             raise self._wrong([key], f"in the {key} phase: {error}") from None
         return phase

@@ -144,11 +144,11 @@ class Stream:
         return images if self.pixel_maps is None else _rearranged(images, self._maps[self.owners[index]])
 
     def examples(self, numbers: Numbers) -> tuple[Tensor, Tensor]:
-        """A network's inputs [n, C, H, W] float32 and the logits of the true classes [n] int64."""
+        """A network's inputs [n, C, H, W] float32, and which logit is that of the true class [n] int64."""
         return self.scale(self.pixels(numbers)), self.labels[self.on_device(numbers)]
 
     def tests(self, group: int, begin: int = 0, end: int | None = None) -> tuple[Tensor, Tensor]:
-        """The inputs and true logits of a group's test images from ``begin`` to ``end``, as in ``examples``."""
+        """A group's test images from ``begin`` to ``end``, as ``examples`` gives training images."""
         own = self.groups[group]
         index = self.on_device(own.tests[begin:end])
         images = self.test.pixels[index]

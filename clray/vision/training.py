@@ -1,5 +1,7 @@
 """The vision track's interface to clray: benchmarks, methods and networks, the settings of a trial, and its costs.
 
+The training loop itself is ``clray.vision.trial``.
+
 This module loads torch only when a trial is trained, so that planning a sweep is fast.
 """
 

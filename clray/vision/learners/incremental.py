@@ -127,7 +127,8 @@ class IncrementalLearner(ModuleLearner):
     # Evaluation
 
     def tests(self, group: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test images of a group and their true logits, in large batches. The module is in evaluation mode."""
+        """The test images of a group and the logits of their classes by number, in large batches. The module is in
+        evaluation mode."""
         self.module.eval()
         self.draws.evaluation()
         for start in range(0, len(self.stream.groups[group].tests), _TESTS_AT_ONCE):

@@ -191,7 +191,7 @@ class ReplayMethod(IncrementalMethod):
         return self.memory.slots(count, among=np.flatnonzero(self.stream.owner[self.memory.numbers] != own))
 
     def examples(self, slots: Numbers) -> tuple[Tensor, Tensor]:
-        """The images [n, C, H, W] of these slots, not augmented, and their true logits [n]."""
+        """The images [n, C, H, W] of these slots, not augmented, and the numbers of their classes' logits [n]."""
         return self.stream.examples(self.memory.numbers[slots])
 
     def state_dict(self) -> dict[str, Any]:
