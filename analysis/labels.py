@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from clray.analysis.gather import Results
 from clray.analysis.protocols import at_choices
-from clray.reproduction import Reproduction, evaluations, filling
+from clray.reproduction import Reproduction, evaluations, filling, tuning_phases
 from clray.sweep import Sweep
 
 
@@ -17,7 +17,11 @@ def labels_of(sweeps: Mapping[str, Sweep], reproduction: Reproduction | None) ->
     A variant without a row, or whose label another variant of the sweep has too, goes by its name. A variant whose
     setting a tuning phase chooses stands for the points of its grid (``at_their_choices``). Tuning phases are left out.
     """
-    return {name: _labels(name, sweep, reproduction) for name, sweep in evaluations(sweeps).items()}
+    found = {}
+    for name, sweep in evaluations(sweeps).items():
+        tuned = {point for phase in tuning_phases(sweeps, name) for point, _ in phase.variant_settings()}
+        found[name] = _labels(name, sweep, reproduction, set() if reproduction else tuned)
+    return found
 
 
 def at_their_choices(sweep: Sweep, labels: Mapping[str, str], results: Results) -> tuple[Sweep, list[str]]:
@@ -37,7 +41,12 @@ def at_their_choices(sweep: Sweep, labels: Mapping[str, str], results: Results) 
     return chosen, [variant for variant in labels if variant not in present]
 
 
-def _labels(name: str, sweep: Sweep, reproduction: Reproduction | None) -> dict[str, str]:
+def _labels(name: str, sweep: Sweep, reproduction: Reproduction | None, tuned: Collection[str]) -> dict[str, str]:
+    """The labels of a sweep.
+
+    Args:
+        tuned: points among which a tuning phase chooses, and which no row of a reproduction names.
+    """
     every = [variant for variant, _ in sweep.variant_settings()]
     rows = [row for table in (reproduction.tables if reproduction else ()) if table.sweep == name for row in table.rows]
     labels: dict[str, str] = {}
@@ -48,7 +57,8 @@ def _labels(name: str, sweep: Sweep, reproduction: Reproduction | None) -> dict[
             filled |= set(points)
     shared = Counter(labels.values())
     named = {variant: label if shared[label] == 1 else variant for variant, label in labels.items()}
-    return named | {variant: variant for variant in every if variant not in filled}
+    rest = (variant.split("@")[0] if variant in tuned else variant for variant in every if variant not in filled)
+    return named | {variant: variant for variant in rest}
 
 
 def first_metric(name: str, sweep: Sweep, reproduction: Reproduction | None) -> str:

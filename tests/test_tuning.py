@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typed import here
 from typer.testing import CliRunner
 from wandb_offline import read_run
 
@@ -359,6 +360,13 @@ def test_a_small_sweep_is_tuned_frozen_and_evaluated(tmp_path, monkeypatch):
     monkeypatch.setattr("clray.commands.tune.run_stage", lambda *_: file_of_choice.write_text(choice))
     assert "were frozen before" in tune(file, "--results", store, "--local").output, "by a launch at the same time"
     monkeypatch.undo()
+    compared = json.loads(here("compare", file, "er", "er-ace", "--results", store, "--json"))
+    (contrast,) = compared["comparisons"]
+    assert (contrast["variant"], contrast["against"]) == ("er-ace", "er")
+    board = json.loads(here("leaderboard", file, "--results", store, "--json"))["leaderboards"][0]
+    assert {entry["variant"] for entry in board["entries"]} == {"er", "er-ace"}
+    points = json.loads(here("compare", file, "er@lr=0.01", "er@lr=0.1", "--results", store, "--json"))
+    assert points["comparisons"][0]["variant"] == "er@lr=0.1"
     with pytest.raises(DeclarationError, match="frozen for another sweep"):
         tune(written(tmp_path, seeds=[0, 1, 2]), "--results", store, "--local")
 

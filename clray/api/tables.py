@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -129,9 +130,16 @@ def comparisons_of(
 ) -> Comparisons:  # fmt: skip
     """The comparisons of a target's variants.
 
+    Variants of a sweep with a tuning phase are compared at the points that it chose, once it has chosen any; points of
+    their grids are compared where they are named.
+
     Raises:
         DeclarationError: a name is of no variant, or there are no two variants to compare.
     """
+    tuned = _with_tuning_phase(target)
+    if tuned is not target and not any("@" in name for name in (*variants, against or "")):
+        with contextlib.suppress(_NothingChosen):
+            return comparisons_of(tuned, variants, metrics, against, all_pairs, records)
     from clray.analysis.against import choose, compare_all, other_benchmarks, with_runs
     from clray.analysis.comparison import sweep_table
     from clray.analysis.gather import not_comparable_because
@@ -153,7 +161,7 @@ def comparisons_of(
         sweep, without = at_their_choices(sweep, {v: labels[name][v] for v in choice.variants}, results)
         present = {variant: labels[name][variant] for variant in choice.variants if variant not in without}
         if len(present) < 2 or choice.baseline in without:
-            raise DeclarationError(_nothing_chosen(target, [labels[name][variant] for variant in without]))
+            raise _NothingChosen(_nothing_chosen(target, [labels[name][variant] for variant in without]))
         notes += [("left out", _nothing_chosen(target, [labels[name][v] for v in without]))] if without else []
         made = sweep_table(sweep, results, present, shown)
         _require_measured(name, metrics, made)
@@ -166,6 +174,23 @@ def comparisons_of(
             notes += more
         tables.append((replace(made, not_comparable_because=reasons), baseline, notes))
     return Comparisons(target.name, compare_all(tables), sources.problems)
+
+
+class _NothingChosen(DeclarationError):
+    """A tuning phase has not chosen a setting yet."""
+
+
+def _with_tuning_phase(target: Target) -> Target:
+    """A sweep with its tuning phase beside it, as a reproduction has it; any other target as it is."""
+    from clray.phases import NAME_ENDS, tuning_phase
+
+    if target.reproduction or len(target.sweeps) > 1:
+        return target
+    ((name, sweep),) = target.sweeps.items()
+    points = {variant: settings for variant, settings in sweep.variant_settings() if "@" in variant}
+    if sweep.tuning is None or not points:
+        return target
+    return replace(target, sweeps={name + NAME_ENDS: tuning_phase(sweep.with_variants(points)), name: sweep})
 
 
 def _require_measured(name: str, metrics: Sequence[str], table: ComparedTable) -> None:
@@ -182,15 +207,20 @@ def _require_measured(name: str, metrics: Sequence[str], table: ComparedTable) -
 
 
 def _nothing_chosen(target: Target, labels: Sequence[str]) -> str:
-    return f"{', '.join(labels)}: the tuning phase has not chosen a setting yet; `{target.run}` runs what is missing"
+    run = target.run if target.reproduction else f"clray tune {target.arguments}{target.in_store}"
+    return f"{', '.join(labels)}: the tuning phase has not chosen a setting yet; `{run}` runs what is missing"
 
 
 def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: Records) -> Leaderboard:
-    """The leaderboards of the sweeps of some targets.
+    """The leaderboards of the sweeps of some targets; those with a tuning phase as for ``comparisons_of``.
 
     Args:
         metrics: the metric that ranks, or nothing for the first declared one.
     """
+    tuned = [_with_tuning_phase(target) for target in targets]
+    if any(one is not other for one, other in zip(tuned, targets, strict=True)):
+        with contextlib.suppress(_NothingChosen):
+            return leaderboard_of(tuned, metrics, records)
     from clray.analysis.comparison import sweep_table
     from clray.analysis.labels import at_their_choices, first_metric, labels_of
     from clray.analysis.leaderboard import Source, boards
@@ -206,10 +236,10 @@ def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: R
     sources = []
     for target, name, sweep in sweeps:
         found, notes = read.of(sweep, *tuning_phases(target.sweeps, name))
-        labels = labels_of({name: sweep}, target.reproduction)[name]
+        labels = labels_of(target.sweeps, target.reproduction)[name]
         sweep, without = at_their_choices(sweep, labels, found)
         if len(without) == len(labels):
-            raise DeclarationError(_nothing_chosen(target, list(labels.values())))
+            raise _NothingChosen(_nothing_chosen(target, list(labels.values())))
         notes += [("left out", _nothing_chosen(target, [labels[v] for v in without]))] if without else []
         labels = {variant: label for variant, label in labels.items() if variant not in without}
         paper = target.reproduction.cited if target.reproduction else None
