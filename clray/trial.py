@@ -89,7 +89,8 @@ def check_settings(section: str, schema: type[BaseModel], values: Mapping[str, A
     known = list(schema.model_fields)
     for key in values:
         if key not in known:
-            raise SettingError(section, [key], f"not a setting of {section} here; {one_of(str(key), known)}")
+            of = "this method" if section == "hyperparameters" else f"this {section}"
+            raise SettingError(section, [key], f"not a setting of {of}; {one_of(str(key), known)}")
     try:
         checked = schema(**values)
     except ValidationError as error:

@@ -292,11 +292,11 @@ class TestSettings:
             ({"benchmark": {"name": "scan_split", "split": "length"}}, "'meta_seq2seq' is not for scan_split"),
             ({"benchmark": {"name": "scan_split", "split": "jump"}, "method": "seq2seq"}, "'simple', 'length'"),
             ({"benchmark": {"name": "scan_split"}, "method": "seq2seq"}, "this setting is missing"),
-            ({"benchmark": {"name": "scan_length", "tasks": 3}}, "not a setting of benchmark"),
+            ({"benchmark": {"name": "scan_length", "tasks": 3}}, "not a setting of this benchmark"),
             ({"model": {"embedding": 0}}, "greater than or equal to 1"),
             ({"model": {"dropout": 1.0}}, "less than 1"),
             ({"hyperparameters": {"episodes": 0}}, "greater than or equal to 1"),
-            ({"hyperparameters": {"steps": 5}}, "not a setting of hyperparameters"),
+            ({"hyperparameters": {"steps": 5}}, "not a setting of this method"),
         ],
     )
     def test_what_is_wrong_is_named(self, changes, message):

@@ -414,7 +414,7 @@ class TestSettings:
             ({"hyperparameters": {"gamma": -1}}, "greater than or equal to 0"),
             ({"hyperparameters": {"tokens": "own"}}, "'shared' or 'task'"),
             ({"method": "ewc", "hyperparameters": {"form": "fixed"}}, "'as_coded' or 'corrected'"),
-            ({"method": "gem", "hyperparameters": {"gamma": 0.2}}, "not a setting of hyperparameters"),
+            ({"method": "gem", "hyperparameters": {"gamma": 0.2}}, "not a setting of this method"),
         ],
     )
     def test_what_is_wrong_is_named(self, changes, message):
