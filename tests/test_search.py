@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typed import here
 from typer.testing import CliRunner
 from wandb_offline import read_run
 
@@ -203,6 +204,16 @@ class TestTheCommand:
 
         records, _ = Store("results").records()
         assert len({r.trial.hyperparameters["lr"] for r in records if r.trial.seed >= 100}) == 7
+
+    def test_the_chosen_points_are_compared(self, sweep):
+        with pytest.raises(ClrayError, match="naive: no variant of .*; allowed: er@lr="):
+            here("compare", sweep, "naive", "er")
+        search("--set", "search.samples=2")
+        compared = json.loads(here("compare", sweep, "naive", "er", "--set", "search.samples=2", "--json"))
+        (contrast,) = compared["comparisons"]
+        assert (contrast["variant"], contrast["against"], contrast["metric"]) == ("er", "naive", "ACC")
+        board = json.loads(here("leaderboard", sweep, "--set", "search.samples=2", "--json"))["leaderboards"][0]
+        assert sorted(entry["variant"] for entry in board["entries"]) == ["er", "naive"]
 
     def test_the_runs_that_choose_are_published_apart(self, sweep, tmp_path):
         pytest.importorskip("wandb")

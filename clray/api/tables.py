@@ -130,16 +130,17 @@ def comparisons_of(
 ) -> Comparisons:  # fmt: skip
     """The comparisons of a target's variants.
 
-    Variants of a sweep with a tuning phase are compared at the points that it chose, once it has chosen any; points of
-    their grids are compared where they are named.
+    Variants of a sweep with a tuning phase or a search are compared at the points that it chose, once it has chosen
+    any; points of their grids are compared where they are named.
 
     Raises:
         DeclarationError: a name is of no variant, or there are no two variants to compare.
     """
-    tuned = _with_tuning_phase(target)
-    if tuned is not target and not any("@" in name for name in (*variants, against or "")):
-        with contextlib.suppress(_NothingChosen):
-            return comparisons_of(tuned, variants, metrics, against, all_pairs, records)
+    if not any("@" in name for name in (*variants, against or "")):
+        target = _at_searched(target)
+        if (tuned := _with_tuning_phase(target)) is not target:
+            with contextlib.suppress(_NothingChosen):
+                return comparisons_of(tuned, variants, metrics, against, all_pairs, records)
     from clray.analysis.against import choose, compare_all, other_benchmarks, with_runs
     from clray.analysis.comparison import sweep_table
     from clray.analysis.gather import not_comparable_because
@@ -193,6 +194,27 @@ def _with_tuning_phase(target: Target) -> Target:
     return replace(target, sweeps={name + NAME_ENDS: tuning_phase(sweep.with_variants(points)), name: sweep})
 
 
+def _at_searched(target: Target) -> Target:
+    """A sweep with a search: each variant at the point that the search chose in the store. Any other target as it is,
+    as are sweeps that Optuna searches, whose points are not known before, and those without a run that chooses."""
+    from clray.analysis.gather import gather, read
+    from clray.analysis.protocols import choose, points_by_method
+
+    sweep = next(iter(target.sweeps.values()))
+    if target.reproduction or sweep.search is None or not sweep.search.seeds or sweep.search.algorithm == "optuna":
+        return target
+    choosing = sweep.choosing_phase()
+    points = points_by_method(choosing)
+    runs = gather(
+        choosing, [point for some in points.values() for point in some], read(opened(target.results))
+    ).variants
+    metric = sweep.search.metric
+    chosen = choose(points, {point: runs[point].all_values(metric) for point in runs}, metric)
+    every = dict(sweep.variant_settings())
+    at = {variant: every[chosen[variant] or variant] for variant in points if chosen[variant] or variant in every}
+    return replace(target, sweeps={sweep.name: sweep.with_named_variants(at)}) if any(chosen.values()) else target
+
+
 def _require_measured(name: str, metrics: Sequence[str], table: ComparedTable) -> None:
     """Check that runs of a sweep have the metrics that were asked for, where it has runs.
 
@@ -212,11 +234,12 @@ def _nothing_chosen(target: Target, labels: Sequence[str]) -> str:
 
 
 def leaderboard_of(targets: Sequence[Target], metrics: Sequence[str], records: Records) -> Leaderboard:
-    """The leaderboards of the sweeps of some targets; those with a tuning phase as for ``comparisons_of``.
+    """The leaderboards of the sweeps of some targets; those with a tuning phase or a search as for ``comparisons_of``.
 
     Args:
         metrics: the metric that ranks, or nothing for the first declared one.
     """
+    targets = [_at_searched(target) for target in targets]
     tuned = [_with_tuning_phase(target) for target in targets]
     if any(one is not other for one, other in zip(tuned, targets, strict=True)):
         with contextlib.suppress(_NothingChosen):
