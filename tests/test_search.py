@@ -206,7 +206,7 @@ class TestTheCommand:
         assert len({r.trial.hyperparameters["lr"] for r in records if r.trial.seed >= 100}) == 7
 
     def test_the_chosen_points_are_compared(self, sweep):
-        with pytest.raises(ClrayError, match="naive: no variant of .*; allowed: er@lr="):
+        with pytest.raises(ClrayError, match=r"naive: no variant of .*; allowed: er@lr="):
             here("compare", sweep, "naive", "er")
         search("--set", "search.samples=2")
         compared = json.loads(here("compare", sweep, "naive", "er", "--set", "search.samples=2", "--json"))
