@@ -400,13 +400,14 @@ class Reproduction(Declared):
         return claim.model_copy(update={k: v for k, v in defaults.items() if getattr(claim, k) is None})
 
     @property
-    def _groups(self) -> list[Table | Searches]:
-        return [*self.tables, *self.searches]
+    def groups(self) -> dict[str, Sequence[Table | Searches]]:
+        """Its tables and searches, by the key that declares them."""
+        return {"tables": self.tables, "searches": self.searches}
 
     @property
     def sweep_names(self) -> list[str]:
         """The sweeps that fill it: names of those that ship with clray, and paths of files."""
-        return list(dict.fromkeys(group.sweep for group in self._groups))
+        return list(dict.fromkeys(group.sweep for groups in self.groups.values() for group in groups))
 
     def sweeps(self, selection: Selection = Selection(), read: Reader = read_sweep) -> dict[str, Sweep]:
         """The sweeps that fill the tables and searches. Each has only the variants that these need.
@@ -417,7 +418,7 @@ class Reproduction(Declared):
         Args:
             read: reads a sweep's file; ``functools.cache(read_sweep)`` where several reproductions use the same sweep.
         """
-        groups = self._groups
+        groups = [group for some in self.groups.values() for group in some]
         every = dict.fromkeys(row.variant for group in groups for row in group.rows)
         for where, variants in (("--only", selection.only), (self.place("quick") + ":", self.quick)):
             for variant in variants:
@@ -453,10 +454,9 @@ class Reproduction(Declared):
 
     def _keys(self, row: Row | SearchRow) -> tuple[Any, ...]:
         """The path of keys that declares a row in the file."""
-        every: dict[str, Sequence[Table | Searches]] = {"tables": self.tables, "searches": self.searches}
         return next(
             (key, i, "rows", j)
-            for key, groups in every.items()
+            for key, groups in self.groups.items()
             for i, group in enumerate(groups)
             for j, other in enumerate(group.rows)
             if other is row
@@ -546,8 +546,7 @@ def _refers_to_something(reproduction: Reproduction, document: Document) -> None
         raise DeclarationError(
             f"{place}: {shown(reproduction.paper)} is not in papers.yaml; {one_of(reproduction.paper, known)}"
         )
-    every: dict[str, Sequence[Table | Searches]] = {"tables": reproduction.tables, "searches": reproduction.searches}
-    for key, groups in every.items():
+    for key, groups in reproduction.groups.items():
         for i, group in enumerate(groups):
             try:
                 Document(find_sweep(group.sweep))

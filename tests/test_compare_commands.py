@@ -100,6 +100,9 @@ class TestCompare:
         assert len(data["comparisons"]) == 13
         pairs = json.loads(here("compare", "mer_rotations", "GEM", "MER", "ER", "--all-pairs", "--json"))
         assert len(pairs["comparisons"]) == 3
+        shown = " ".join(here("compare", "mer_rotations", "Online", "Independent", "--all-pairs").split())
+        assert "Independent 66.19 ± 2.42 (5) it is: vs Online 53.57 ± 0.85 (5) " in shown
+        assert "against it:" not in shown, "there the lower line would be the better one"
 
     def test_variants_by_a_pattern(self, place):
         data = json.loads(here("compare", "mer_rotations", "online", "mer*", "--json"))

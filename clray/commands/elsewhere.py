@@ -70,11 +70,9 @@ def is_shipped(target: Target) -> bool:
 
 def complain_of_phases(target: Target) -> None:
     """Say on stderr that a job runs no phase that chooses settings, where the sweep declares one."""
-    for key, command in (("tuning", "tune"), ("search", "search")):
-        if not target.reproduction and any(getattr(sweep, key) for sweep in target.sweeps.values()):
-            complain(
-                f"the job runs every setting with the seeds of the result, as `clray sweep` does, not `clray {command}`"
-            )
+    if target.choosing:
+        does = "the job runs every setting with the seeds of the result, as `clray sweep` does"
+        complain(f"{does}, not `clray {target.choosing}`")
 
 
 def job_name(target: Target) -> str:

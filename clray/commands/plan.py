@@ -193,13 +193,12 @@ def plan_command(
             "--records reference",
             soft_wrap=True,
         )
-    for key, command in (("tuning", "tune"), ("search", "search")):
-        if not target.reproduction and any(getattr(sweep, key) for sweep in target.sweeps.values()):
-            first = f"clray {command} {target.arguments}{target.in_store}"
-            console.print(
-                f"not in this plan: the runs that choose settings; `{first} --dry-run` plans them, `{first}` runs them",
-                soft_wrap=True,
-            )
+    if target.choosing:
+        first = f"clray {target.choosing} {target.arguments}{target.in_store}"
+        console.print(
+            f"not in this plan: the runs that choose settings; `{first} --dry-run` plans them, `{first}` runs them",
+            soft_wrap=True,
+        )
     if planned.left(rerun_stale, rerun_lacking):
         flags = " --rerun-stale" * rerun_stale + " --rerun-lacking" * rerun_lacking
         console.print(f"run it: {target.run}{flags}", soft_wrap=True)

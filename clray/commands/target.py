@@ -106,6 +106,18 @@ class Target:
         return "" if self.results == RESULTS else f" --results {shlex.quote(redacted(self.results))}"
 
     @property
+    def choosing(self) -> str | None:
+        """The name of the command that runs the phase in which a sweep's settings are chosen; None where it has none.
+
+        A reproduction runs such a phase itself.
+        """
+        if not self.reproduction:
+            for sweep in self.sweeps.values():
+                if sweep.tuning or sweep.search:
+                    return "tune" if sweep.tuning else "search"
+        return None
+
+    @property
     def run(self) -> str:
         """The command that runs its trials."""
         verb = "python -m clray.reproduce" if self.reproduction else "clray sweep"
