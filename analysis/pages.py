@@ -29,6 +29,7 @@ from clray.analysis.runs import Run
 from clray.analysis.verdict import OUTCOMES, Outcome
 from clray.atomic import write_atomically
 from clray.costs import Cost, cost
+from clray.durations import Durations
 from clray.errors import DeclarationError
 from clray.loading import Paper, papers
 from clray.output import counted
@@ -72,8 +73,7 @@ def page_of(reproduction: Reproduction, records: Sequence[Record]) -> Page:
     """Compare the reference runs of a reproduction with the published numbers."""
     sweeps = reproduction.sweeps(Selection())
     comparison = compare(reproduction.name, sweeps, None, reproduction, None, records, "reference")
-    finished = {record.trial.declaration: record for record in records}
-    hours = cost(reproduction.name, reproduction.title, sweeps.values(), finished)
+    hours = cost(reproduction.name, reproduction.title, sweeps.values(), Durations(records))
     return Page(reproduction, comparison, hours)
 
 

@@ -1,14 +1,13 @@
-"""The cost of a table: the core and GPU hours of its trials, from records where there are any, else computed."""
+"""The cost of a table: the core and GPU hours of its trials."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from clray.durations import Durations
 from clray.output import counted
-from clray.record import Record
 from clray.sweep import Cell, Sweep
-from clray.tracks import track
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Cost:
     Attributes:
         trials: how many they are.
         measured: how many of them have a record that says what it took.
-        core_hours: of all of them: measured seconds, and computed ones for the others, times the cores they ask for.
+        core_hours: of all of them: the seconds they took or are expected to take, times the cores they ask for.
         measured_core_hours: the part of these that was measured.
         gpu_hours: seconds times the share of a GPU that is asked for, where one is; zero for trials of CPUs alone.
         processors: those that the measured trials ran on.
@@ -34,28 +33,20 @@ class Cost:
     processors: Sequence[str] = ()
 
 
-def cost(name: str, title: str, sweeps: Iterable[Sweep], records: Mapping[str, Record]) -> Cost:
-    """The cost of a reproduction's sweeps.
-
-    Args:
-        records: finished ones, by their trial's declaration.
-    """
+def cost(name: str, title: str, sweeps: Iterable[Sweep], durations: Durations) -> Cost:
+    """The cost of a reproduction's sweeps."""
     cells = {cell.trial.declaration: cell for sweep in sweeps for cell in sweep.cells}
-    known = {key: seconds for key in cells if (seconds := _seconds(records.get(key)))}
-    took = {key: known.get(key) or track(cell.trial.track).estimate(cell.trial) for key, cell in cells.items()}
+    known = [key for key in cells if key in durations.records]
+    took = {key: durations.of(cell.trial) for key, cell in cells.items()}
 
     def hours(keys: Iterable[str], share: str) -> float:
         return sum(took[key] * _share(cells[key], share) for key in keys) / 3600
 
-    machines = (records[key].provenance.get("machine") or {} for key in known)
+    machines = (durations.records[key].provenance.get("machine") or {} for key in known)
     processors = sorted({str(machine["processor"]) for machine in machines if "processor" in machine})
     return Cost(
         name, title, len(cells), len(known), hours(cells, "cpu"), hours(known, "cpu"), hours(cells, "gpu"), processors
     )
-
-
-def _seconds(record: Record | None) -> float | None:
-    return record.undisturbed_seconds if record else None
 
 
 def _share(cell: Cell, what: str) -> float:

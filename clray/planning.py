@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from clray.data_sets import data_set_of, data_sets
+from clray.durations import Durations
 from clray.equal_code import is_equal
 from clray.errors import DataError, StoreError
 from clray.limits import NO_LIMITS, Limits
@@ -126,18 +127,19 @@ def core_hours(trials: Iterable[Planned]) -> float:
     return sum(trial.seconds * trial.resources.cpu for trial in trials) / 3600
 
 
-def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False) -> Plan:
+def plan(sweeps: Mapping[str, Sweep], store: Store, download: bool = False, reference: Iterable[Record] = ()) -> Plan:
     """Look up every trial of some sweeps in the store.
 
     Args:
         sweeps: by name.
         store: where records and checkpoints are.
         download: data that is not here may be fetched.
+        reference: runs that tell how long trials take of which the store has none.
 
     Raises:
         DataError: the data that a sweep insists on cannot be had.
     """
-    found = _Found(store)
+    found = _Found(store, reference)
     trials: dict[str, Planned] = {}
     for name, sweep in sweeps.items():
         for planned in found.in_sweep(name, sweep, download):
@@ -160,9 +162,10 @@ def _of_both(first: Planned | None, second: Planned) -> Planned:
 class _Found:
     """Everything that a store holds of trials: its records, and by the names of their files the rest."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, reference: Iterable[Record]) -> None:
         self._store = store
         records, self.problems = store.records(measurements=False)
+        self._durations = Durations([*reference, *records])
         self.records = {record.id: record for record in records}
         self._by_declaration: dict[str, list[Record]] = defaultdict(list)
         for record in records:
@@ -228,7 +231,7 @@ class _Found:
             code=code,
             state=state,
             failure=self._store.failure(trial_id) if record is None and trial_id in self.failed else None,
-            seconds=_seconds(record) or track(cell.trial.track).estimate(cell.trial),
+            seconds=self._durations.of(cell.trial),
             memory=_memory(record or begun),
             metrics=sweep.metrics,
             diverged=record is not None and record.status == "diverged",
@@ -306,10 +309,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _seconds(record: Record | None) -> float | None:
-    return record.undisturbed_seconds if record else None
 
 
 def _memory(record: Record | Problem | None) -> dict[str, int]:

@@ -30,8 +30,8 @@ FLOORS = {
     """,
     "store": """
         clray.stored clray.record clray.data_sets clray.storage clray.store clray.checkpoints clray.leases
-        clray.work clray.execution clray.planning clray.costs clray.dashboards clray.reference_runs clray.verification
-        clray.tuning clray.testing clray.store_comparison clray.store_state clray.garbage
+        clray.work clray.execution clray.durations clray.planning clray.costs clray.dashboards clray.reference_runs
+        clray.verification clray.tuning clray.testing clray.store_comparison clray.store_state clray.garbage
     """,
     "launch": """
         clray.progress clray.launch clray.testing clray.slurm clray.kubernetes clray.cluster.* clray.tracking.*

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,18 @@ def test_seconds_are_the_record_s_or_an_estimate(tiny, store):
     finish(before[0], store)
     after = look(tiny, store, "online").trials[0]
     assert after.seconds == store.read(after.id).undisturbed_seconds != before[0].seconds
+
+
+def test_reference_runs_tell_how_long_trials_take_of_which_the_store_has_none(tiny, store):
+    of_store = look(tiny, store, "online").trials[0]
+    finish(of_store, store)
+    record = store.read(of_store.id)
+    shipped = dataclasses.replace(record, provenance={"seconds": 1234.5, "code": "any"})
+    sweeps = {"tiny": load_sweep(tiny, Selection(only=("online",)))}
+    elsewhere = plan(sweeps, Store(store.path("elsewhere")), reference=[shipped])
+    assert [(t.state, t.seconds) for t in elsewhere.trials] == [("to do", 1234.5)] * 2
+    here = plan(sweeps, store, reference=[shipped])
+    assert [t.seconds for t in here.trials] == [record.undisturbed_seconds] * 2
 
 
 def test_an_estimate_grows_with_the_work(tiny, store):

@@ -76,13 +76,12 @@ def run(
     from clray.commands.answers import require_writable
     from clray.commands.run import options_of, require_extras, runner
     from clray.console import PlainConsole
-    from clray.planning import plan
     from clray.tuning import refuse_images_of_both_phases
 
     target = target_at(name, results, quick, variant, seed, set)
     options = options_of(ray if isinstance(ray, str) else None, None, rerun_stale, not ray, None, None, False)
     store = opened(results)
-    planned = plan(target.sweeps, store, download=True)
+    planned = target.plan(store, download=True)
     refuse_images_of_both_phases(target.sweeps, planned)
     failed: dict[str, str] = {}
     if left := planned.left(rerun_stale):

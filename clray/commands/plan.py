@@ -136,7 +136,7 @@ def show_plan(
     for line in dict.fromkeys(filter(None, (_limits(t) for t in left))):
         console.print(line)
     console.print(
-        f"left to run: {counted(len(left), 'trial')}, about {hours:.2f} core hours (from finished runs, else estimated)"
+        f"left to run: {counted(len(left), 'trial')}, about {hours:.2f} core hours (from finished runs, else computed)"
     )
     if left and not any(gpu for _, gpu in resources):
         cores = cores_given()
@@ -176,10 +176,8 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show which trials are finished, half-done and to do, and what they will cost."""
-    from clray.planning import plan
-
     target, console = target_of(name, selected(quick, only, seeds, set_), results), terminal()
-    planned = plan(target.sweeps, store_at(results))
+    planned = target.plan(store_at(results))
     if as_json:
         say_json(plan_data(target, planned, rerun_stale, rerun_lacking))
         return
@@ -205,22 +203,23 @@ def plan_command(
 
 
 def costs_command(results: Results = "results", as_json: AsJson = False) -> None:
-    """Show the cost of each reproduction in core and GPU hours: from records of the store or of reference runs, else
+    """Show the cost of each reproduction in core and GPU hours: from records of the store and reference runs, else
     computed. Markdown."""
     import functools
 
     from clray import reference_runs
     from clray.costs import cost, markdown
+    from clray.durations import Durations
     from clray.loading import read_sweep, reproduction_names
     from clray.reproduction import load_reproduction
     from clray.selection import Selection
 
     records, _ = store_at(results, reading=True).records(measurements=False)
     shipped = [record for name in reference_runs.names() for record in reference_runs.read(name, measurements=False)]
-    finished = {record.trial.declaration: record for record in [*shipped, *records]}
+    durations = Durations([*shipped, *records])
     read = functools.cache(read_sweep)  # several reproductions use the same sweep
     reproductions = [load_reproduction(name) for name in reproduction_names()]
-    costs = [cost(r.name, r.title, r.sweeps(Selection(), read).values(), finished) for r in reproductions]
+    costs = [cost(r.name, r.title, r.sweeps(Selection(), read).values(), durations) for r in reproductions]
     if as_json:
         say_json(costs_data(costs))
     else:

@@ -63,14 +63,13 @@ def sweep_command(
     max_hours: MaxHours = None, no_wait: NoWait = False, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Run every trial of a sweep that is not finished yet, then print the table. The same command again continues."""
-    from clray.planning import plan
     from clray.tuning import refuse_images_of_both_phases
 
     options = options_of(
         address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours, not no_wait, rerun_lacking
     )
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
-    planned = plan(target.sweeps, store, download=not dry_run)
+    planned = target.plan(store, download=not dry_run)
     show_plan(target, planned, console, rerun_stale, rerun_lacking)
     refuse_images_of_both_phases(target.sweeps, planned)
     if dry_run:
@@ -330,14 +329,13 @@ def run_command(
     """Run one trial in this process, without Ray. A finished one is not run again, a half-done one is continued."""
     from clray.execution import Execution
     from clray.interrupt import Interrupt
-    from clray.planning import plan
     from clray.progress import divergence
 
     check_device(device)
     selection = replace(selected(quick, None, str(seed), set_), only=(variant,), only_flag="--variant")
     target = target_of(name, selection, results, whole=True)
     store = store_at(results)
-    trials = plan(target.sweeps, store, download=True).trials
+    trials = target.plan(store, download=True).trials
     if len(trials) > 1:
         several = list(dict.fromkeys(planned.variant for planned in trials))
         named = f"it names {len(several)} variants: {', '.join(several[:20])}"

@@ -51,7 +51,6 @@ def search_command(
 ) -> None:  # fmt: skip
     """Choose a setting for each variant by runs of its own, such as on validation images, then run the chosen ones
     with the sweep's seeds, and print their table. The same command again continues."""
-    from clray.planning import plan
 
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
@@ -62,7 +61,7 @@ def search_command(
 
     def take(what: str, of: Sweep) -> None:
         stage = replace(target, name=f"{target.name}, {what}", sweeps={target.name: of})
-        planned = plan(stage.sweeps, store, download=not dry_run)
+        planned = stage.plan(store, download=not dry_run)
         if not as_json:
             show_plan(stage, planned, console, rerun_stale)
         if not dry_run:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clray.analysis import Comparison
     from clray.analysis.comparison import Shown
     from clray.console import PlainConsole
+    from clray.planning import Plan
     from clray.record import Record
     from clray.reproduction import Reproduction
     from clray.selection import Selection
@@ -74,13 +75,28 @@ class Target:
             arguments=f"{self.arguments}{self.in_store}",
         )
 
+    def plan(self, store: Store, download: bool = False) -> Plan:
+        """Look up its trials in the store; see ``clray.planning.plan``.
+
+        Raises:
+            DataError: the data that a sweep insists on cannot be had.
+        """
+        from clray import planning, reference_runs
+
+        reference = reference_runs.read(self.name, measurements=False) if self._ships else ()
+        return planning.plan(self.sweeps, store, download, reference)
+
+    @property
+    def _ships(self) -> bool:
+        """True for a reproduction of clray's; a file of one's own may have the same name."""
+        return self.reproduction is not None and self.file == self.name
+
     @cached_property
     def _reference(self) -> list[Record]:
         """The reference runs of a reproduction; of a sweep, those of its trials that any reproduction has."""
         from clray import reference_runs
 
-        shipped = self.reproduction is not None and self.file == self.name  # a file of one's own may have the same name
-        return reference_runs.read(self.name) if shipped else reference_runs.of(self._declared)
+        return reference_runs.read(self.name) if self._ships else reference_runs.of(self._declared)
 
     @cached_property
     def _declared(self) -> set[str]:

@@ -52,7 +52,6 @@ def tune_command(
     from clray import tuning
     from clray.analysis.protocols import compare_protocols
     from clray.analysis.protocols_text import as_data
-    from clray.planning import plan
 
     options = options_of(address, gpu, rerun_stale, local, cpus, gpus, require_gpu, max_hours)
     target, console, store = target_of(name, selected(quick, only, seeds, set_), results), terminal(), store_at(results)
@@ -63,7 +62,7 @@ def tune_command(
         "tuning": replace(target, name=f"{target.name}, tuning phase", sweeps={target.name: found.tuning}),
         "evaluation": replace(target, name=f"{target.name}, evaluation", sweeps={target.name: found.evaluation}),
     }
-    before, after = (plan(stage.sweeps, store, download=not dry_run) for stage in stages.values())
+    before, after = (stage.plan(store, download=not dry_run) for stage in stages.values())
     tuning.refuse_shared_images(found, (before, after))
     file = tuning.frozen_file(target.name, target.selection.suffix)
     place = redacted(store.path(file))
