@@ -102,7 +102,8 @@ def forward_transfer(R: Matrix, b: Matrix) -> float:
 
 def forward_transfer_over_all(R: Matrix, b: Matrix) -> float:
     """FWT as GEM's and MER's code have it: the same sum over T."""
-    return float(np.sum(np.diag(R, 1) - b[1:]) / len(R))
+    tasks = len(R)
+    return float(np.sum(np.diag(R, 1) - b[1:]) / tasks) if tasks > 1 else float("nan")
 
 
 def forgetting(R: Matrix, b: Matrix) -> float:

@@ -101,6 +101,19 @@ def test_numbers_class_by_class(changes, key, message):
     assert key in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["variants.gem.memory=0.0001"], "0.0001 of the 2536 training examples of woz.en.*allowed: 0.000395 or"),
+        (["benchmark.train_per_task=19"], "0.05 of the 19 training examples.*would be empty; allowed: 0.052632 or"),
+    ],
+)
+def test_a_memory_of_text_without_an_example(changes, message):
+    """GEM would be fine-tuning."""
+    with pytest.raises(DeclarationError, match=message):
+        load_sweep("lamol/two_tasks_small", Selection(only=("gem",), set=tuple(changes)))
+
+
 def test_a_batch_that_no_task_fills():
     """mini-ImageNet and CUB leave out a last batch that is not full: the trial would learn nothing, unsaid."""
     changes = ("benchmark.train_per_task=9", "benchmark.validation=false")

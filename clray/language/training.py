@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,12 +43,36 @@ def resolve(declared: dict[str, Any]) -> dict[str, Any]:
     benchmark = check_settings("benchmark", BENCHMARKS[name], declared["benchmark"])
     model = check_settings("model", Settings, declared["model"])
     settings = check_settings("hyperparameters", METHODS[method].Settings, declared["hyperparameters"])
+    _refuse_empty_memories(benchmark, settings)
     return {
         "benchmark": declared_settings(benchmark),
         "model": declared_settings(model),
         "method": method,
         "hyperparameters": declared_settings(settings),
     }
+
+
+def _refuse_empty_memories(benchmark: Any, settings: Any) -> None:
+    """Check that a memory whose size is a share of the next task's has an example.
+
+    Raises:
+        SettingError: it would have none, and the method would be fine-tuning.
+    """
+    from clray.language.tasks import TASKS
+
+    share = getattr(settings, "memory", None)
+    if share is None:
+        return
+    for task in benchmark.tasks[1:]:
+        sizes = TASKS[task].sizes
+        known = [count for count in (sizes and sizes[0], benchmark.train_per_task) if count is not None]
+        if known and min(known) * share < 1:
+            raise SettingError(
+                "hyperparameters",
+                ["memory"],
+                f"{share:g} of the {min(known)} training examples of {task} is less than one, so that the memory would "
+                f"be empty; allowed: {math.ceil(1e6 / min(known)) / 1e6:g} or more",
+            )
 
 
 def data(trial: Trial, fetch: bool) -> dict[str, Any]:
