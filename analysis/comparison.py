@@ -62,6 +62,7 @@ class ComparedCell:
         margin: the equivalence margin: two means closer than this count as equal.
         order: the title of the task order that the cell is about; empty where it is about all orders.
         derived: the metric follows from others of the table, so its outcome is not counted beside theirs.
+        uncounted: the reason that the reproduction file gives why the row's outcomes are not counted; empty if they are.
         others: further published numbers for this cell, by the name of their source.
         reference: the reference runs of the variant, where the table shows them beside the judged ones.
     """
@@ -73,6 +74,7 @@ class ComparedCell:
     judgement: Judgement
     order: str = ""
     derived: bool = False
+    uncounted: str = ""
     others: Mapping[str, OtherClaim] = field(default_factory=dict)
     reference: Runs | None = None
 
@@ -85,6 +87,11 @@ class ComparedCell:
     def ours(self) -> Sample | None:
         """The mean, standard deviation and number of our runs; None without any run."""
         return self.runs.sample(self.metric) if self.values else None
+
+    @property
+    def counted(self) -> bool:
+        """True if the outcome counts in the sums of the table and of the paper."""
+        return not self.derived and not self.uncounted
 
     @property
     def dagger(self) -> str:
@@ -468,7 +475,8 @@ def _cells(row: Row, table: Table, runs: Runs | None, sweep: Sweep, reproduction
     def cell(metric: str, runs: Runs | None, claim: Claim | None, order: str = "") -> ComparedCell:
         needed = METRICS[metric].computed_from
         derived = bool(needed) and set(needed) <= set(table.metrics)
-        return ComparedCell(metric, runs or nothing, claim, reproduction.margins.get(metric), NOT_YET, order, derived)
+        margin = reproduction.margins.get(metric)
+        return ComparedCell(metric, runs or nothing, claim, margin, NOT_YET, order, derived, row.uncounted)
 
     cells = []
     for metric in table.metrics:
@@ -496,6 +504,8 @@ def _inputs(table: Table, row: Row, cell: ComparedCell, blocked: bool) -> list[C
     margin = cell.margin.points if cell.margin else None
     stream = _stream(table, row, cell.metric)
     family = cell.metric if table.family == "metric" or cell.derived else "the table"
+    if cell.uncounted:
+        family += ", rows that are not counted"
     main = CellInput(ours, cell.claim, margin, reason, stream, family)
     return [main, *(replace(main, claim=o.claim, family=f"{family}, {source}") for source, o in cell.others.items())]
 
@@ -520,11 +530,11 @@ def _stream(table: Table, row: Row, metric: str) -> Variance | None:
 def tally(cells: Iterable[ComparedCell]) -> tuple[Counter[Outcome], Counter[Outcome]]:
     """Count the outcomes: first those against numbers read in the paper, then those against all other numbers.
 
-    A cell whose metric follows from others of the table is not counted.
+    A cell is not counted if its metric follows from others of the table, or if the reproduction file says so of its row.
     """
     read_there: Counter[Outcome] = Counter()
     others: Counter[Outcome] = Counter()
     for cell in cells:
-        if cell.claim is not None and not cell.derived:
+        if cell.claim is not None and cell.counted:
             (others if cell.judgement.dagger else read_there)[cell.judgement.outcome] += 1
     return read_there, others

@@ -56,7 +56,7 @@ def cell_data(table: ComparedTable, row: ComparedRow, cell: ComparedCell) -> dic
         "reason": judged.reason,
         "runs_that_decide": judged.runs,
         "prediction_half_width": judged.prediction,
-        "counted": not cell.derived,
+        "counted": cell.counted,
         "comparable": not table.not_comparable_because,
         "data": str(table.gathered.data) if table.gathered.data else None,
         "collapsed_seeds": [r.seed for r in cell.runs.collapsed_runs],

@@ -124,9 +124,9 @@ def difference_text(cell: ComparedCell) -> str:
 
 
 def verdict_text(cell: ComparedCell) -> str:
-    """The verdict as ``reproduced†``; in brackets where it follows from other cells and is not counted."""
+    """The verdict as ``reproduced†``; in brackets where it is not counted."""
     text = "" if cell.claim is None else cell.judgement.outcome + cell.dagger
-    return f"({text})" if text and cell.derived else text
+    return f"({text})" if text and not cell.counted else text
 
 
 def published_kinds(table: ComparedTable) -> list[str]:
@@ -294,6 +294,8 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
         for name in derived:
             others = " and ".join(METRICS[name].computed_from)
             lines.append(("( )", f"{name} follows from {others}: its verdict is shown and not counted"))
+        reasons = {row.label: cell.uncounted for row, cell in table.cells if cell.uncounted and cell.claim is not None}
+        lines += [("( )", f"{label}: {why}; its verdicts are shown and not counted") for label, why in reasons.items()]
         if table.streams:
             draws = f"measured on {table.streams.draws} draws: {table.streams.reason}"
             text = "the stream itself varies between draws, and the published one is another draw than ours"

@@ -113,6 +113,9 @@ class Row(Declared):
     source: str = ""
     """The place of this row's numbers, if it is more exact than the table's source."""
     note: str = ""
+    uncounted: str = ""
+    """The reason why the row's verdicts are shown and not counted, such as settings that the paper's authors took back,
+    or settings that were searched for these very numbers. Empty: they are counted."""
 
     def filling(self, variants: Iterable[str]) -> list[str]:
         """Those among a sweep's variants that fill this row: its own, or all points of its grid; none where there is

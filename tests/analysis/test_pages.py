@@ -132,7 +132,7 @@ class TestPages:
         page = pages.page_of(with_findings(), records)
         by_paper = pages.index([page]).partition("## Verdicts by paper")[2].partition("## Tables")[0]
         total = int(by_paper.strip().splitlines()[2].split("|")[2])
-        counted = [c for c in page.judged if c.claim and not c.derived and c.judgement.outcome != "not judged"]
+        counted = [c for c in page.judged if c.claim and c.counted and c.judgement.outcome != "not judged"]
         assert total == len(counted) == 2, "RA and LA of MER: one run of EWC has no spread"
 
     def test_they_are_written_whole(self, records, tmp_path):
