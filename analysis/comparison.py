@@ -62,7 +62,7 @@ class ComparedCell:
         margin: the equivalence margin: two means closer than this count as equal.
         order: the title of the task order that the cell is about; empty where it is about all orders.
         derived: the metric follows from others of the table, so its outcome is not counted beside theirs.
-        uncounted: the reason that the reproduction file gives why the row's outcomes are not counted; empty if they are.
+        uncounted: the reason why the outcomes of the row are not counted; empty if they are.
         others: further published numbers for this cell, by the name of their source.
         reference: the reference runs of the variant, where the table shows them beside the judged ones.
     """
@@ -530,7 +530,7 @@ def _stream(table: Table, row: Row, metric: str) -> Variance | None:
 def tally(cells: Iterable[ComparedCell]) -> tuple[Counter[Outcome], Counter[Outcome]]:
     """Count the outcomes: first those against numbers read in the paper, then those against all other numbers.
 
-    A cell is not counted if its metric follows from others of the table, or if the reproduction file says so of its row.
+    A cell is not counted if its metric follows from others of the table, or its row is declared so.
     """
     read_there: Counter[Outcome] = Counter()
     others: Counter[Outcome] = Counter()

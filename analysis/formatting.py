@@ -294,8 +294,10 @@ def _judging_notes(table: ComparedTable) -> list[tuple[str, str]]:
         for name in derived:
             others = " and ".join(METRICS[name].computed_from)
             lines.append(("( )", f"{name} follows from {others}: its verdict is shown and not counted"))
-        reasons = {row.label: cell.uncounted for row, cell in table.cells if cell.uncounted and cell.claim is not None}
-        lines += [("( )", f"{label}: {why}; its verdicts are shown and not counted") for label, why in reasons.items()]
+        uncounted = _grouped((row, cell, cell.uncounted) for row, cell in table.cells if cell.uncounted and cell.claim)
+        lines += [
+            ("( )", f"{cells}: {reason}; the verdicts are shown and not counted") for reason, cells in uncounted.items()
+        ]
         if table.streams:
             draws = f"measured on {table.streams.draws} draws: {table.streams.reason}"
             text = "the stream itself varies between draws, and the published one is another draw than ours"

@@ -233,8 +233,8 @@ def _introduction(pages: Sequence[Page]) -> str:
         f"{trials} trials in {hours:.2g} core hours, by the code of this repository; their records ship with it. "
         "`clray table NAME` shows the same tables, and `clray verify NAME` runs some of the trials again. A cell is "
         "one metric of one method. [docs/verdicts.md](../verdicts.md) explains the verdicts; a metric that follows "
-        "from others of its table is not counted, nor is a row with settings that are known not to be the paper's, and a "
-        "dagger (†) marks numbers that we have not read in the paper."
+        "from others of its table is not counted, nor is a row with settings that are known not to be the paper's, "
+        "and a dagger (†) marks numbers that we have not read in the paper."
     )
 
 

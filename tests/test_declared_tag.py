@@ -209,7 +209,7 @@ class TestLogs:
             wanted |= {"b": float(params["b"])} if "b" in params else {}
             wanted |= {"strength": float(params["lambda"])} if "lambda" in params else {}
             wanted |= {"memories_per_class": int(params["mem"])} if "mem" in params else {}
-            if row.variant == "stable-sgd-momentum":  # no log prints the momentum; an earlier version of the code has it
+            if row.variant == "stable-sgd-momentum":  # no log prints it; an earlier code has it
                 wanted["momentum"] = 0.8
             assert has(facts(cell), wanted), row.label
             assert log["section"].replace("RMSProp ", "RMSProp-") == row.label.split(",")[0]

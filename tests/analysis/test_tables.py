@@ -97,7 +97,8 @@ def test_a_metric_that_follows_from_others_is_shown_and_not_counted(comparison):
 
 def test_a_row_whose_settings_are_not_the_papers_is_shown_and_not_counted(filled, sweeps, reproduction):
     first, *others = reproduction.tables
-    rows = [row.model_copy(update={"uncounted": "found by a search"} if row.label == "MER" else {}) for row in first.rows]
+    searched = {"uncounted": "found by a search"}
+    rows = [row.model_copy(update=searched if row.label == "MER" else {}) for row in first.rows]
     changed = reproduction.model_copy(update={"tables": [first.model_copy(update={"rows": rows}), *others]})
     compared = compare("mer_rotations", sweeps, filled, changed)
     table, ra = compared.tables[0], cell(compared, "MER", "RA")
@@ -105,7 +106,9 @@ def test_a_row_whose_settings_are_not_the_papers_is_shown_and_not_counted(filled
     assert sum(c.total() for c in tally(c for _, c in table.cells)) == 10
     # it takes no part in the correction of the others' tests
     assert (table.families["RA"], table.families["RA, rows that are not counted"]) == (5, 1)
-    assert ("( )", "MER: found by a search; its verdicts are shown and not counted") in formatting.notes(table)
+    assert ("( )", "MER RA, LA, BTI: found by a search; the verdicts are shown and not counted") in formatting.notes(
+        table
+    )
     lines = json_format.loads(export_data.to_json(compared))["tables"][0]["cells"]
     assert {line["label"] for line in lines if line["counted"] is False and line["metric"] == "RA"} == {"MER"}
 
