@@ -386,7 +386,21 @@ def _clocks() -> tuple[float, float]:
 
 def failure_text(error: BaseException) -> str:
     """An error as one line: its class, its text, and where the user's own code raised it."""
-    return f"{type(error).__name__}: {error}{_in_own_code(error)}"
+    return f"{type(error).__name__}: {_text(error)}{_in_own_code(error)}"
+
+
+def _text(error: BaseException) -> str:
+    """An error's text; empty where it has none. A method that a class of the user's own lacks raises an error without
+    a text: then the text names both."""
+    if str(error) or not isinstance(error, NotImplementedError) or error.__traceback__ is None:
+        return str(error)
+    step = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    code, owner = step.tb_frame.f_code, step.tb_frame.f_locals.get("self")
+    if owner is None:
+        return ""
+    return f"{type(owner).__name__} has no {code.co_name}; the docstring of {code.co_qualname} says what it does"
 
 
 def _in_own_code(error: BaseException) -> str:
@@ -397,7 +411,7 @@ def _in_own_code(error: BaseException) -> str:
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """The facts about a failed attempt that the store keeps."""
     return {
-        "error": (str(error) or type(error).__name__) + _in_own_code(error),
+        "error": (_text(error) or type(error).__name__) + _in_own_code(error),
         "kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
         "host": socket.gethostname(),

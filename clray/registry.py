@@ -56,8 +56,14 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def _checked(self, found: Any, name: str) -> Any:
         module, _, base = self.base.partition(":")
-        if not issubclass(found, getattr(importlib.import_module(module), base)):
+        above = getattr(importlib.import_module(module), base)
+        if not issubclass(found, above):
             raise OwnCodeError(f"{name}: the class must be derived from {base} of {module}")
+        if "Settings" in above.__annotations__ and not hasattr(getattr(found, "Settings", None), "model_fields"):
+            raise OwnCodeError(
+                f"{name}: the class needs a class `Settings` with its hyper-parameters, derived from the settings "
+                "that go with its base class; docs/your_method.md has an example of each kind"
+            )
         field = getattr(found, "model_fields", {}).get("name")
         if field is not None and field.annotation is not str and name not in get_args(field.annotation):
             raise OwnCodeError(f"{name}: the class's field must be `name: str`: it holds this reference")

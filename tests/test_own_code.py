@@ -261,6 +261,25 @@ def test_an_error_in_training_names_the_line(place):
     assert "failed last time: mine seed 0: ValueError: not today (own/method.py:7)" in run("plan", sweep)
 
 
+def test_a_method_that_lacks_a_part_is_told_which(place):
+    text = "from clray.vision.methods.incremental.base import ReplayMethod, ReplaySettings\n\n\n"
+    text += "class Mine(ReplayMethod):\n    class Settings(ReplaySettings):\n        pass\n"
+    sweep = declare(place, text=text)
+    stream = (
+        "{name: class-incremental, dataset: mnist, source: embedded, tasks: 2, train_per_class: 20, test_per_class: 10}"
+    )
+    settings = "{lr: 0.01, memories: 20, method: './method.py:Mine'}"
+    sweep.write_text(
+        f"version: 1\ntrack: vision\nbenchmark: {stream}\nmodel: {{name: mlp}}\nseeds: [0]\nmetrics: [ACC]\n"
+        f"variants:\n  mine: {settings}\n"
+    )
+    result = CliRunner().invoke(app, ["sweep", str(sweep), "--local"], catch_exceptions=False)
+    assert result.exit_code == 1
+    said = "Mine has no loss; the docstring of IncrementalMethod.loss says what it does"
+    assert said in " ".join(result.output.split())
+    assert said in run("plan", str(sweep))
+
+
 class TestPackages:
     @pytest.fixture
     def package(self, tmp_path, monkeypatch) -> Path:
@@ -316,6 +335,7 @@ REFUSED = {
     "./my-method.py:Mine": r"named with letters, digits and _ \(it is my-method.py\)",
     "no_such_package.mine:Mine": "there is no module no_such_package.mine here: install the package .* ./mine.py:Mine",
     "no such:Mine": "expected FILE.py:Class or package.module:Class",
+    "./unset.py:Mine": "the class needs a class `Settings` with its hyper-parameters, derived from the settings",
     "./broken.py:Mine": r"broken.py:2: cannot be imported: ZeroDivisionError: division by zero",
     "./unread.py:Mine": r"unread.py:1: cannot be imported: SyntaxError",
     "./undotted.py:Mine": r"undotted.py:3: method lies beside this file: import it with a dot, from .method import …",
@@ -329,6 +349,8 @@ def test_what_is_refused(place, reference, message):
     (place / "my-method.py").write_text(METHOD)
     (place / "broken.py").write_text("x = 1\n1 / 0\n")
     (place / "unread.py").write_text("def :\n")
+    replay = "from clray.vision.methods.incremental.base import ReplayMethod"
+    (place / "unset.py").write_text(f"{replay}\n\n\nclass Mine(ReplayMethod):\n    pass\n")
     (place / "undotted.py").write_text("\n\nfrom method import Mine\n")
     (place / "deeper.py").write_text("from .undotted import Mine\n")
     with pytest.raises(DeclarationError, match=rf"sweep.yaml:9: variants.mine.*{message}"):
