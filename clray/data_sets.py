@@ -103,9 +103,21 @@ def _data_set(fingerprints: Sequence[str], descriptions: Sequence[Mapping[str, A
         source=" and ".join(sorted({str(data.get("source", "unknown source")) for data in descriptions})),
         fingerprint=fingerprints[0] if texts is None or len(fingerprints) == 1 else texts,
         records=len(descriptions),
-        partial=", ".join(sorted({str(data["partial"]) for data in descriptions if data.get("partial")})),
+        partial=", ".join(sorted(filter(None, {_part(data) for data in descriptions}))),
         fingerprints=sorted(fingerprints),
     )
+
+
+def _part(data: Mapping[str, Any]) -> str:
+    """The part of the published data that a trial reads; empty where it is the whole.
+
+    A model that begins with random weights is what the sweep declares, and no lack of data. Where a quick form or
+    ``--set`` puts one in the place of a pretrained model, the selection says that this is another experiment.
+    """
+    model = data.get("model")
+    if isinstance(model, Mapping) and model.get("name") == "scratch":
+        data = data["texts"]
+    return str(data.get("partial", ""))
 
 
 def _texts_of(data: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from yaml.composer import Composer
 from yaml.constructor import SafeConstructor
 from yaml.parser import Parser
@@ -26,6 +27,7 @@ from yaml.resolver import Resolver
 from yaml.scanner import Scanner
 
 from clray.errors import DeclarationError
+from clray.output import counted
 
 MOST_BYTES = 2 * 2**20
 """The most bytes of a declaration's file; the largest that ships with clray has 8 KiB."""
@@ -387,13 +389,26 @@ def explain(error: ValidationError, place: Any, data: Any = None) -> Declaration
     """
     told: dict[tuple[str, str], list[str]] = {}
     for keys, item in _of_the_type_that_was_meant(error, data):
-        value = "" if item["type"] in ("missing", "value_error") else f" (it is {shown(item['input'])})"
+        said_all = item["type"] in ("missing", "value_error", _UNKNOWN_KEY)
+        value = "" if said_all else f" (it is {shown(item['input'])})"
         message = "this key is missing" if item["type"] == "missing" else expected(item)
-        told.setdefault((place(keys), value), []).append(message)
+        told.setdefault((_where(place, keys, item), value), []).append(message)
     lines = [f"{where}: {_either(messages)}{value}" for (where, value), messages in told.items()]
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} mistakes more"]
     return DeclarationError("\n".join(lines))
+
+
+_UNKNOWN_KEY = "unknown_key"
+"""The name of a mistake, beside pydantic's: ``Declared`` finds a key that it does not know."""
+
+
+def _where(place: Any, keys: list[Any], item: Any) -> str:
+    """The place of a mistake. That of an unknown key is the line of the key, and the path of what holds it."""
+    if item["type"] != _UNKNOWN_KEY:
+        return place(keys)
+    inner = [*keys, item["ctx"]["key"]]
+    return (place(inner).removesuffix(dotted(inner)) + dotted(keys)).removesuffix(": ")
 
 
 _WHOLE, _NUMBER, _KEYS = "expected a whole number", "expected a number", "expected keys with values"
@@ -411,6 +426,10 @@ def expected(item: Any) -> str:
     """One of pydantic's mistakes in clray's words, such as ``expected a list``; what clray's own checks say stays."""
     if item["type"] in _TYPES:
         return _TYPES[item["type"]]
+    if item["type"] in ("too_short", "too_long"):
+        least = item["type"] == "too_short"
+        bound = item["ctx"]["min_length" if least else "max_length"]
+        return f"expected at {'least' if least else 'most'} {counted(bound, 'value')}"
     message = str(item["msg"]).removeprefix("Value error, ")
     if not message.startswith("Input should be "):
         return message
@@ -499,5 +518,6 @@ class Declared(BaseModel):
             known = [f.alias or n for n, f in cls.model_fields.items()]
             for key in values:
                 if key not in known:
-                    raise ValueError(f"{shown(key)} is not a known key; {one_of(str(key), known)}")
+                    said = f"{shown(key)} is not a known key; {one_of(str(key), known)}"
+                    raise PydanticCustomError(_UNKNOWN_KEY, "{said}", {"said": said, "key": key})
         return values

@@ -225,7 +225,7 @@ class _Found:
             variant=cell.variant,
             trial=cell.trial,
             resources=cell.resources,
-            sweep=name,
+            sweep=sweep.name,
             id=trial_id,
             data=data,
             code=code,

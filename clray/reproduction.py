@@ -348,7 +348,12 @@ class Reproduction(Declared):
 
     @property
     def name(self) -> str:
-        return self._document.path.stem if self._document else ""
+        """The file's name without its ending. A file ``table.yaml`` has the name of its folder before it: several
+        methods may have one, whose pages must not overwrite each other."""
+        if self._document is None:
+            return ""
+        path = self._document.path.resolve()
+        return f"{path.parent.name}-table".removeprefix("-") if path.name == "table.yaml" else path.stem
 
     @property
     def cited(self) -> Paper:

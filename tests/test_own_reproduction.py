@@ -10,6 +10,7 @@ from typed import here
 
 from clray.commands.target import selected, target_of
 from clray.errors import DeclarationError
+from clray.store import Store
 
 SWEEP = """\
 version: 1
@@ -21,6 +22,7 @@ metrics: [RA]
 variants:
   plain: {method: online, lr: 0.01}
   replay: {method: er, lr: 0.1, memories: 20, replay_batch: 5}
+quick: {seeds: [0]}
 """
 TABLE = """\
 version: 1
@@ -56,7 +58,8 @@ def test_it_is_run_and_shown_beside_the_published_numbers(table: Path) -> None:
     said = here("reproduce", "theirs/table.yaml", "--local", "--wandb", "off", "--only", "replay")
     assert "A paper" in said
     assert "45.00 ± 3.00 (3)" in said
-    assert "results/reports/table-" in said
+    assert "results/reports/theirs-table-" in said
+    assert {record.sweep for record in Store("results").records()[0]} == {"mine"}, "as `clray sweep` calls it"
     data = json.loads(here("table", "theirs/table.yaml", "--format", "json"))
     assert data["paper"]["venue"] == "Nowhere 2026"
     cells = {cell["variant"]: cell for cell in data["tables"][0]["cells"]}
@@ -64,6 +67,8 @@ def test_it_is_run_and_shown_beside_the_published_numbers(table: Path) -> None:
     assert "run it: python -m clray.reproduce theirs/table.yaml" in here("plan", "theirs/table.yaml")
     assert "Replay" in here("leaderboard", "theirs/table.yaml")
     assert "Replay" in here("compare", "theirs/table.yaml")
+    quick = here("reproduce", "theirs/table.yaml", "--local", "--wandb", "off", "--quick", "--results", "other")
+    assert "The whole table: python -m clray.reproduce theirs/table.yaml --results other" in " ".join(quick.split())
 
 
 def test_a_file_with_the_name_of_a_shipped_one_is_taken(table: Path) -> None:

@@ -238,7 +238,7 @@ class TestTheCommand:
 WRONG = {
     "grid.lr={log_uniform: [0, 1]}": r"grid.lr: log_uniform: numbers must be above 0",
     "grid.lr={uniform: [2, 1]}": r"grid.lr: uniform: the first number must be the smaller one",
-    "grid.lr={uniform: [1]}": r"grid.lr.uniform: List should have at least 2 items",
+    "grid.lr={uniform: [1]}": r"grid.lr.uniform: expected at least 2 values",
     "grid.lr={normal: [0, 1]}": r"grid.lr: 'normal' is not a known key; .*allowed: uniform, log_uniform, int",
     "grid.lr={}": r"grid.lr: expected one distribution; allowed: uniform, log_uniform, integers, choice",
     "grid.lr=0.1": r"grid.lr: expected a list \(it is 0.1\)",

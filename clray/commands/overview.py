@@ -99,7 +99,7 @@ def _begun_line(begun: Begun) -> str:
     if begun.state == "stopped":
         return f"{line}, stopped on {begun.by}"
     if begun.state == "left":
-        line += f", left by {begun.by}, which is gone: the same command continues the trial"
+        line += f", left by {begun.by}, which is gone: the same command goes on from its checkpoint, if it has one"
     else:
         line += f" on {begun.by}" + (f", seen {begun.seen:.0f} s ago" if begun.seen is not None else "")
     return line + (f", {words(begun.gpu_memory)}" if begun.gpu_memory else "")

@@ -196,11 +196,12 @@ def _show_outcome(
         typer.Exit: the launch was interrupted, or a trial failed.
     """
     from clray import reference_runs
+    from clray.selection import Selection
 
     print_table(comparison, Format.text, console)
     if target.selection.suffix == "-quick" and target.reproduction:
-        console.print(f"The whole table: python -m clray.reproduce {target.name}{target.in_store}", style="bold")
-        if reference_runs.count(target.name):
+        console.print(f"The whole table: {replace(target, selection=Selection()).run}", style="bold")
+        if target.file == target.name and reference_runs.count(target.name):
             console.print(f"Our own runs of it ship with clray: clray table {target.name} --records reference")
     console.print(f"Report: {_report(comparison, target, store)}", soft_wrap=True)
     show_failures(outcome, launched, target, store, console)

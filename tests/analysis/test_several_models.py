@@ -97,3 +97,13 @@ def test_a_model_that_is_a_part_makes_way_for_the_whole_one(store, sweep):
     found = gather(sweep, ["small", "large"], read(store))
     assert [r.seed for r in found.variants["large"].runs] == [1]
     assert found.data.not_comparable_because == []
+
+
+def test_a_declared_model_of_random_weights_is_no_part_of_the_data(store, sweep):
+    described = data("scratch", partial="the model begins with random weights")
+    fill(store, sweep, "small", [1], described)
+    assert gather(sweep, ["small"], read(store)).data.not_comparable_because == []
+    part = data("scratch", weights="2", partial="ag: a tenth; the model begins with random weights")
+    part["texts"]["partial"] = "ag: a tenth"
+    fill(store, sweep, "large", [1], part)
+    assert gather(sweep, ["large"], read(store)).data.not_comparable_because == ["only a part of the data: ag: a tenth"]
