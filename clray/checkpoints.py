@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import numbers
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -253,15 +254,22 @@ def _listed(value: Any, change: Callable[[int, Any], Any]) -> Any:
     return type(value)([item if type(item) in _PLAIN else change(i, item) for i, item in enumerate(value)])
 
 
+_MAY_HOLD = "a method's state may hold numbers, texts, NumPy arrays, tensors, and lists and mappings of these"
+
+
 def write_state(trial_id: str, state: dict[str, Any], file: IO[bytes]) -> None:
     """Write a trial's state and its id into a file.
 
     Raises:
-        StateError: something in it cannot be read back; the error names its key.
+        StateError: something in it cannot be written, or not be read back; the error names its key where it is known.
     """
     import torch
 
-    torch.save({"id": trial_id, "state": _without_numpy(state, "state")}, file)
+    plain = {"id": trial_id, "state": _without_numpy(state, "state")}
+    try:
+        torch.save(plain, file)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise StateError(f"the trial's state cannot be written: {error}; {_MAY_HOLD}") from error
 
 
 def check_state(trial_id: str, file: IO[bytes]) -> None:
@@ -273,9 +281,7 @@ def check_state(trial_id: str, file: IO[bytes]) -> None:
     try:
         _loaded(trial_id, file, "meta")
     except CheckpointError as error:
-        raise StateError(
-            f"{error}; a method's state may hold numbers, texts, NumPy arrays, tensors, and lists and mappings of these"
-        ) from None
+        raise StateError(f"{error}; {_MAY_HOLD}") from None
 
 
 def read_state(trial_id: str, file: IO[bytes]) -> dict[str, Any]:

@@ -232,6 +232,9 @@ class Execution:
                 self.measurements += self._watch.run(self._training.advance, self.seconds)
             except Diverged as end:
                 self.diverged = {"step": end.step, "task": end.task, "what": end.what}
+            except SystemExit as end:  # of the user's own code: it must end this trial alone, and not the launch
+                said = RuntimeError(f"the trial's code called sys.exit({'' if end.code is None else repr(end.code)})")
+                raise said.with_traceback(end.__traceback__) from end
             self._count_from(begun)
             self.memory = gpu.peak(self.memory)
             if self.diverged or self._training.progress >= 1:

@@ -245,7 +245,7 @@ def _assign(data: dict[str, Any], item: str) -> tuple[str, ...]:
     except Wrong as error:
         raise DeclarationError(f"{flag}: {error}") from None
     if keys[0] not in Sweep.model_fields:
-        raise DeclarationError(f"{flag}: {one_of(keys[0], Sweep.model_fields)}")
+        raise DeclarationError(f"{flag}: {shown(keys[0])} is not a known key; {one_of(keys[0], Sweep.model_fields)}")
     if keys[0] == "quick":
         raise DeclarationError(f"{flag}: the quick form stays as it is declared; set the key itself beside --quick")
     if keys[0] == "variants" and len(keys) > 1 and keys[1] not in variants:

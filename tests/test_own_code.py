@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from clray import own_code, provenance
 from clray.cli import app
-from clray.errors import ClrayError, DeclarationError
+from clray.errors import ClrayError, DeclarationError, StateError
 from clray.loading import load_sweep
 from clray.own_code import OwnCodeError
 from clray.testing import measurements
@@ -259,6 +259,25 @@ def test_an_error_in_training_names_the_line(place):
     assert result.exit_code == 1
     assert "ValueError: not today (own/method.py:7)" in " ".join(result.output.split())
     assert "failed last time: mine seed 0: ValueError: not today (own/method.py:7)" in run("plan", sweep)
+
+
+def test_a_method_that_calls_exit_ends_its_trial_alone(place):
+    text = METHOD.replace("    pass", "    def observe(self, batch):\n        raise SystemExit(3)", 1)
+    sweep = str(declare(place, text=text))
+    result = CliRunner().invoke(app, ["sweep", sweep, "--local", "--seeds", "0"], catch_exceptions=False)
+    said = " ".join(result.output.split())
+    assert "RuntimeError: the trial's code called sys.exit(3) (own/method.py:7)" in said
+    assert (result.exit_code, "1 trial failed" in said) == (1, True)
+    assert "theirs" in run("table", sweep), "the other variant has run"
+
+
+def test_a_state_that_cannot_be_written_says_what_it_may_hold(place):
+    text = METHOD.replace(
+        "    pass", "    def state_dict(self):\n        return super().state_dict() | {'f': lambda: 1}", 1
+    )
+    sweep = declare(place, text=text)
+    with pytest.raises(StateError, match=r"cannot be written: .*lambda.*; a method's state may hold numbers, texts"):
+        measurements(sweep, "mine", stops=True)
 
 
 def test_a_method_that_lacks_a_part_is_told_which(place):
