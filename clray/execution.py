@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from clray import gpu, own_code, stored
 from clray.checkpoints import Checkpoints, check_state, differs, outline, read_state, write_state
-from clray.errors import CheckpointError, ClrayError, Diverged, OtherCodeError, StoreError
+from clray.errors import CheckpointError, ClrayError, Diverged, OtherCodeError, StateError, StoreError
 from clray.extras import require
 from clray.leases import RunsElsewhere, acquire, solo_launch_id
 from clray.limits import Watch
@@ -351,12 +351,29 @@ class Execution:
 
         def check(file: IO[bytes]) -> None:
             check_state(self.task.id, file)
+            if own_code.is_reference(self.trial.method):
+                file.seek(0)
+                self._require_loadable(file)
 
         self._checkpoints.write(fill, self._replaces, None if self._checked else check)
         self._replaces, self._checked = False, True
         self.store.write(self._record("running"))
         now, least = clock(), self.task.checkpoint_seconds
         self._due = now + (max(least, _SAVING_APART * (now - begun)) if least else 0.0)
+
+    def _require_loadable(self, file: IO[bytes]) -> None:
+        """Load a state into the training that gave it, as a continuation does: no test of clray's knows the method.
+
+        Raises:
+            StateError: it cannot be loaded, so that no checkpoint would be of use.
+        """
+        try:
+            self._training.load_state_dict(read_state(self.task.id, file)["training"])
+        except Exception as error:
+            raise StateError(
+                f"load_state_dict cannot take what state_dict gave: {failure_text(error)}; does the method's state "
+                "hold that of its base class, as in `super().state_dict() | {…}`?"
+            ) from error
 
     @property
     def _cpu_time(self) -> dict[str, float]:

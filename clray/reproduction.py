@@ -204,6 +204,17 @@ class Table(Declared):
         return self
 
     @model_validator(mode="after")
+    def _rows_are_told_apart(self) -> Table:
+        seen: set[str] = set()
+        for i, row in enumerate(self.rows):
+            if row.label in seen:
+                raise ValueError(
+                    f"rows.{i}: another row has the label {row.label!r}; allowed: each label once in a table"
+                )
+            seen.add(row.label)
+        return self
+
+    @model_validator(mode="after")
     def _rows_share_no_grid(self) -> Table:
         for i, row in enumerate(self.rows):
             if points := points_of(row.variant, [other.variant for other in self.rows]):

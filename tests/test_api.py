@@ -351,8 +351,8 @@ class TestTables:
             (lambda: clray.table("mer_rotation"), "mer_rotation: no such reproduction, sweep or file; did you mean"),
             (lambda: clray.table("mer_rotations", records="all"), "records='all': allowed: own, reference, both"),  # type: ignore[arg-type]
             (
-                lambda: clray.table("lamol/two_tasks_small", records="both"),
-                "no reference runs of lamol/two_tasks_small ship with clray",
+                lambda: clray.table("lamol/three_tasks", records="both"),
+                "no reference runs of lamol/three_tasks ship with clray",
             ),
             (lambda: clray.table("mer_rotations", variant="gem-512"), "did you mean 'gem-5120'"),
             (lambda: clray.table("mer_rotations", set={"tasks": 3}), "--set tasks=3: "),

@@ -114,7 +114,7 @@ USES: dict[str, Uses] = {
     ),
     "verify": Uses(
         "online_class_orders --trials 1 --seed 0 --only naive", "same bits",
-        "lamol_small", "lamol_small: no reference runs of this ship with clray; allowed: ", needs=True,
+        "lamol_orders", "lamol_orders: no reference runs of this ship with clray; allowed: ", needs=True,
     ),
     "list": Uses("", "mer_rotations", "--results ''", NO_STORE),
     "show": Uses("{finished}", '"status": "finished"', NO_ID, f"{NO_ID}: no record, checkpoint or failure of", 1),

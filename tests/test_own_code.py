@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 from clray import own_code, provenance
 from clray.cli import app
 from clray.errors import ClrayError, DeclarationError, StateError
+from clray.execution import Execution
 from clray.loading import load_sweep
 from clray.own_code import OwnCodeError
+from clray.planning import plan
+from clray.store import Store
 from clray.testing import measurements
 from clray.vision.methods import METHODS
 from clray.work import Task
@@ -278,6 +281,27 @@ def test_a_state_that_cannot_be_written_says_what_it_may_hold(place):
     sweep = declare(place, text=text)
     with pytest.raises(StateError, match=r"cannot be written: .*lambda.*; a method's state may hold numbers, texts"):
         measurements(sweep, "mine", stops=True)
+
+
+def test_a_state_without_that_of_the_base_class_is_an_error_and_no_restart(place):
+    text = METHOD.replace("    pass", "    def state_dict(self):\n        return {'x': 0}", 1)
+    store = Store("results")
+    task = plan({"own": load_sweep(declare(place, text=text))}, store, download=False).trials[0].task()
+    execution = Execution(task, store)
+    execution.step()
+    with pytest.raises(StateError, match=r"load_state_dict cannot take what state_dict gave: .*KeyError.*super\(\)"):
+        execution.stop()
+    assert not store.checkpointed()
+
+
+def test_a_trial_goes_on_unchanged_after_its_first_checkpoint(place):
+    store, sweep = Store("results"), declare(place)
+    execution = Execution(plan({"own": load_sweep(sweep)}, store, download=False).trials[0].task(), store)
+    execution.step()
+    execution.save()
+    while not execution.done:
+        execution.step()
+    assert execution.measurements == measurements(sweep, "mine")
 
 
 def test_a_method_that_lacks_a_part_is_told_which(place):
