@@ -19,7 +19,7 @@ from clray.analysis.gather import not_comparable_because
 from clray.analysis.two_variants import gap, scale_of, t_test, variance_of_mean
 from clray.analysis.verdict import ALPHA, Variance, holm, published, rounding
 from clray.errors import DeclarationError
-from clray.loading import Paper
+from clray.loading import Paper, name_of_declared
 from clray.metrics import METRICS
 from clray.reproduction import Claim, Reproduction, Row, Table
 from clray.sweep import Sweep
@@ -220,7 +220,8 @@ def _published(source: Source, metric: str) -> dict[str, list[Entry]]:
 
 def _rows(source: Source) -> list[tuple[Table, Row]]:
     tables = source.reproduction.tables if source.reproduction else []
-    return [(table, row) for table in tables if table.sweep == source.sweep.name for row in table.rows]
+    own = [table for table in tables if name_of_declared(table.sweep) == source.sweep.name]
+    return [(table, row) for table in own for row in table.rows]
 
 
 def _draw(source: Source, variant: str, metric: str) -> Variance | None:

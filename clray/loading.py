@@ -179,6 +179,11 @@ def read_sweep(name: str | Path, selection: Selection) -> tuple[Sweep, tuple[str
     return sweep, quick_only
 
 
+def name_of_declared(sweep: str) -> str:
+    """The name of the sweep that a reproduction's table names: one that ships with clray, or a file."""
+    return _name_of(Path(sweep)) if sweep.endswith((".yaml", ".yml")) else sweep
+
+
 def _name_of(path: Path) -> str:
     """The name of the sweep in a file: its path among the sweeps of clray, else the file's name without its ending.
 

@@ -65,7 +65,9 @@ def test_it_is_run_and_shown_beside_the_published_numbers(table: Path) -> None:
     cells = {cell["variant"]: cell for cell in data["tables"][0]["cells"]}
     assert (cells["replay"]["ours_runs"], cells["plain"]["published_mean"]) == (2, 40)
     assert "run it: python -m clray.reproduce theirs/table.yaml" in here("plan", "theirs/table.yaml")
-    assert "Replay" in here("leaderboard", "theirs/table.yaml")
+    board = here("leaderboard", "theirs/table.yaml")
+    assert "Replay" in board
+    assert "the published numbers of theirs-table are left out: embedded data" in " ".join(board.split())
     assert "Replay" in here("compare", "theirs/table.yaml")
     quick = here("reproduce", "theirs/table.yaml", "--local", "--wandb", "off", "--quick", "--results", "other")
     assert "The whole table: python -m clray.reproduce theirs/table.yaml --results other" in " ".join(quick.split())
