@@ -115,7 +115,7 @@ class Row(Declared):
     note: str = ""
     uncounted: str = ""
     """The reason why the row's verdicts are shown and not counted, such as settings that the paper's authors took back,
-    or settings that were searched for these very numbers. Empty: they are counted."""
+    settings that were searched for these very numbers, or cells that count elsewhere. Empty: they are counted."""
 
     def filling(self, variants: Iterable[str]) -> list[str]:
         """Those among a sweep's variants that fill this row: its own, or all points of its grid; none where there is
