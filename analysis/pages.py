@@ -51,6 +51,8 @@ class Page:
     comparison: Comparison
     cost: Cost
     """The hours of all its trials: measured where there is a reference run, else computed."""
+    measured: Mapping[str, float]
+    """The core hours of each trial that has a reference run, by its declaration: two tables may share a trial."""
 
     @property
     def name(self) -> str:
@@ -73,8 +75,15 @@ def page_of(reproduction: Reproduction, records: Sequence[Record]) -> Page:
     """Compare the reference runs of a reproduction with the published numbers."""
     sweeps = reproduction.sweeps(Selection())
     comparison = compare(reproduction.name, sweeps, None, reproduction, None, records, "reference")
-    hours = cost(reproduction.name, reproduction.title, sweeps.values(), Durations(records))
-    return Page(reproduction, comparison, hours)
+    durations = Durations(records)
+    measured = {
+        cell.trial.declaration: durations.of(cell.trial) * cell.resources.cpu / 3600
+        for sweep in sweeps.values()
+        for cell in sweep.cells
+        if cell.trial.declaration in durations.records
+    }
+    hours = cost(reproduction.name, reproduction.title, sweeps.values(), durations)
+    return Page(reproduction, comparison, hours, measured)
 
 
 def write(pages: Sequence[Page], folder: Path) -> Iterator[Path]:
@@ -227,14 +236,14 @@ _UNPUBLISHED = "Tables without published numbers"
 
 
 def _introduction(pages: Sequence[Page]) -> str:
-    trials = sum(page.cost.measured for page in pages)
-    hours = sum(page.cost.measured_core_hours for page in pages)
+    measured = {trial: hours for page in pages for trial, hours in page.measured.items()}
     return (
-        f"{trials} trials in {hours:.2g} core hours, by the code of this repository; their records ship with it. "
+        f"{len(measured)} trials in {sum(measured.values()):.2g} core hours, by the code of this repository; their "
+        "records ship with it. "
         "`clray table NAME` shows the same tables, and `clray verify NAME` runs some of the trials again. A cell is "
         "one metric of one method. [docs/verdicts.md](../verdicts.md) explains the verdicts; a metric that follows "
-        "from others of its table is not counted, nor is a row with settings that are known not to be the paper's, "
-        "and a dagger (†) marks numbers that we have not read in the paper."
+        "from others of its table is not counted, nor is a row with settings that are known not to be the paper's or "
+        "whose cells count elsewhere, and a dagger (†) marks numbers that we have not read in the paper."
     )
 
 

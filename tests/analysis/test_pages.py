@@ -128,6 +128,13 @@ class TestPages:
         assert "### Tables without published numbers" in found
         assert "([table](mer_rotations.md))" in found
 
+    def test_a_trial_that_two_tables_share_is_counted_once(self, records):
+        page = pages.page_of(with_findings(), records)
+        alone, twice = (pages.index(shown).splitlines()[4] for shown in ([page], [page, page]))
+        assert alone == twice
+        assert alone.startswith(f"{len(page.measured)} trials in ")
+        assert len(page.measured) == page.cost.measured > 0
+
     def test_the_index_counts_judged_cells_with_a_run_and_no_derived_ones(self, records):
         page = pages.page_of(with_findings(), records)
         by_paper = pages.index([page]).partition("## Verdicts by paper")[2].partition("## Tables")[0]
